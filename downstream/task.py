@@ -1,0 +1,214 @@
+"""A downstream task is data: a frozen dataclass that holds a protocol to the letter, and the rule that shrinks it.
+
+`Detection` carries the detectron2 keys that differ from detectron2's defaults, `Segmentation` the handful of numbers that
+make up a segmentation recipe. What the checkpoint decides (channel order, mean, std, stride in the 1x1 convolution, depth)
+is not in a protocol: it comes with the weights.
+
+A protocol with results is never edited: its digest stands in every record. A change is a new name.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A detection, instance segmentation or keypoint protocol, run by detectron2."""
+
+    name: str
+    cite: str  # the paper's table or the repository's file this reproduces
+    metrics: tuple[str, ...]  # in percent, in the record's order
+    settings: Mapping[str, Any]  # detectron2 key: value, where it differs from detectron2's default
+    trials: int = 1
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # published: pretraining -> metric -> value
+    tolerance: float = 0.5  # a trial farther than this from the published value deserves a look, in percent
+    unverified: tuple[str, ...] = ()  # what no source confirms
+    scale: str = "paper"
+    precision: str = "fp32"
+    passes: float | None = None  # the training set is seen at most this often
+    nonstandard: tuple[str, ...] = ()  # the keys a user changed
+
+    engine = "detectron2"
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A semantic segmentation protocol: MoCo's FCN (paper, appendix A.5), run by mmsegmentation."""
+
+    name: str
+    cite: str
+    dataset: str  # "cityscapes" or "voc"
+    classes: int
+    crop: int  # side of the square training crop, in pixels
+    iterations: int
+    lr: float
+    metrics: tuple[str, ...] = ("mIoU",)
+    resize: tuple[int, int] | None = None  # width, height that bound the image before the random scale; None: original size
+    ratio: tuple[float, float] = (0.5, 2.0)  # random scale
+    batch: int = 16
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    steps: tuple[float, ...] = (0.7, 0.9)  # learning rate x 0.1 at these fractions of the training
+    warmup: int = 0  # iterations of linear warm-up; the paper names none
+    channels: int = 256  # of the two 3x3 convolutions
+    dilation: int = 6  # of the two 3x3 convolutions
+    trials: int = 5
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tolerance: float = 1.0
+    unverified: tuple[str, ...] = ()
+    scale: str = "paper"
+    precision: str = "fp32"
+    passes: float | None = None
+    nonstandard: tuple[str, ...] = ()
+
+    engine = "mmsegmentation"
+
+
+Task = Detection | Segmentation
+
+# What describes a protocol without changing a measured number.
+_DESCRIPTION = {"cite", "expected", "tolerance", "trials", "unverified", "metrics", "scale", "nonstandard"}
+
+# detectron2's defaults (config/defaults.py) of the keys that the mini rule touches and a protocol may leave alone.
+DEFAULTS: dict[str, Any] = {
+    "INPUT.MIN_SIZE_TEST": 800,
+    "INPUT.MAX_SIZE_TRAIN": 1333,
+    "INPUT.MAX_SIZE_TEST": 1333,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128, 256, 512]],
+    "MODEL.FPN.OUT_CHANNELS": 256,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 12000,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 512,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 256,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 256,
+    "SOLVER.IMS_PER_BATCH": 16,
+    "SOLVER.WARMUP_ITERS": 1000,
+    "TEST.PRECISE_BN.NUM_ITER": 200,
+}
+
+# The mini rule. One set of divisors for every task, so that a mini protocol is the paper's seen through a smaller lens.
+PIXELS = 5  # image sides, anchors, crops
+BOXES = 16  # proposals and sampled RoIs; the grid of a C4 RoI shrinks from 14 to 7
+WIDTHS = 2  # channels of FPN and heads; the backbone keeps its own
+ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at least 20 remain
+BATCH = 2  # and, linearly, the learning rate
+IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset
+PASSES = 24  # at most this often over the training set (VOC's 24k iterations of 16 are 23 passes)
+
+_MINI_PIXELS = (
+    "INPUT.MIN_SIZE_TRAIN",
+    "INPUT.MAX_SIZE_TRAIN",
+    "INPUT.MIN_SIZE_TEST",
+    "INPUT.MAX_SIZE_TEST",
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+)
+_MINI_BOXES = (
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN",
+    "MODEL.RPN.PRE_NMS_TOPK_TEST",
+    "MODEL.RPN.POST_NMS_TOPK_TEST",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+)
+_MINI_WIDTHS = (
+    "MODEL.FPN.OUT_CHANNELS",
+    "MODEL.ROI_BOX_HEAD.CONV_DIM",
+    "MODEL.ROI_BOX_HEAD.FC_DIM",
+    "MODEL.ROI_MASK_HEAD.CONV_DIM",
+)
+
+
+def mini(task: Task) -> Task:
+    """The protocol for minutes on two cores, by the divisors above; another protocol with another name (`voc_c4@mini`)."""
+    common: dict[str, Any] = {
+        "name": f"{task.name}@mini",
+        "scale": "mini",
+        "precision": "bf16",
+        "passes": PASSES,
+        "expected": {},
+    }
+    if isinstance(task, Segmentation):
+        return dataclasses.replace(
+            task,
+            **common,
+            crop=task.crop // PIXELS,
+            resize=_divided(IMAGE[task.dataset], PIXELS),
+            batch=task.batch // BATCH,
+            lr=task.lr / BATCH,
+            iterations=task.iterations // ITERATIONS,
+        )
+    full = DEFAULTS | dict(task.settings)
+    grid = full["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"]
+    settings = dict(task.settings)
+    settings |= {key: _divided(full[key], PIXELS) for key in _MINI_PIXELS}
+    settings |= {key: _divided(full[key], BOXES) for key in _MINI_BOXES}
+    settings |= {key: _divided(full[key], WIDTHS) for key in _MINI_WIDTHS}
+    settings |= {
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7 if grid == 14 else grid,
+        "SOLVER.MAX_ITER": full["SOLVER.MAX_ITER"] // ITERATIONS,
+        "SOLVER.STEPS": _divided(full["SOLVER.STEPS"], ITERATIONS),
+        "SOLVER.WARMUP_ITERS": max(20, full["SOLVER.WARMUP_ITERS"] // ITERATIONS),
+        "TEST.PRECISE_BN.NUM_ITER": max(20, full["TEST.PRECISE_BN.NUM_ITER"] // ITERATIONS),
+        "SOLVER.IMS_PER_BATCH": full["SOLVER.IMS_PER_BATCH"] // BATCH,
+        "SOLVER.BASE_LR": full["SOLVER.BASE_LR"] / BATCH,
+    }
+    return dataclasses.replace(task, **common, settings=settings)
+
+
+def _divided(value: Any, by: int) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_divided(v, by) for v in value)
+    return max(1, value // by)
+
+
+def iterations(task: Task, images: int) -> tuple[int, tuple[int, ...]]:
+    """Iterations and learning-rate steps of a training on `images` images: the protocol's, or fewer by its `passes`."""
+    if isinstance(task, Segmentation):
+        total, batch = task.iterations, task.batch
+        steps = [round(s * total) for s in task.steps]
+    else:
+        full = DEFAULTS | dict(task.settings)
+        total, batch, steps = full["SOLVER.MAX_ITER"], full["SOLVER.IMS_PER_BATCH"], list(full["SOLVER.STEPS"])
+    if task.passes is None:
+        return total, tuple(steps)
+    short = min(total, max(1, round(task.passes * images / batch)))
+    return short, tuple(max(1, round(s * short / total)) for s in steps)
+
+
+def overridden(task: Task, changes: Mapping[str, str]) -> Task:
+    """The task with a user's KEY VALUE changes; the keys that really differ are listed in `nonstandard`.
+
+    Values are read as YAML. Raises ValueError for a key a segmentation protocol does not have; detectron2 keys are checked
+    by the engine, which knows them.
+    """
+    parsed = {key: yaml.safe_load(value) for key, value in changes.items()}
+    if isinstance(task, Segmentation):
+        fields = {f.name for f in dataclasses.fields(task)} - _DESCRIPTION - {"name"}
+        if unknown := sorted(set(parsed) - fields):
+            raise ValueError(f"expected a field of {task.name} ({', '.join(sorted(fields))}), found {unknown[0]!r}")
+        parsed = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
+        differing = tuple(sorted(k for k, v in parsed.items() if v != getattr(task, k)))
+        return dataclasses.replace(task, **parsed, nonstandard=differing)
+    full = DEFAULTS | dict(task.settings)
+    differing = tuple(sorted(k for k, v in parsed.items() if k not in full or v != full[k]))
+    return dataclasses.replace(task, settings=dict(task.settings) | parsed, nonstandard=differing)
+
+
+def protocol(task: Task) -> dict[str, Any]:
+    """All that decides the numbers, as plain JSON values."""
+    content = {"engine": task.engine} | {k: v for k, v in dataclasses.asdict(task).items() if k not in _DESCRIPTION}
+    return json.loads(json.dumps(content, sort_keys=True))
+
+
+def digest(task: Task) -> str:
+    """sha256 of the protocol, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(protocol(task), sort_keys=True).encode()).hexdigest()
