@@ -1,0 +1,417 @@
+"""The commands. One short function each; what is heavy is imported inside it, so that `bench --help` costs no framework.
+
+Exit codes: 0 done, 1 the work failed, 2 the call was wrong. Results go to standard output, progress to standard error.
+"""
+
+import json as jsonlib
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench import __version__, catalog
+
+app = typer.Typer(
+    name="bench",
+    help="Pretrain visual backbones, convert anybody's weights, fine-tune to the papers' letter, print the papers' tables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(no_args_is_help=True, help="Draw small datasets, or check the ones you have.")
+app.add_typer(data_app, name="data")
+
+
+class Scale(StrEnum):
+    paper = "paper"
+    mini = "mini"
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
+]
+ScaleOption = Annotated[
+    Scale, typer.Option(help="paper: the published recipe. mini: the same for minutes on two cores.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Folder with VOC2007/, coco/, ... [default: $DETECTRON2_DATASETS, then ./datasets]")
+]
+Family = Annotated[
+    str | None, typer.Option("--from", metavar="FAMILY", help="Say what the file is (bench list sources).")
+]
+Results = Annotated[Path, typer.Option(help="Where the records of `bench transfer` are.")]
+Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Changes to the recipe.")]
+
+
+def say(line: str) -> None:
+    """Progress, for a person: one line on standard error."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
+def pairs(words: list[str] | None) -> dict[str, str]:
+    """KEY=VALUE and KEY VALUE alike. Raises ValueError for a key without a value."""
+    found, rest = {}, list(words or [])
+    while rest:
+        key, equals, value = rest.pop(0).partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError(f"expected KEY=VALUE or KEY VALUE, found {key!r} without a value")
+            value = rest.pop(0)
+        found[key] = value
+    return found
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"bench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Everything is written here.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of the drawn data, the pretraining and the first trial.")] = 0,
+) -> None:
+    """The whole journey on embedded data, in minutes on a CPU: draw, pretrain, convert, transfer, tables.
+
+    Example: bench demo
+    """
+    from bench import demo
+
+    demo.run(out, seed, say)
+
+
+@app.command()
+def pretrain(
+    method: Annotated[str, typer.Argument(help="A name of `bench list methods`.")],
+    data: Annotated[Path, typer.Option(help="A folder of images; class folders for `supervised`.")],
+    changes: Changes = None,
+    arch: Annotated[str, typer.Option(help="resnet18 or resnet50.")] = "resnet50",
+    scale: ScaleOption = Scale.paper,
+    variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Over all processes, instead of the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="[default: runs/METHOD, or runs/METHOD_VARIANT]")] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pth where it exists.")] = False,
+) -> None:
+    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth and log.jsonl.
+
+    Examples:
+
+      bench pretrain moco --data imagenet/train --arch resnet18 --scale mini
+
+      torchrun --nproc-per-node 8 -m bench pretrain pixpro --data imagenet/train
+
+      bench pretrain moco --variant v1 --data photos --epochs 100 lr=0.06
+    """
+    module = catalog.load("method", method)
+    from pretrain import loop
+
+    out = out or Path("runs") / (f"{method}_{variant}" if variant else method)
+    say(f"bench pretrain: {method}{f' {variant}' if variant else ''}, {arch}, {scale} scale, {data} -> {out}")
+    written = loop.run(
+        module,
+        data,
+        out,
+        arch=arch,
+        scale=scale.value,
+        variant=variant,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        resume=resume,
+        overrides=pairs(changes),
+    )
+    say(f"Next: bench transfer --task voc_c4 --checkpoint {written} --scale {scale} --data DIR")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of any family.")], family: Family = None, json: Json = False
+) -> None:
+    """Say what a checkpoint is and why: family, evidence, coverage, traits.
+
+    Example: bench inspect moco_v2_800ep_pretrain.pth.tar
+    """
+    from bench import sources
+
+    report = sources.inspect(file, family=family)
+    if json:
+        print(jsonlib.dumps(report, indent=1))
+        return
+    print(f"{file}: {report['family']}, {report['arch']}, sha256 {report['sha256']}")
+    for line in report["evidence"]:
+        print(f"  because     {line}")
+    print(f"  matched     {report['matched']} tensors")
+    for reason in dict.fromkeys(report["dropped"].values()):
+        names = [name for name, why in report["dropped"].items() if why == reason]
+        print(f"  dropped     {len(names)} ({reason}): {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
+    for word in ("missing", "unexpected"):
+        if names := report[word]:
+            print(f"  {word:<11} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    print(f"  traits      {', '.join(f'{key} {value}' for key, value in report['traits'].items())}")
+    if report["missing"] or report["unexpected"]:
+        raise typer.Exit(1)
+
+
+class Framework(StrEnum):
+    torchvision = "torchvision"
+    detectron2 = "detectron2"
+    mmseg = "mmseg"
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of any family.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors, .pkl for detectron2.")],
+    to: Annotated[Framework, typer.Option(help="Whose names.")],
+    family: Family = None,
+) -> None:
+    """Convert a checkpoint's backbone, verified by a forward pass before it is written.
+
+    Example: bench convert pixpro_base_r50_400ep.pth pixpro.pkl --to detectron2
+    """
+    from bench import sources
+    from downstream import weights
+
+    source = sources.backbone(file, family=family)
+    proof = weights.save(source.tensors, source.arch, source.traits, out, to=to.value)
+    say(
+        f"{file}: {source.family}, {source.arch}, {source.matched} tensors matched, {len(source.dropped)} dropped by name"
+    )
+    say("  largest relative difference from torchvision: " + ", ".join(f"{k} {v:.1e}" for k, v in proof.items()))
+    print(out)
+
+
+@app.command()
+def transfer(
+    task: Annotated[str, typer.Option(help="A name of `bench list tasks`.")],
+    changes: Changes = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="A file of any family, `random`, or the name of a run in runs/ (such as supervised).")
+    ] = "random",
+    trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. [default: the protocol's]")] = None,
+    seed: Annotated[int | None, typer.Option(help="One trial with this seed.")] = None,
+    scale: ScaleOption = Scale.paper,
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="Records go to OUT/TASK/PROTOCOL/MODEL/SEED.json.")] = Path("runs/transfer"),
+    arch: Annotated[
+        str | None,
+        typer.Option(help="Of `random` [default: resnet50, at mini scale resnet18]; of a file, to be checked."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The row's name in tables. [default: the method's or the file's]")
+    ] = None,
+    family: Family = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a trial that was interrupted.")] = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a checkpoint on a task to the paper's letter, evaluate it, and write one record a trial.
+
+    A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard.
+
+    Examples:
+
+      bench transfer --task voc_c4 --dry-run
+
+      bench transfer --task voc_c4 --checkpoint moco_v2_200ep_pretrain.pth.tar --data datasets
+
+      bench transfer --task cityscapes_semantic --checkpoint random --scale mini --trials 2 --data datasets
+
+      torchrun --nproc-per-node 8 -m bench transfer --task coco_fpn_1x --checkpoint pixpro_base_r50_400ep.pth
+    """
+    from bench import journey
+
+    if trials is not None and seed is not None:
+        raise ValueError("expected --trials or --seed, found both")
+    resolved = journey.resolve(task, scale.value, pairs(changes))
+    seeds = [seed] if seed is not None else list(range(trials or resolved.trials))
+    if dry_run:
+        from bench import preview
+
+        report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds)
+        print(jsonlib.dumps(report, indent=1) if json else preview.described(report))
+        return
+    plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name)
+    say(
+        f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
+        f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
+    )
+    paths = journey.transfer(plan, seeds, out, resume, say)
+    if json:
+        print(jsonlib.dumps([jsonlib.loads(path.read_text()) for path in paths], indent=1))
+    say("Next: bench table moco, bench table pixpro, bench leaderboard")
+
+
+@app.command()
+def table(
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help="A name of `bench list tables`.")],
+    style: Annotated[str, typer.Option("--format", help="md or csv.")] = "md",
+    results: Results = Path("runs/transfer"),
+) -> None:
+    """Print a report's tables in its own layout: published rows with their sources, measured rows with their trials.
+
+    Examples:
+
+      bench table moco
+
+      bench table pixpro --format csv --results runs/demo/transfer
+    """
+    catalog.load("table", format)
+    from bench import journey
+    from results import table as tables
+
+    print(tables.render(format, journey.measured(results), style))
+
+
+@app.command()
+def leaderboard(
+    out: Annotated[Path, typer.Option(help="Writes leaderboard.md and leaderboard.csv here.")] = Path(
+        "runs/leaderboard"
+    ),
+    results: Results = Path("runs/transfer"),
+) -> None:
+    """Write every model's number on every task, published and measured, each with its source.
+
+    Example: bench leaderboard --out leaderboard
+    """
+    from bench import journey
+    from results import leaderboard
+
+    for path in leaderboard.write(journey.measured(results), out):
+        print(path)
+
+
+@data_app.command()
+def synthesize(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    seed: Annotated[int, typer.Option(help="The same seed draws the same pixels.")] = 0,
+) -> None:
+    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco, cityscapes, imagenet.
+
+    Example: bench data synthesize datasets
+    """
+    from downstream import synthetic
+
+    say(f"bench data synthesize: drawing scenes into {out}")
+    for name, count in synthetic.synthesize(out, seed=seed).items():
+        print(f"{name}: {count}")
+
+
+@data_app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="A name of `bench list tasks`.")],
+    data: DataOption = None,
+    json: Json = False,
+) -> None:
+    """State what a task would find: images per split. Exit code 2 says what is missing.
+
+    Example: bench data check voc_c4 --data datasets
+    """
+    from bench import journey
+
+    resolved = journey.resolve(task, "paper", {})
+    found = journey.engine(resolved).found(resolved, journey.datasets(data))
+    print(jsonlib.dumps(found) if json else "\n".join(f"{key}: {value}" for key, value in found.items()))
+
+
+class Kind(StrEnum):
+    methods = "methods"
+    tasks = "tasks"
+    sources = "sources"
+    tables = "tables"
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: Json = False) -> None:
+    """List the names that the other commands take.
+
+    Example: bench list tasks
+    """
+    if kind is Kind.sources:
+        from bench import sources
+
+        rows = [{"name": name, "summary": summary} for name, summary in sources.SOURCES]
+    else:
+        single = kind.value.removesuffix("s")
+        rows = [{"name": name, "summary": catalog.summary(single, name)} for name in catalog.names(single)]
+    if json:
+        print(jsonlib.dumps(rows, indent=1))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:<{width}}  {row['summary']}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A task or a method.")],
+    scale: ScaleOption = Scale.paper,
+    variant: Annotated[str | None, typer.Option(help="Of a method.")] = None,
+    json: Json = False,
+) -> None:
+    """Show a task's protocol, or a method's recipe, whole.
+
+    Examples:
+
+      bench show voc_c4 --json
+
+      bench show pixpro --scale mini
+    """
+    if name in catalog.names("method"):
+        from pretrain import loop
+
+        report: Any = loop.described(catalog.load("method", name), scale.value, variant)
+    else:
+        from bench import journey, preview
+
+        report = preview.shown(journey.resolve(name, scale.value, {}))
+    if json:
+        print(jsonlib.dumps(report, indent=1))
+        return
+    for key, value in report.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for inner, content in value.items():
+                print(f"  {inner}: {content}")
+        else:
+            print(f"{key}: {value}")
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, what is missing and what that means. Exit code 1 if a task cannot run.
+
+    Example: bench doctor
+    """
+    from bench import doctor
+
+    fine = True
+    for good, line in doctor.lines():
+        print(f"{'ok  ' if good else 'MISS'}  {line}", flush=True)
+        fine &= good
+    if not fine:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        say(f"bench: {error}")
+        sys.exit(2)
+    except (RuntimeError, OSError, FloatingPointError) as error:
+        say(f"bench: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("bench: interrupted; call again with --resume to go on")
+        sys.exit(130)

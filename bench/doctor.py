@@ -1,0 +1,82 @@
+"""`bench doctor`: what is installed, what is missing and what that means, one line each."""
+
+import importlib
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import provenance
+
+# import name, distribution, what does not run without it
+NEEDED = (
+    ("torch", "torch", "everything but the tables"),
+    ("torchvision", "torchvision", "everything but the tables"),
+    ("cv2", "opencv-python-headless", "pretraining, and reading images"),
+    ("detectron2", "detectron2", "detection tasks and the forward proof"),
+    ("downstream.segmentation", "mmsegmentation", "segmentation tasks and the forward proof"),
+    ("pycocotools", "pycocotools", "COCO tasks"),
+    ("faster_coco_eval", "faster-coco-eval", "COCO tasks"),
+    ("pandas", "pandas", "tables"),
+    ("scipy", "scipy", "intervals in tables"),
+    ("typer", "typer", "the command line"),
+    ("rich", "rich", "the command line"),
+)
+
+
+def lines() -> Iterator[tuple[bool, str]]:
+    """Yields (fine, line) for every check; `fine` is False where a task cannot run."""
+    python = sys.version.split()[0]
+    fine = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield fine, f"python {python}" + ("" if fine else ": expected 3.11, 3.12 or 3.13")
+    for module, distribution, purpose in NEEDED:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(module)
+        except Exception as error:
+            yield (
+                False,
+                f"{distribution}: does not import ({type(error).__name__}: {error}); needed for {purpose}. make setup",
+            )
+        else:
+            yield True, f"{distribution} {provenance.version(distribution) or '(version unknown)'}"
+    yield True, accelerator()
+    yield True, compiled("detectron2._C", "detectron2's compiled part", "rotated boxes and deformable convolution")
+    yield True, compiled("mmcv._ext", "mmcv's compiled part", "mmcv's own operators; a stand-in serves the FCN")
+    yield True, dataset_root()
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield (
+        True,
+        f"disk: {free:.0f} GiB free here" + ("" if free > 5 else "; a run at paper scale writes about 2 GiB a trial"),
+    )
+
+
+def accelerator() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "GPU: unknown without torch"
+    count = torch.cuda.device_count()
+    if count:
+        return f"GPU: {count} x {torch.cuda.get_device_name(0)}"
+    return f"GPU: none; {os.cpu_count()} cores: use --scale mini, a trial at paper scale takes months here"
+
+
+def compiled(module: str, name: str, without: str) -> str:
+    try:
+        found = getattr(importlib.import_module(module), "__file__", None)
+    except Exception:
+        found = None
+    return f"{name}: {'present' if found else f'absent, so no {without} (no task here needs it)'}"
+
+
+def dataset_root() -> str:
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    folders = [f for f in ("VOC2007", "VOC2012", "coco", "cityscapes", "imagenet") if (root / f).is_dir()]
+    origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "./datasets"
+    return f"data: {', '.join(folders) or 'nothing found'} under {origin}" + (
+        "" if folders else "; say --data DIR, or bench data synthesize datasets"
+    )

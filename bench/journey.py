@@ -1,0 +1,174 @@
+"""A checkpoint's journey through one task: recognise it, prove it, fine-tune it, record it.
+
+plan      everything that can go wrong without training is found here: data, weights, protocol
+transfer  one trial a seed; a trial that has its record is skipped
+"""
+
+import datetime
+import importlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bench import catalog, provenance
+from downstream import task as protocols
+
+ENGINES = {"detectron2": "downstream.detection", "mmsegmentation": "downstream.segmentation"}
+TRAITS = {  # of a network from scratch: what torchvision's and the self-supervised checkpoints have
+    "channel_order": "RGB",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "stem": "7x7",
+    "stride_in_1x1": False,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a transfer will do, before anything is started."""
+
+    task: protocols.Task
+    engine: ModuleType
+    data: Path
+    found: dict[str, Any]  # counts per split and the data's digest
+    model: dict[str, Any]  # the record's `model`
+    tensors: dict[str, Any] | None  # under torchvision's names; None trains from scratch
+    proof: dict[str, float]
+
+
+def resolve(name: str, scale: str, changes: Mapping[str, str]) -> protocols.Task:
+    """The task of that name, at that scale, with a user's changes."""
+    task = catalog.load("task", name).TASK
+    if scale not in ("paper", "mini"):
+        raise ValueError(catalog.unknown("scale", scale, ("paper", "mini")))
+    task = protocols.mini(task) if scale == "mini" else task
+    return protocols.overridden(task, changes) if changes else task
+
+
+def engine(task: protocols.Task) -> ModuleType:
+    """The module that runs a task."""
+    return importlib.import_module(ENGINES[task.engine])
+
+
+def datasets(data: Path | None) -> Path:
+    """The folder with the datasets: --data, else DETECTRON2_DATASETS, else ./datasets."""
+    root = data or Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"expected a folder of datasets (VOC2007/, coco/, cityscapes/ ...), found no folder {root}. "
+            "Say --data DIR, set DETECTRON2_DATASETS, or draw one: bench data synthesize DIR"
+        )
+    return root
+
+
+def weights_file(checkpoint: str, runs: Path = Path("runs")) -> Path:
+    """The file of a checkpoint: a path, or the name of a run of `bench pretrain` in ./runs."""
+    if (path := Path(checkpoint)).is_file():
+        return path
+    if path.is_dir() and (path / "backbone.pth").is_file():
+        return path / "backbone.pth"
+    if (ours := runs / checkpoint / "backbone.pth").is_file():
+        return ours
+    raise FileNotFoundError(
+        f"expected a checkpoint file, 'random', or the name of a run in {runs}/, found neither {checkpoint} nor {ours}. "
+        f"bench pretrain METHOD makes one"
+    )
+
+
+def model(checkpoint: str, arch: str | None, scale: str, family: str | None, name: str | None) -> tuple[dict, Any]:
+    """The record's `model` and the tensors under torchvision's names (None for `random`)."""
+    if checkpoint == "random":
+        arch = arch or ("resnet18" if scale == "mini" else "resnet50")
+        return {"name": name or "random", "family": "random", "arch": arch, "sha256": None, "traits": TRAITS}, None
+    from bench import sources
+
+    path = weights_file(checkpoint)
+    source = sources.backbone(path, family=family, arch=arch)
+    about = {k: source.about[k] for k in ("method", "variant", "epochs", "data", "scale", "seed") if k in source.about}
+    if "method" in about:
+        default = "_".join(str(about[k]) for k in ("method", "variant") if about.get(k))
+    else:
+        default = path.name.removesuffix(".tar").removesuffix(path.suffix.replace(".tar", ".pth"))
+    return {
+        "name": name or default,
+        "family": source.family,
+        "arch": source.arch,
+        "sha256": source.sha256,
+        "traits": source.traits,
+        **{("pretrain_data" if k == "data" else k): v for k, v in about.items()},
+    }, source.tensors
+
+
+def plan(
+    task: protocols.Task, checkpoint: str, data: Path, arch: str | None, family: str | None, name: str | None
+) -> Plan:
+    """Checks data and weights and proves the conversion. Raises ValueError or FileNotFoundError; starts nothing."""
+    from downstream import weights
+
+    runner = engine(task)
+    found = runner.found(task, data)
+    about, tensors = model(checkpoint, arch, task.scale, family, name)
+    proof = {} if tensors is None else weights.prove(tensors, about["arch"], about["traits"])
+    return Plan(task, runner, data, found, about, tensors, proof)
+
+
+def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Any) -> list[Path]:
+    """One trial a seed; returns the records' paths, those of trials that were already there included.
+
+    Raises FloatingPointError on a non-finite loss and OSError on a full disk; finished trials keep their records.
+    """
+    from results import record as records
+
+    paths = []
+    for seed in seeds:
+        record = {
+            "schema": 1,
+            "task": plan.task.name.partition("@")[0],
+            "scale": plan.task.scale,
+            "protocol": {
+                "name": plan.task.name,
+                "hash": protocols.digest(plan.task),
+                "content": protocols.protocol(plan.task),
+            },
+            "model": plan.model,
+            "proof": plan.proof,
+            "data": plan.found,
+            "seed": seed,
+            "marks": (["mini"] if plan.task.scale == "mini" else [])
+            + (["nonstandard"] if plan.task.nonstandard else []),
+            "nonstandard": list(plan.task.nonstandard),
+        }
+        path = records.path(out, record)
+        paths.append(path)
+        if path.exists():
+            say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
+            continue
+        say(f"{plan.task.name} of {plan.model['name']}, seed {seed}")
+        work = path.with_suffix("")
+        work.mkdir(parents=True, exist_ok=True)
+        result = plan.engine.run(
+            plan.task, plan.tensors, plan.model["traits"], plan.model["arch"], plan.data, work, seed, resume=resume
+        )
+        if int(os.environ.get("RANK", "0")) > 0:
+            continue
+        record |= {key: result[key] for key in ("metrics", "loaded", "effective", "seconds")}
+        record |= {
+            "versions": provenance.versions(),
+            "machine": provenance.machine(),
+            "commit": provenance.commit(),
+            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        records.write(record, out)
+        say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
+    return paths
+
+
+def measured(results: Path) -> list[dict[str, Any]]:
+    """All records that stand in a folder; the packaged ones of results/measured/ where the folder does not exist."""
+    from results import record as records
+
+    packaged = catalog.ROOT / "results" / "measured"
+    return records.load(results if results.is_dir() else packaged) if results.is_dir() or packaged.is_dir() else []

@@ -1,0 +1,128 @@
+"""What a task is and what a transfer would do, before anything starts: `bench show` and `bench transfer --dry-run`.
+
+The time is estimated from the multiply-adds of the network and half a second's measurement of this machine; it is right to
+a factor of two.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import journey
+from downstream import task as protocols
+
+
+def shown(task: protocols.Task) -> dict[str, Any]:
+    """A task whole, as plain values: `bench show TASK --json`."""
+    report = {
+        "name": task.name,
+        "hash": protocols.digest(task),
+        "cite": task.cite,
+        "metrics": list(task.metrics),
+        "trials": task.trials,
+        "expected": {name: dict(values) for name, values in task.expected.items()},
+        "tolerance": task.tolerance,
+        "unverified": list(task.unverified),
+        "protocol": protocols.protocol(task),
+    }
+    if isinstance(task, protocols.Detection):
+        report["detectron2"] = journey.engine(task).resolved(task)
+    return report
+
+
+def plan(
+    task: protocols.Task,
+    checkpoint: str,
+    data: Path | None,
+    arch: str | None,
+    family: str | None,
+    name: str | None,
+    seeds: list[int],
+) -> dict[str, Any]:
+    """What a transfer would do, and how long it would take: `bench transfer --dry-run`.
+
+    Without --data and without a folder of datasets the rest of the plan still stands; a folder that was named must be right.
+    """
+    about, _ = journey.model(checkpoint, arch, task.scale, family, name)
+    named = data is not None or "DETECTRON2_DATASETS" in os.environ or Path("datasets").is_dir()
+    found = journey.engine(task).found(task, journey.datasets(data)) if named else None
+    report = shown(task) | {"model": about, "seeds": seeds, "data": found}
+    if isinstance(task, protocols.Detection):
+        report["detectron2"] = journey.engine(task).resolved(task, about["arch"], about["traits"])
+        full = protocols.DEFAULTS | dict(task.settings)
+        batch, lr = full["SOLVER.IMS_PER_BATCH"], full["SOLVER.BASE_LR"]
+    else:
+        batch, lr = task.batch, task.lr
+    total, steps = protocols.iterations(task, found["train"] if found else 10**9)
+    report["effective"] = {
+        "batch": batch,
+        "lr": lr,
+        "iterations": total,
+        "steps": list(steps),
+        "precision": task.precision,
+    }
+    if found:
+        macs = journey.engine(task).macs(task, about["arch"])
+        work = macs["train"] * batch * total + macs["test"] * found["test"]
+        report["estimated_seconds"] = round(work / macs_per_second(task.precision)) * len(seeds)
+    return report
+
+
+def described(report: dict[str, Any]) -> str:
+    """A plan for a person."""
+    effective, found = report["effective"], report["data"]
+    lines = [
+        f"{report['name']}, protocol {report['hash'][:12]}: {report['cite']}",
+        f"model       {report['model']['name']}, {report['model']['arch']}, {report['model']['family']}",
+        f"trials      seeds {', '.join(map(str, report['seeds']))}; metrics {', '.join(report['metrics'])}",
+        "data        "
+        + (
+            f"{found['train']} training and {found['test']} test images, digest {found['digest'][:12]}"
+            if found
+            else "none"
+        ),
+        f"training    batch {effective['batch']}, learning rate {effective['lr']}, {effective['iterations']} iterations, "
+        f"x0.1 at {', '.join(map(str, effective['steps']))}, {effective['precision']}",
+    ]
+    if not found:
+        lines[3] += ": no folder of datasets was named (--data DIR), so there is no estimate of the time"
+    if "estimated_seconds" in report:
+        lines.append(
+            f"time        about {duration(report['estimated_seconds'])} for all trials on this machine (from its speed)"
+        )
+    lines += [f"unverified  {text}" for text in report["unverified"]]
+    lines.append("protocol")
+    settings = report.get("detectron2") or report["protocol"]
+    lines += [f"  {key}: {value}" for key, value in settings.items()]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: 40 s, 12 min, 3.5 h, 40 days."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def macs_per_second(precision: str) -> float:
+    """Multiply-adds per second of 3x3 convolutions on the device a run would use."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    conv = torch.nn.Conv2d(128, 128, 3, padding=1).to(device, memory_format=torch.channels_last)
+    image = torch.randn(8, 128, 28, 28, device=device).contiguous(memory_format=torch.channels_last)
+    work = 8 * 28 * 28 * 128 * 128 * 9
+    count = 0
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        conv(image)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        while time.perf_counter() - start < 0.5:
+            conv(image)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            count += 1
+    return count * work / (time.perf_counter() - start)

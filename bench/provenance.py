@@ -1,0 +1,60 @@
+"""Where a number comes from: the code's commit, the versions, the machine. Plain values for the record."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bench import catalog
+
+PACKAGES = ("torch", "torchvision", "detectron2", "mmsegmentation", "mmcv", "mmcv-lite", "numpy", "pycocotools")
+# The detectron2 that `make setup` installs comes under another distribution's name.
+ALSO = {"detectron2": "sal-detectron2"}
+
+
+def version(distribution: str) -> str | None:
+    """The installed version of a distribution, None where it is not installed."""
+    for name in (distribution, ALSO.get(distribution)):
+        try:
+            return importlib.metadata.version(name) if name else None
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Python's version and that of every package a number depends on."""
+    found = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | {package: v for package, v in found.items() if v}
+
+
+def commit() -> str:
+    """The commit of this code, with `+changes` where files differ from it; `unknown` outside a git checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(catalog.ROOT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> dict[str, Any]:
+    """Operating system, processor, cores and accelerators. No host name and no user."""
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+    }
