@@ -38,7 +38,7 @@ ScaleOption = Annotated[
     Scale, typer.Option(help="paper: the published recipe. mini: the same for minutes on two cores.")
 ]
 DataOption = Annotated[
-    Path | None, typer.Option(help="Folder with VOC2007/, coco/, ... [default: $DETECTRON2_DATASETS, then ./datasets]")
+    Path | None, typer.Option(help="Folder with VOC2007/, coco/, ... Default: $DETECTRON2_DATASETS, then ./datasets.")
 ]
 Family = Annotated[
     str | None, typer.Option("--from", metavar="FAMILY", help="Say what the file is (bench list sources).")
@@ -97,7 +97,7 @@ def pretrain(
     variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Over all processes, instead of the recipe's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="[default: runs/METHOD, or runs/METHOD_VARIANT]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pth where it exists.")] = False,
 ) -> None:
@@ -197,17 +197,17 @@ def transfer(
     checkpoint: Annotated[
         str, typer.Option(help="A file of any family, `random`, or the name of a run in runs/ (such as supervised).")
     ] = "random",
-    trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. [default: the protocol's]")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocol's.")] = None,
     seed: Annotated[int | None, typer.Option(help="One trial with this seed.")] = None,
     scale: ScaleOption = Scale.paper,
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Records go to OUT/TASK/PROTOCOL/MODEL/SEED.json.")] = Path("runs/transfer"),
     arch: Annotated[
         str | None,
-        typer.Option(help="Of `random` [default: resnet50, at mini scale resnet18]; of a file, to be checked."),
+        typer.Option(help="Of `random`: resnet50 by default, resnet18 at mini scale. Of a file: to be checked."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The row's name in tables. [default: the method's or the file's]")
+        str | None, typer.Option(help="The row's name in tables. Default: the method's or the file's.")
     ] = None,
     family: Family = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,

@@ -1,0 +1,237 @@
+"""The command contract: names, JSON, exit codes, one clear sentence for every wrong call, nothing written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from bench import catalog, cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bench(monkeypatch, capsys, tmp_path):
+    """Runs the console script in this process, in an empty folder; returns (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory):
+    """A torchvision ResNet-18 with random weights, as published: flat, with fc."""
+    file = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    from downstream import synthetic
+
+    root = tmp_path_factory.mktemp("datasets") / "drawn"
+    synthetic.synthesize(root, seed=0, voc=4, coco=4, cityscapes=2, imagenet=1)
+    return root
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks", "sources", "tables"])
+def test_list_json_is_a_list_of_named_objects(bench, kind):
+    code, out, _ = bench("list", kind, "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert rows
+    assert all(row["name"] for row in rows)
+
+
+def test_list_names_what_the_main_path_needs(bench):
+    def listed(kind):
+        return {row["name"] for row in json.loads(bench("list", kind, "--json")[1])}
+
+    assert {"moco", "simsiam", "pixpro", "supervised"} <= listed("methods")
+    assert {"voc_c4", "coco_fpn_1x", "coco_c4_1x", "cityscapes_semantic"} <= listed("tasks")
+    assert {"moco", "pixpro"} <= listed("tables")
+    assert {"bench", "moco", "pixpro"} <= listed("sources")
+
+
+@pytest.mark.parametrize("task", catalog.names("task"))
+@pytest.mark.parametrize("scale", ["paper", "mini"])
+def test_show_json_has_the_contract_keys(bench, task, scale):
+    code, out, _ = bench("show", task, "--scale", scale, "--json")
+    assert code == 0
+    shown = json.loads(out)
+    assert {"name", "hash", "protocol", "unverified"} <= set(shown)
+    assert len(shown["hash"]) == 64
+    assert shown["name"] == (task if scale == "paper" else f"{task}@mini")
+    assert ("detectron2" in shown) == (shown["protocol"]["engine"] == "detectron2")
+
+
+@pytest.mark.parametrize("method", ["moco", "simsiam", "pixpro", "supervised"])
+def test_a_recipe_can_be_shown(bench, method):
+    code, out, _ = bench("show", method, "--json")
+    assert code == 0
+    assert json.loads(out)
+
+
+def test_dry_run_prints_protocol_data_batch_rate_iterations_and_time_and_starts_nothing(bench, datasets, tmp_path):
+    code, out, _ = bench("transfer", "--task", "voc_c4", "--dry-run", "--json", "--data", datasets)
+    assert code == 0
+    plan = json.loads(out)
+    assert plan["detectron2"]["SOLVER.BASE_LR"] == 0.02
+    assert plan["effective"]["iterations"] == 24000
+    assert plan["effective"]["batch"] == 16
+    assert plan["data"]["test"] == 4
+    assert plan["estimated_seconds"] > 3600
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_for_a_person_says_the_same(bench, datasets):
+    code, out, _ = bench(
+        "transfer", "--task", "cityscapes_semantic", "--scale", "mini", "--dry-run", "--data", datasets
+    )
+    assert code == 0
+    for word in ("cityscapes_semantic@mini", "training", "batch 8", "time", "unverified", "digest"):
+        assert word in out
+
+
+def test_an_override_marks_the_plan_as_nonstandard_and_changes_its_hash(bench):
+    standard = json.loads(bench("transfer", "--task", "voc_c4", "--dry-run", "--json")[1])
+    changed = json.loads(bench("transfer", "--task", "voc_c4", "--dry-run", "--json", "SOLVER.IMS_PER_BATCH", "8")[1])
+    assert changed["hash"] != standard["hash"]
+    assert changed["effective"]["batch"] == 8
+    same = json.loads(bench("transfer", "--task", "voc_c4", "--dry-run", "--json", "SOLVER.IMS_PER_BATCH=16")[1])
+    assert same["hash"] == standard["hash"]
+
+
+WRONG = {
+    "a data folder that is missing": (["transfer", "--task", "voc_c4", "--data", "nowhere"], "nowhere"),
+    "an unknown task": (["transfer", "--task", "voc_c5"], "Did you mean 'voc_c4'"),
+    "an unknown method": (["pretrain", "mocco", "--data", "."], "Did you mean 'moco'"),
+    "an unknown table": (["table", "mocoo"], "Did you mean 'moco'"),
+    "an unknown scale": (["transfer", "--task", "voc_c4", "--scale", "huge"], "huge"),
+    "an unknown family": (["inspect", "{resnet18}", "--from", "mocco"], "moco"),
+    "a missing checkpoint": (
+        ["transfer", "--task", "voc_c4", "--checkpoint", "none.pth", "--data", "{datasets}"],
+        "none.pth",
+    ),
+    "a key without a value": (["transfer", "--task", "voc_c4", "--dry-run", "SOLVER.BASE_LR"], "SOLVER.BASE_LR"),
+    "an unknown key": (["transfer", "--task", "voc_c4", "--dry-run", "SOLVER.BASE_LRR=1"], "SOLVER.BASE_LRR"),
+    "an unknown field": (["transfer", "--task", "cityscapes_semantic", "--dry-run", "lrr=1"], "lrr"),
+    "an unknown recipe key": (["pretrain", "moco", "--data", "{datasets}/imagenet/train", "epoch=3"], "epoch"),
+    "a folder without images": (["pretrain", "moco", "--data", "."], "image"),
+    "another architecture": (
+        ["transfer", "--task", "voc_c4", "--checkpoint", "{resnet18}", "--arch", "resnet50", "--data", "{datasets}"],
+        "resnet50",
+    ),
+    "trials and seed": (["transfer", "--task", "voc_c4", "--trials", "2", "--seed", "1"], "--seed"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_call_is_one_sentence_and_an_exit_code(bench, case, resnet18, datasets, tmp_path):
+    words, expected = WRONG[case]
+    code, out, err = bench(*(w.format(resnet18=resnet18, datasets=datasets) for w in words))
+    assert code == 2
+    assert expected in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_that_is_missing_is_named(bench, datasets, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(datasets, copy)
+    (copy / "VOC2007" / "ImageSets" / "Main" / "test.txt").unlink()
+    code, _, err = bench("transfer", "--task", "voc_c4", "--data", copy)
+    assert code == 2
+    assert "test.txt" in err
+    shutil.rmtree(copy / "cityscapes" / "leftImg8bit" / "val")
+    code, _, err = bench("transfer", "--task", "cityscapes_semantic", "--data", copy)
+    assert code == 2
+    assert "val" in err
+
+
+def test_an_unknown_class_in_an_annotation_is_named(bench, datasets, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(datasets, copy)
+    file = sorted((copy / "VOC2007" / "Annotations").glob("*.xml"))[0]
+    text = file.read_text()
+    start = text.index("<name>") + 6
+    file.write_text(text[:start] + "unicorn" + text[text.index("</name>") :])
+    code, _, err = bench("transfer", "--task", "voc_c4", "--data", copy)
+    assert code == 2
+    assert "unicorn" in err
+    assert file.name in err
+
+
+def test_a_truncated_checkpoint_is_one_sentence(bench, resnet18, datasets, tmp_path):
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(resnet18.read_bytes()[:1_000_000])
+    for words in (["inspect", broken], ["transfer", "--task", "voc_c4", "--checkpoint", broken, "--data", datasets]):
+        code, out, err = bench(*words)
+        assert code == 2
+        assert "broken.pth" in err
+        assert out == ""
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_a_prefix_that_matches_nothing_is_one_sentence(bench, tmp_path, datasets):
+    file = tmp_path / "odd.pth"
+    tensors = torchvision.models.resnet18().state_dict()
+    torch.save({"state_dict": {f"trunk_of_mine/{name}": t for name, t in tensors.items()}}, file)
+    code, _, err = bench("transfer", "--task", "voc_c4", "--checkpoint", file, "--data", datasets)
+    assert code == 2
+    assert "trunk_of_mine" in err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_inspect_and_convert_round_trip(bench, resnet18, tmp_path):
+    code, out, _ = bench("inspect", resnet18, "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert {"family", "evidence", "matched", "dropped", "missing", "unexpected", "traits"} <= set(report)
+    assert report["matched"] == 120
+    for to, name in (
+        ("torchvision", "a.pth"),
+        ("torchvision", "a.safetensors"),
+        ("detectron2", "a.pkl"),
+        ("mmseg", "b.pth"),
+    ):
+        code, out, err = bench("convert", resnet18, tmp_path / name, "--to", to)
+        assert code == 0, err
+        assert (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "pretrain", "inspect", "convert", "transfer", "table", "leaderboard", "list", "show", "doctor"]
+)
+def test_every_command_has_help_with_an_example(command):
+    done = subprocess.run([sys.executable, "-m", "bench", command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+
+
+def test_doctor_finds_this_environment_whole(bench):
+    code, out, _ = bench("doctor")
+    assert code == 0, out
+    assert "MISS" not in out
