@@ -1,0 +1,118 @@
+"""Which measured trials may be compared: those of one protocol, one set of data and one backbone, and no others.
+
+A group is such a set of trials, by model. A table over several tasks puts groups of different tasks side by side and joins
+their rows by model.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Record = Mapping[str, Any]
+
+# Training and test images of the papers' own splits, for every task where they are certain.
+# COCO's training set counts with or without the images that have no annotation.
+IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
+    "voc_c4": ((16551,), 4952),
+    **dict.fromkeys(
+        ("coco_c4_1x", "coco_c4_2x", "coco_fpn_1x", "coco_fpn_2x", "coco_fpn_1x_pixpro"), ((118287, 117266), 5000)
+    ),
+    **dict.fromkeys(("cityscapes_semantic", "cityscapes_instance"), ((2975,), 500)),
+    "voc_semantic": ((10582,), 1449),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one task that may be compared: one protocol, one set of data, one backbone."""
+
+    task: str
+    hash: str
+    digest: str
+    arch: str
+    trials: dict[tuple[str, str], list[Record]] = field(compare=False)  # by model
+
+    @property
+    def first(self) -> Record:
+        return next(iter(self.trials.values()))[0]
+
+    def union(self, key: str) -> list[str]:
+        """What any of the trials has in a list, sorted."""
+        return sorted({item for trials in self.trials.values() for trial in trials for item in trial[key]})
+
+    @property
+    def kind(self) -> tuple[str, bool, str]:
+        return self.first["scale"], bool(self.union("nonstandard")), self.arch
+
+    def papers(self, arch: str) -> bool:
+        """Whether this is the paper's protocol on the paper's data."""
+        data = self.first["data"]
+        train, test = IMAGES.get(self.task, ((data["train"],), data["test"]))
+        return (
+            self.kind == ("paper", False, arch)
+            and not {"mini", "reduced", "nonstandard"} & set(self.union("marks"))
+            and data["train"] in train
+            and data["test"] == test
+        )
+
+    def described(self) -> str:
+        data, marks = self.first["data"], [m for m in self.union("marks") if m != "nonstandard"]
+        changed = self.union("nonstandard")
+        return (
+            f"`{self.first['protocol']['name']}`, protocol {self.hash[:12]}, data {self.digest[:8]} "
+            f"({data['train']} training and {data['test']} test images), {self.arch}"
+            + (f", {', '.join(marks)}" if marks else "")
+            + (f", nonstandard: {', '.join(changed)}" if changed else "")
+        )
+
+
+def identity(trial: Record) -> tuple[str, str]:
+    """What tells one model from another: its name and its weights; random weights have none and share a row."""
+    return trial["model"]["name"], trial["model"]["sha256"] or ""
+
+
+def said(model: Record, key: str) -> str:
+    """What a checkpoint says about itself, as one line of text; nothing if it says nothing."""
+    value = model.get(key)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def grouped(records: Iterable[Record]) -> list[Group]:
+    """The records in groups that may be compared, in a stable order. Raises ValueError if two are the same trial."""
+    found: dict[tuple[str, str, str, str], Group] = {}
+    for trial in sorted(records, key=lambda r: (r["task"], r["protocol"]["hash"], r["data"]["digest"], r["seed"])):
+        key = trial["task"], trial["protocol"]["hash"], trial["data"]["digest"], trial["model"]["arch"]
+        trials = found.setdefault(key, Group(*key, trials={})).trials.setdefault(identity(trial), [])
+        if any(other["seed"] == trial["seed"] for other in trials):
+            raise ValueError(
+                f"expected one record of seed {trial['seed']} of {trial['model']['name']} on "
+                f"{trial['protocol']['name']}, found two: are the results of two runs in one folder?"
+            )
+        trials.append(trial)
+    return list(found.values())
+
+
+def joined(groups: Sequence[Group], tasks: Sequence[str]) -> list[dict[str, Group]]:
+    """Groups of different tasks side by side, in the order of `tasks`: of one scale and backbone, with models in common.
+
+    Each task has one group at most in every join, and each group stands in one join.
+    """
+    rest = sorted(groups, key=lambda g: (-len(g.trials), g.task, g.hash, g.digest))
+    joins = []
+    while rest:
+        seed = rest.pop(0)
+        join, models = {seed.task: seed}, set(seed.trials)
+        while fitting := [g for g in rest if g.task not in join and g.kind == seed.kind and models & set(g.trials)]:
+            best = max(fitting, key=lambda g: len(models & set(g.trials)))
+            rest.remove(best)
+            join[best.task] = best
+            models |= set(best.trials)
+        joins.append({task: join[task] for task in tasks if task in join})
+    return joins
+
+
+def protocols(join: Mapping[str, Group]) -> str:
+    """The names of a join's protocols."""
+    return ", ".join(group.first["protocol"]["name"] for group in join.values())

@@ -1,0 +1,152 @@
+"""A filled table, and the formats it can be written in: Markdown for people, one CSV with plain numbers for programs."""
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one task."""
+
+    head: str
+    task: str  # this project's name of the protocol
+    metric: str
+    also: str = ""  # the task under which the sources file this column's supervised figure
+
+
+@dataclass
+class Cell:
+    """A number as it is printed, and as it is."""
+
+    mean: float
+    printed: Decimal
+    digits: int
+    std: float | None = None
+    n: int | None = None
+    delta: float | None = None
+    style: str = "sign"
+    best: bool = False
+
+
+@dataclass
+class Line:
+    """A row of a sheet; without cells, a line between rows."""
+
+    kind: str  # "published" or "measured"
+    texts: tuple[str, ...]
+    cells: dict[int, Cell] = field(default_factory=dict)  # by the column's position
+    n: str = ""
+    about: dict[str, Any] = field(default_factory=dict)  # for tables that are read by programs
+
+
+@dataclass
+class Sheet:
+    """A table ready to be written in any format."""
+
+    name: str
+    leads: tuple[str, ...]  # heads of the columns before the metrics
+    columns: tuple[Column, ...]
+    heading: str
+    intro: list[str]
+    lines: list[Line]
+    notes: list[str]
+    tasks: tuple[str, ...]  # those measured
+    own: bool = False  # of measured rows alone
+
+
+def shown(cell: Cell) -> str:
+    """A cell in words: value, ± standard deviation of the trials, difference in brackets; without emphasis."""
+    spread = f" ± {cell.std:.{cell.digits}f}" if cell.std is not None else ""
+    return f"{cell.printed}{spread}{_delta(cell)}"
+
+
+def _delta(cell: Cell) -> str:
+    if cell.delta is None:
+        return ""
+    size = f"{abs(cell.delta):.{cell.digits}f}"
+    zero = not float(size)
+    if cell.style == "arrow":
+        return f"({'' if zero else '↑' if cell.delta > 0 else '↓'}{size})"
+    return f" ({'' if zero else '+' if cell.delta > 0 else '−'}{size})"
+
+
+def markdown(sheets: Sequence[Sheet]) -> str:
+    """Headings, tables and notes; columns are aligned, so that it reads well unrendered."""
+    return "\n".join(_markdown(sheet) for sheet in sheets)
+
+
+def _markdown(sheet: Sheet) -> str:
+    columns = {i: c for i, c in enumerate(sheet.columns) if not sheet.own or c.task in sheet.tasks}
+    heads = [*sheet.leads, *(column.head for column in columns.values())]
+    heads += ["n"] * bool(sheet.tasks) + ["source"] * (bool(sheet.tasks) and not sheet.own)
+    rows = []
+    for line in sheet.lines:
+        leads = [text if line.kind == "published" else escaped(text) for text in line.texts]
+        if not line.cells:
+            rows.append([f"*{leads[0]}*", *[""] * (len(heads) - 1)])
+            continue
+        blank = "–" if line.kind == "measured" else "-"  # the papers print a hyphen
+        cells = [line.cells.get(i) for i in columns]
+        texts = [blank if c is None else f"**{shown(c)}**" if c.best else shown(c) for c in cells]
+        rows.append([*leads, *texts, line.n, line.kind][: len(heads)])
+    level = "####" if sheet.own else "###"
+    parts = [f"{level} {sheet.heading}", "  \n".join(sheet.intro), grid(heads, rows, len(sheet.leads))]
+    parts += ["\n".join(f"- {escaped(note)}" for note in sheet.notes)] if sheet.notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table with aligned columns; the first `left` ones are set left, the others right."""
+    widths = [max(3, *(_width(row[i]) for row in [heads, *rows])) for i in range(len(heads))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            text + " " * (w - _width(text)) if i < left else " " * (w - _width(text)) + text
+            for i, (text, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join(f" {'-' * w} " if i < left else f" {'-' * (w - 1)}: " for i, w in enumerate(widths))
+    return "\n".join([line(heads), f"|{rule}|", *(line(row) for row in rows)])
+
+
+def _width(text: str) -> int:
+    """Columns a terminal needs."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+
+
+def escaped(text: str) -> str:
+    """Text of unknown origin, harmless in a Markdown table."""
+    return re.sub(r"([\\|`*<\[])", r"\\\1", " ".join(text.split()))
+
+
+def comma_separated(sheets: Sequence[Sheet]) -> str:
+    """One CSV for all tables: a line for every model of every table, plain numbers, one column a task, metric and value."""
+    abouts = ["model", "method", "variant", "pretrain_data", "epochs", "arch", "sha256", "protocol", "data", "source"]
+    values = ("mean", "std", "n", "delta")
+    metrics = list(dict.fromkeys((c.task, c.metric) for sheet in sheets for c in sheet.columns))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "kind", *abouts, *(f"{task}.{metric}.{v}" for task, metric in metrics for v in values)])
+    for sheet in sheets:
+        for line in sheet.lines:
+            if line.cells:
+                cells = {(c.task, c.metric): line.cells.get(i) for i, c in enumerate(sheet.columns)}
+                numbers = [_number(cells.get(key), v) for key in metrics for v in values]
+                writer.writerow([sheet.name, line.kind, *(line.about.get(a) for a in abouts), *numbers])
+    return text.getvalue()
+
+
+def _number(cell: Cell | None, value: str) -> Any:
+    if cell is None or (found := getattr(cell, value)) is None:
+        return ""
+    return found if isinstance(found, int) else f"{found:.6g}"
+
+
+WRITERS: dict[str, Callable[[Sequence[Sheet]], str]] = {"md": markdown, "csv": comma_separated}

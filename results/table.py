@@ -1,0 +1,252 @@
+"""A paper's table as data, filled with its published figures and with what was measured here.
+
+`formats/NAME.py` holds `TABLES`: columns in the paper's order, rows with the paper's labels, the way it prints a
+difference from the supervised row. `render(name, records, fmt)` prints each of them from the published figures, and then
+the measured rows:
+
+- beside the published ones where they were made under the paper's protocol: paper scale, nothing changed, the table's
+  backbone, as many images as the paper's;
+- otherwise in tables of their own. Rows that differ in protocol hash, data or backbone never share a table. A table over
+  several tasks joins rows by model, and every task in it has one protocol, which the heading names.
+
+A measured cell is the mean over trials ± their standard deviation; n counts the trials.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from results import published, record, stats
+from results.groups import Group, Record, grouped, joined, protocols, said
+from results.sheet import WRITERS, Cell, Column, Line, Sheet
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published row: how it is labelled, and how its figures are found. Without a method: a line between rows."""
+
+    texts: tuple[str, ...]  # one for each of the table's leading columns
+    method: str = ""
+    data: str = "IN-1K"
+    epochs: int | None = None
+    arch: str | None = None  # as the source writes it; None: the source has one only
+
+
+@dataclass(frozen=True)
+class Table:
+    """One printed table."""
+
+    name: str
+    title: str
+    source: str  # of its figures in published/*.csv
+    leads: tuple[str, ...]  # heads of the columns before the metrics: the label, then LEADS
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    delta: str = ""  # "sign": 55.9 (+2.4), "arrow": 38.5(↑0.3), "": the paper prints no difference
+    baseline: str = "supervised"
+    arch: str = "resnet50"
+    notes: tuple[str, ...] = ()
+
+
+# Leading columns besides the label, and what a measured model says there.
+LEADS = {"#. Epoch": "epochs", "Architecture": "arch"}
+
+RANDOM = "random_init"  # the published name of training from scratch
+
+
+def formats() -> list[str]:
+    """The names of all formats, sorted."""
+    return sorted(p.stem for p in Path(__file__).with_name("formats").glob("*.py") if not p.stem.startswith("_"))
+
+
+def tables(name: str) -> tuple[Table, ...]:
+    """The tables of a format. Raises ValueError for a name that is none."""
+    if name not in formats():
+        raise ValueError(f"expected the name of a table ({', '.join(formats())}), found {name!r}")
+    return importlib.import_module(f"results.formats.{name}").TABLES
+
+
+def render(name: str, records: Sequence[Record] = (), fmt: str = "md") -> str:
+    """A format's tables as text: Markdown ("md") or one CSV with plain numbers ("csv").
+
+    Raises ValueError for an unknown format or if two records are the same trial.
+    """
+    if fmt not in WRITERS:
+        raise ValueError(f"expected a format to write ({', '.join(WRITERS)}), found {fmt!r}")
+    return WRITERS[fmt]([sheet for table in tables(name) for sheet in sheets(table, records)])
+
+
+def sheets(table: Table, records: Sequence[Record] = ()) -> list[Sheet]:
+    """The published table, with the measured rows that may stand in it, and then the others' own tables."""
+    tasks = list(dict.fromkeys(column.task for column in table.columns))
+    groups = [group for group in grouped(records) if group.task in tasks]
+    claims = {task: [g for g in groups if g.task == task and g.papers(table.arch)] for task in tasks}
+    beside = {task: claiming[0] for task, claiming in claims.items() if len(claiming) == 1}
+    printed = _printed(table, beside)
+    printed.notes += [
+        f"{len(claiming)} measured groups (protocol, data) claim to be the paper's {task}: all stand apart."
+        for task, claiming in claims.items()
+        if len(claiming) > 1
+    ]
+    apart = joined([group for group in groups if group not in beside.values()], tasks)
+    return [printed, *(measured(table, join, f"Measured: {protocols(join)}") for join in apart)]
+
+
+def _printed(table: Table, beside: Mapping[str, Group]) -> Sheet:
+    figures = {index: _figures(table, row) for index, row in enumerate(table.rows)}
+    baseline = next((figures[i] for i, row in enumerate(table.rows) if row.method == table.baseline), {})
+    lines, notes = [], list(table.notes)
+    for index, row in enumerate(table.rows):
+        cells = {}
+        for position, figure in figures[index].items():
+            cell = Cell(float(figure.value), figure.value, -int(figure.value.as_tuple().exponent), style=table.delta)
+            if table.delta and row.method not in (RANDOM, table.baseline) and position in baseline:
+                cell.delta = float(figure.value - baseline[position].value)
+            cells[position] = cell
+        about = {"model": row.texts[0], "method": row.method, "pretrain_data": row.data, "epochs": row.epochs}
+        about |= {"arch": next((figure.arch for figure in figures[index].values()), None), "source": table.source}
+        lines.append(Line("published", row.texts, cells, "", about))
+        notes += _elsewhere(table, row, figures[index])
+    tasks = ", ".join(f"`{task}`" for task in dict.fromkeys(column.task for column in table.columns))
+    intro = [f"Published figures ({table.source}), of {tasks}."]
+    if beside:
+        more, more_notes = _lines(table, beside, table.delta, 1, {p: float(f.value) for p, f in baseline.items()})
+        lines += more
+        notes += more_notes
+        intro += [f"Measured: {group.described()}." for group in beside.values()]
+    _mark_best(lines)
+    return Sheet(table.name, table.leads, table.columns, table.title, intro, lines, notes, tuple(beside))
+
+
+def _figures(table: Table, row: Row) -> dict[int, published.Figure]:
+    if not row.method:
+        return {}
+    found = {}
+    for position, column in enumerate(table.columns):
+        for task in (column.task, column.also):
+            fitting = [
+                f
+                for f in published.figures()
+                if (f.source, f.method, f.data, f.epochs) == (table.source, row.method, row.data, row.epochs)
+                and (f.task, f.metric) == (task, column.metric)
+                and row.arch in (None, f.arch)
+            ]
+            if len(fitting) > 1:
+                raise ValueError(f"expected one figure of {row.texts[0]} for {column.head}, found {len(fitting)}")
+            if fitting:
+                found[position] = fitting[0]
+                break
+    return found
+
+
+def _elsewhere(table: Table, row: Row, figures: Mapping[int, published.Figure]) -> list[str]:
+    """What other sources print for the same quantities, where they differ by more than rounding."""
+    told: dict[str, list[str]] = {}
+    for position, figure in figures.items():
+        for other in published.disagreeing(figure):
+            source = f"{other.source} ({other.note})" if other.note else other.source
+            told.setdefault(source, []).append(f"{table.columns[position].head} {other.value}")
+    who = " ".join(text for text in row.texts if text != "-")
+    words = [f"{', '.join(values)} in {source}" for source, values in told.items()]
+    return [f"{who}, elsewhere: {'; '.join(words)}."] if told else []
+
+
+def measured(table: Table, join: Mapping[str, Group], title: str) -> Sheet:
+    """A table of measured rows alone; it has the columns of the tasks that were measured."""
+    missing = list(dict.fromkeys(column.task for column in table.columns if column.task not in join))
+    lines, notes = _lines(table, join, "sign", 2, {})
+    _mark_best(lines)
+    notes += [f"Not measured under these conditions: {', '.join(missing)}."] if missing else []
+    intro = [f"{group.described()}." for group in join.values()]
+    return Sheet(table.name, table.leads, table.columns, title, intro, lines, notes, tuple(join), own=True)
+
+
+def _lines(
+    table: Table, join: Mapping[str, Group], style: str, digits: int, printed: Mapping[int, float]
+) -> tuple[list[Line], list[str]]:
+    """Measured rows of a table, and the note that names what they are compared with."""
+    models: dict[tuple[str, str], Record] = {}
+    for group in join.values():
+        for key, trials in group.trials.items():
+            models.setdefault(key, trials[0]["model"])
+    order = sorted(models, key=lambda key: _order(models[key]))
+    baseline = next((key for key in order if _method(models[key]) == table.baseline), None)
+    if baseline is None and not printed:
+        baseline = next((key for key in order if models[key]["sha256"] is None), None)
+    lines = []
+    for key in order:
+        cells, counts, paths = {}, {}, []
+        for position, column in enumerate(table.columns):
+            values = _values(join, key, column)
+            if not values:
+                continue
+            total = stats.summary(values)
+            cell = Cell(total.mean, round(Decimal(total.mean), digits), digits, total.std, total.n, style=style)
+            if style and key != baseline and models[key]["sha256"]:
+                against = _values(join, baseline, column) if baseline else []
+                if against:
+                    cell.delta = stats.difference(values, against).mean
+                elif baseline is None and position in printed:
+                    cell.delta = total.mean - printed[position]
+            cells[position] = cell
+            counts[column.task] = total.n
+        for group in join.values():
+            paths += [record.path(Path(), trial).as_posix() for trial in group.trials.get(key, [])]
+        model = models[key]
+        texts = (label(model), *(said(model, LEADS[head]) or "–" for head in table.leads[1:]))
+        about = {key: said(model, key) for key in ("method", "variant", "pretrain_data", "epochs", "arch", "sha256")}
+        about |= {"model": model["name"], "source": " ".join(paths)}
+        about |= {"protocol": " ".join(f"{g.first['protocol']['name']}#{g.hash[:12]}" for g in join.values())}
+        about |= {"data": " ".join(f"{g.task}#{g.digest[:8]}" for g in join.values())}
+        if cells:
+            lines.append(Line("measured", texts, cells, _counts(counts, join), about))
+    if not any(cell.delta is not None for line in lines for cell in line.cells.values()):
+        return lines, []
+    if baseline is None:
+        return lines, [f"Measured rows: difference from the published {table.baseline} row; none was measured."]
+    return lines, [f"In brackets: difference from {label(models[baseline])}, the mean of its trials."]
+
+
+def _values(join: Mapping[str, Group], key: tuple[str, str], column: Column) -> list[float]:
+    """One model's trials of one metric."""
+    trials = join[column.task].trials.get(key, []) if column.task in join else []
+    return [trial["metrics"][column.metric] for trial in trials if column.metric in trial["metrics"]]
+
+
+def _counts(counts: Mapping[str, int], join: Mapping[str, Group]) -> str:
+    """The number of trials; one number a task where they differ."""
+    if set(counts) == set(join) and len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return " ".join(f"{task} {n}" for task, n in counts.items())
+
+
+def _method(model: Record) -> str:
+    return str(model.get("method") or model["name"])
+
+
+def _order(model: Record) -> tuple[Any, ...]:
+    """From scratch first, then supervised, then by method and length of pretraining."""
+    rank = 0 if model["sha256"] is None else 1 if _method(model) == "supervised" else 2
+    length = model.get("epochs")
+    length = length if isinstance(length, int | float) else 0
+    return rank, _method(model), said(model, "variant"), length, model["name"], model["sha256"] or ""
+
+
+def label(model: Record) -> str:
+    """A measured model in words: name, what its name does not say, and the first eight digits of its weights' sha256."""
+    more = [text for key in ("method", "variant") if (text := said(model, key)) and text not in model["name"]]
+    more += [f"{said(model, 'epochs')} epochs"] if model.get("epochs") else []
+    words = [model["name"], f"({', '.join(more)})" if more else "", (model["sha256"] or "")[:8]]
+    return " ".join(word for word in words if word)
+
+
+def _mark_best(lines: Sequence[Line]) -> None:
+    """Marks the highest printed value of every column, ties too; a column with one value has no best."""
+    for position in {position for line in lines for position in line.cells}:
+        cells = [line.cells[position] for line in lines if position in line.cells]
+        best = max(cell.printed for cell in cells)
+        for cell in cells:
+            cell.best = len(cells) > 1 and cell.printed == best

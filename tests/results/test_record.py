@@ -1,0 +1,195 @@
+import copy
+import json
+import math
+import multiprocessing
+import os
+
+import pytest
+
+from results import record
+
+KEYWORDS = {  # what results.record.check understands
+    *("type", "required", "properties", "additionalProperties", "enum", "pattern", "minimum", "maximum"),
+    *("minLength", "minProperties", "items", "description"),
+}
+REQUIRED = [
+    *("schema", "task", "scale", "protocol", "metrics", "model", "loaded", "data", "seed", "effective", "marks"),
+    *("nonstandard", "versions", "machine", "seconds", "finished"),
+]
+
+
+@pytest.fixture
+def one(trial):
+    return trial("voc_c4", "moco_v2", {"AP": 1.25, "AP50": 3.5, "AP75": 0.0})
+
+
+def test_a_written_record_is_read_back_unchanged(one, tmp_path):
+    file = record.write(one, tmp_path)
+    assert record.load(tmp_path) == [one]
+    assert json.loads(file.read_text()) == one
+
+
+def test_the_path_says_task_protocol_data_model_and_seed(one, tmp_path):
+    file = record.write(one, tmp_path)
+    protocol, data, weights = one["protocol"]["hash"][:12], one["data"]["digest"][:8], one["model"]["sha256"][:8]
+    assert file == tmp_path / "voc_c4" / f"{protocol}-{data}" / f"moco_v2-{weights}" / "0.json"
+
+
+def test_random_weights_stand_under_their_architecture(trial, tmp_path):
+    file = record.write(trial("voc_c4", "random", {"AP": 1.0}, seed=3), tmp_path)
+    assert file.parent.name == "random-resnet18"
+    assert file.name == "3.json"
+
+
+def test_a_name_cannot_leave_the_root(one, tmp_path):
+    one["model"]["name"] = "../../../etc/\n|x"
+    file = record.write(one, tmp_path / "root")
+    assert file.resolve().is_relative_to(tmp_path / "root")
+    assert len(file.relative_to(tmp_path / "root").parts) == 4
+
+
+def test_nothing_but_the_record_is_left_after_writing(one, tmp_path):
+    file = record.write(one, tmp_path)
+    record.write(one, tmp_path)
+    assert [p.name for p in file.parent.iterdir()] == ["0.json"]
+
+
+def test_a_failed_write_keeps_the_old_record_and_leaves_nothing_half_written(one, tmp_path, monkeypatch):
+    file = record.write(one, tmp_path)
+    before = file.read_text()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        record.write({**one, "metrics": {"AP": 99.0}}, tmp_path)
+    assert file.read_text() == before
+    assert [p.name for p in file.parent.iterdir()] == ["0.json"]
+
+
+@pytest.mark.parametrize("field", REQUIRED)
+def test_a_record_without_a_required_field_is_not_written(one, field, tmp_path):
+    del one[field]
+    with pytest.raises(ValueError, match=f"'{field}'"):
+        record.write(one, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 100.5, True, "12.0", None])
+def test_a_metric_is_a_finite_percentage(one, value, tmp_path):
+    one["metrics"]["AP"] = value
+    with pytest.raises(ValueError, match=r"metrics\.AP"):
+        record.write(one, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("task",), "voc c4"),
+        (("task",), "../voc"),
+        (("scale",), "tiny"),
+        (("schema",), 2),
+        (("seed",), -1),
+        (("seed",), 1.5),
+        (("seed",), True),
+        (("protocol", "hash"), "abc"),
+        (("model", "sha256"), "A" * 64),
+        (("model", "name"), ""),
+        (("data", "train"), -5),
+        (("marks",), "mini"),
+        (("marks",), [1]),
+        (("metrics",), {}),
+        (("metrics",), [1.0]),
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_refused_by_name(one, place, value):
+    *above, last = place
+    inner = one
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    with pytest.raises(ValueError, match=r"record\." + r"\.".join(place)):
+        record.check(one)
+
+
+def test_nan_outside_the_metrics_is_refused_too(one, tmp_path):
+    one["effective"]["lr"] = math.nan
+    with pytest.raises(ValueError, match="JSON compliant"):
+        record.write(one, tmp_path)
+
+
+def test_a_broken_file_is_an_error_that_names_it(one, tmp_path):
+    file = record.write(one, tmp_path)
+    for text in (file.read_text()[:100], "", "[]", "null", "\x00", file.read_text().replace("1.25", "NaN")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"moco_v2-[0-9a-f]{8}/0\.json is no record"):
+            record.load(tmp_path)
+    file.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ValueError, match=r"0\.json is no record"):
+        record.load(tmp_path)
+
+
+def test_a_file_without_a_required_field_is_an_error_that_names_file_and_field(one, tmp_path):
+    file = record.write(one, tmp_path)
+    del one["protocol"]["hash"]
+    file.write_text(json.dumps(one))
+    with pytest.raises(ValueError, match=r"0\.json is no record: .*record\.protocol.*'hash'"):
+        record.load(tmp_path)
+
+
+def test_a_copied_record_does_not_count_as_another_trial(one, tmp_path):
+    file = record.write(one, tmp_path)
+    file.with_name("1.json").write_text(file.read_text())
+    with pytest.raises(ValueError, match=r"1\.json to stand at .*0\.json"):
+        record.load(tmp_path)
+
+
+def test_other_files_of_a_trial_are_not_records(one, tmp_path):
+    file = record.write(one, tmp_path)
+    (file.parent / "0").mkdir()
+    (file.parent / "0" / "metrics.json").write_text("{}")
+    (file.parent / "loaded.json").write_text("{}")
+    assert record.load(tmp_path) == [one]
+
+
+def test_records_are_read_in_the_order_of_their_seeds(trial, tmp_path):
+    for seed in (10, 2, 0, 1):
+        record.write(trial("voc_c4", "moco_v2", {"AP": 1.0}, seed=seed), tmp_path)
+    assert [r["seed"] for r in record.load(tmp_path)] == [0, 1, 2, 10]
+
+
+def test_a_missing_root_is_an_error_with_the_way_out(tmp_path):
+    with pytest.raises(FileNotFoundError, match="bench transfer"):
+        record.load(tmp_path / "nowhere")
+
+
+def test_an_empty_root_has_no_records(tmp_path):
+    assert record.load(tmp_path) == []
+
+
+def _write_many(root, base, first):
+    for seed in range(first, first + 25):
+        record.write({**copy.deepcopy(base), "seed": seed}, root)
+
+
+def test_processes_that_write_at_once_lose_no_record(one, tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_write_many, args=(tmp_path, one, 25 * i)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [r["seed"] for r in record.load(tmp_path)] == list(range(100))
+
+
+def test_the_schema_uses_only_keywords_that_are_checked():
+    def walk(rule):
+        assert set(rule) <= KEYWORDS | {"$schema", "title"}
+        for inner in [*rule.get("properties", {}).values(), rule.get("items"), rule.get("additionalProperties")]:
+            if inner:
+                walk(inner)
+
+    walk(record.schema())
+    assert record.schema()["required"] == REQUIRED

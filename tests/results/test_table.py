@@ -1,0 +1,422 @@
+"""Each table, rendered from published figures alone, is the printed one: literally here, and against the talk's text."""
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from results import record, table
+from results import sheet as sheets
+
+TALK = Path(table.__file__).parents[2] / "shared" / "talk.txt"
+
+# As the talk prints them (the papers' own numbers); a minus is U+2212.
+PRINTED = {
+    ("moco", "2b"): """
+        random init. | 60.2 | 33.8 | 33.1
+        super. IN-1M | 81.3 | 53.5 | 58.8
+        MoCo IN-1M | 81.5 (+0.2) | 55.9 (+2.4) | 62.6 (+3.8)
+        MoCo IG-1B | 82.2 (+0.9) | 57.2 (+3.7) | 63.7 (+4.9)""",
+    ("moco", "5a"): """
+        random init. | 31.0 | 49.5 | 33.2 | 28.5 | 46.8 | 30.4
+        super. IN-1M | 38.9 | 59.6 | 42.7 | 35.4 | 56.5 | 38.1
+        MoCo IN-1M | 38.5 (−0.4) | 58.9 (−0.7) | 42.0 (−0.7) | 35.1 (−0.3) | 55.9 (−0.6) | 37.7 (−0.4)
+        MoCo IG-1B | 38.9 (0.0) | 59.4 (−0.2) | 42.3 (−0.4) | 35.4 (0.0) | 56.5 (0.0) | 37.9 (−0.2)""",
+    ("moco", "5c"): """
+        random init. | 26.4 | 44.0 | 27.8 | 29.3 | 46.9 | 30.8
+        super. IN-1M | 38.2 | 58.2 | 41.2 | 33.3 | 54.7 | 35.2
+        MoCo IN-1M | 38.5 (+0.3) | 58.3 (+0.1) | 41.6 (+0.4) | 33.6 (+0.3) | 54.8 (+0.1) | 35.6 (+0.4)
+        MoCo IG-1B | 39.1 (+0.9) | 58.7 (+0.5) | 42.2 (+1.0) | 34.1 (+0.8) | 55.4 (+0.7) | 36.4 (+1.2)""",
+    ("moco", "6-keypoint"): """
+        random init. | 65.9 | 86.5 | 71.7
+        super. IN-1M | 65.8 | 86.9 | 71.9
+        MoCo IN-1M | 66.8 (+1.0) | 87.4 (+0.5) | 72.5 (+0.6)
+        MoCo IG-1B | 66.9 (+1.1) | 87.8 (+0.9) | 73.0 (+1.1)""",
+    ("moco", "6-densepose"): """
+        random init. | 39.4 | 78.5 | 35.1
+        super. IN-1M | 48.3 | 85.6 | 50.6
+        MoCo IN-1M | 50.1 (+1.8) | 86.8 (+1.2) | 53.9 (+3.3)
+        MoCo IG-1B | 50.6 (+2.3) | 87.0 (+1.4) | 54.3 (+3.7)""",
+    ("moco", "6-lvis"): """
+        random init. | 22.5 | 34.8 | 23.8
+        super. IN-1M † | 24.4 | 37.8 | 25.8
+        MoCo IN-1M | 24.1 (−0.3) | 37.4 (−0.4) | 25.5 (−0.3)
+        MoCo IG-1B | 24.9 (+0.5) | 38.2 (+0.4) | 26.4 (+0.6)""",
+    ("moco", "6-segmentation"): """
+        random init. | 25.4 | 51.1 | 65.3 | 39.5
+        super. IN-1M | 32.9 | 59.6 | 74.6 | 74.4
+        MoCo IN-1M | 32.3 (−0.6) | 59.3 (−0.3) | 75.3 (+0.7) | 72.5 (−1.9)
+        MoCo IG-1B | 32.9 (0.0) | 60.3 (+0.7) | 75.5 (+0.9) | 73.6 (−0.8)""",
+    ("pixpro", "summary"): """
+        scratch | - | 33.8 | 60.2 | 33.1 | 32.8 | 51.0 | 35.3 | 26.4 | 44.0 | 27.8 | 65.3
+        supervised | 100 | 53.5 | 81.3 | 58.8 | 39.7 | 59.5 | 43.3 | 38.2 | 58.2 | 41.2 | 74.6
+        MoCo [18] | 200 | 55.9 | 81.5 | 62.6 | 39.4 | 59.1 | 43.0 | 38.5 | 58.3 | 41.6 | 75.3
+        SimCLR [8] | 1000 | 56.3 | 81.9 | 62.5 | 39.8 | 59.5 | 43.6 | 38.4 | 58.3 | 41.6 | 75.8
+        MoCo v2 [9] | 800 | 57.6 | 82.7 | 64.4 | 40.4 | 60.1 | 44.3 | 39.5 | 59.0 | 42.6 | 76.2
+        InfoMin [30] | 200 | 57.6 | 82.7 | 64.6 | 40.6 | 60.6 | 44.6 | 39.0 | 58.5 | 42.0 | 75.6
+        InfoMin [30] | 800 | 57.5 | 82.5 | 64.0 | 40.4 | 60.4 | 44.3 | 38.8 | 58.2 | 41.7 | 75.6
+        PixPro (ours) | 100 | 58.8 | 83.0 | 66.5 | 41.3 | 61.3 | 45.4 | 39.6 | 59.2 | 42.8 | 76.8
+        PixPro (ours) | 400 | 60.2 | 83.8 | 67.7 | 41.4 | 61.6 | 45.4 | 40.5 | 59.8 | 44.0 | 77.2""",
+    ("infomin", "voc"): """
+        random init.* | 60.2 | 33.8 | 33.1 | -
+        supervised* | 81.3 | 53.5 | 58.8 | 76.1
+        InstDis | 80.9 | 55.2 | 61.2 | 59.5
+        PIRL | 81.0 | 55.5 | 61.3 | 61.7
+        MoCo* | 81.5 | 55.9 | 62.6 | 60.6
+        InfoMin Aug. (ours) | 82.7 | 57.6 | 64.6 | 70.1""",
+    ("infomin", "coco"): """
+        random init* | 26.4 | 44.0 | 27.8
+        supervised* | 38.2 | 58.2 | 41.2
+        MoCo* | 38.5(↑0.3) | 58.3(↑0.1) | 41.6(↑0.4)
+        InfoMin Aug. | 39.0(↑0.8) | 58.5(↑0.3) | 42.0(↑0.8)""",
+    ("simclr", "7"): """
+        Supervised baseline | ResNet-50 | 48.4 | 80.4
+        Methods using other label-propagation: | | |
+        Pseudo-label | ResNet-50 | 51.6 | 82.4
+        VAT+Entropy Min. | ResNet-50 | 47.0 | 83.4
+        UDA (w. RandAug) | ResNet-50 | - | 88.5
+        FixMatch (w. RandAug) | ResNet-50 | - | 89.1
+        S4L (Rot+VAT+En. M.) | ResNet-50 (4×) | - | 91.2
+        Methods using representation learning only: | | |
+        InstDisc | ResNet-50 | 39.2 | 77.4
+        BigBiGAN | RevNet-50 (4×) | 55.2 | 78.8
+        PIRL | ResNet-50 | 57.2 | 83.8
+        CPC v2 | ResNet-161(*) | 77.9 | 91.2
+        SimCLR (ours) | ResNet-50 | 75.5 | 87.8
+        SimCLR (ours) | ResNet-50 (2×) | 83.0 | 91.2
+        SimCLR (ours) | ResNet-50 (4×) | 85.8 | 92.6""",
+}
+HEADS = {
+    ("moco", "2b"): ["AP50", "AP", "AP75"],
+    ("moco", "5a"): ["APbb", "APbb50", "APbb75", "APmk", "APmk50", "APmk75"],
+    ("pixpro", "summary"): [
+        *("VOC AP", "VOC AP50", "VOC AP75", "COCO FPN mAP", "COCO FPN AP50", "COCO FPN AP75"),
+        *("COCO C4 mAP", "COCO C4 AP50", "COCO C4 AP75", "Cityscapes mIoU"),
+    ],
+    ("infomin", "voc"): ["AP50", "AP", "AP75", "ImageNet Acc(%)"],
+}
+EVERY = [(name, one.name) for name in table.formats() for one in table.tables(name)]
+
+
+def read(markdown):
+    """The tables of a Markdown text as lists of rows of cells, heads first, without emphasis."""
+    found, inside = [], False
+    for line in markdown.splitlines():
+        if line.startswith("|"):
+            cells = [re.sub(r"\*\*(.*)\*\*", r"\1", c.strip()) for c in re.split(r"(?<!\\)\|", line)[1:-1]]
+            cells[0] = re.sub(r"^\*(.*)\*$", r"\1", cells[0])
+            if not inside:
+                found.append([])
+            if not re.fullmatch(r"[-: ]+", "".join(cells)) or not inside:
+                found[-1].append(cells)
+        inside = line.startswith("|")
+    return found
+
+
+def rendered(name, which):
+    position = [one.name for one in table.tables(name)].index(which)
+    return read(table.render(name))[position]
+
+
+def lines(text):
+    return [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
+
+
+def test_every_table_is_tested_here():
+    assert set(EVERY) == set(PRINTED)
+
+
+@pytest.mark.parametrize(("name", "which"), EVERY)
+def test_the_published_table_is_the_printed_one_cell_by_cell(name, which):
+    assert rendered(name, which)[1:] == lines(PRINTED[name, which])
+
+
+@pytest.mark.parametrize(("name", "which"), HEADS)
+def test_moco_prints_ap50_first_on_voc_and_pixpro_ap(name, which):
+    assert rendered(name, which)[0][-len(HEADS[name, which]) :] == HEADS[name, which]
+
+
+def bare(rows):
+    """Without white space and empty cells."""
+    return [[text for cell in row if (text := re.sub(r"\s", "", cell))] for row in rows]
+
+
+def talk_tables():
+    """The talk's tables of results, without their heads: rows of cells, tags removed."""
+    if not TALK.exists():
+        pytest.skip("the talk's text is not beside this checkout")
+    found, rows = [], []
+    for line in [*TALK.read_text(encoding="utf-8").splitlines(), ""]:
+        if "\t" in line or (rows and line.strip()):
+            rows.append([re.sub(r"<[^>]+>", "", cell) for cell in line.split("\t")])
+        elif rows:
+            body = [row for row in bare(rows) if re.match(r"(-|\d+\.\d+.*)$", row[-1]) or row[0].endswith(":")]
+            found.append(body)
+            rows = []
+    return found
+
+
+def test_the_talk_prints_these_tables_and_no_others():
+    talk = talk_tables()
+    ours = [bare(rendered(name, which)[1:]) for name, which in EVERY]
+    assert sorted(talk) == sorted(ours)
+    assert len(talk) == 11
+
+
+@pytest.mark.parametrize(("name", "which"), EVERY)
+def test_the_best_of_every_column_is_bold_and_so_are_ties(name, which):
+    position = [one.name for one in table.tables(name)].index(which)
+    sheet = [s for one in table.tables(name) for s in table.sheets(one)][position]
+    text = sheets.markdown([sheet])
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")][2:]
+    for column in range(len(sheet.leads), len(rows[0])):
+        cells = [row[column].strip() for row in rows if re.search(r"\d", row[column])]
+        values = [float(re.match(r"[*]*([\d.]+)", cell)[1]) for cell in cells]
+        assert [cell.startswith("**") for cell in cells] == [value == max(values) for value in values]
+
+
+def test_both_values_of_pixpro_100_epochs_are_told():
+    assert "39.6" in table.render("pixpro")
+    assert re.search(
+        r"PixPro \(ours\) 100, elsewhere:.*COCO C4 mAP 40\.0 in zdaxie/PixPro README", table.render("pixpro")
+    )
+    assert re.search(r"MoCo v2 .* 800, elsewhere: VOC AP 57\.4, VOC AP50 82\.5, VOC AP75 64\.0", table.render("pixpro"))
+
+
+def test_the_daggers_meaning_is_told():
+    assert re.search(r"† fine-tuned with frozen batch norm", table.render("moco"))
+    assert re.search(r"elsewhere: APmk 23\.2.*tuned BN", table.render("moco"))
+
+
+# --- measured rows
+
+
+@pytest.fixture
+def world(trial):
+    """Two trials of four models on VOC and Cityscapes at mini scale; each trial is 1 apart from the other."""
+    found = []
+    for name, ap in (("random", 1.0), ("supervised", 5.0), ("moco_v2", 6.5), ("pixpro", 8.0)):
+        for seed in (0, 1):
+            metrics = {"AP": ap + seed, "AP50": 2 * ap + seed, "AP75": ap / 2 + seed}
+            found.append(trial("voc_c4", name, metrics, seed))
+            found.append(trial("cityscapes_semantic", name, {"mIoU": 20 + ap + seed}, seed))
+    return found
+
+
+def own(name, records):
+    """The measured tables of a format, and the whole text."""
+    text = table.render(name, records)
+    blocks = [block for block in re.split(r"^(?=###)", text, flags=re.M) if block.startswith("#### Measured")]
+    return [read(block)[0] for block in blocks], text
+
+
+def test_a_measured_cell_is_mean_deviation_and_difference_from_supervised(world):
+    tables, text = own("moco", world)
+    rows = {row[0].split()[0]: row[1:] for row in tables[0]}
+    assert rows["pre-train"] == ["AP50", "AP", "AP75", "n"]
+    # 6.5 and 7.5: mean 7.0, sample standard deviation 0.7071; supervised: 5.0 and 6.0, mean 5.5
+    assert rows["moco_v2"] == ["13.50 ± 0.71 (+3.00)", "7.00 ± 0.71 (+1.50)", "3.75 ± 0.71 (+0.75)", "2"]
+    assert rows["supervised"] == ["10.50 ± 0.71", "5.50 ± 0.71", "3.00 ± 0.71", "2"]
+    assert rows["random"] == ["2.50 ± 0.71", "1.50 ± 0.71", "1.00 ± 0.71", "2"]
+    assert "**8.50 ± 0.71 (+3.00)**" in text
+    assert "difference from supervised (10 epochs)" in text
+
+
+def test_a_measured_row_names_model_epochs_and_weights(world):
+    sha = next(r["model"]["sha256"] for r in world if r["model"]["name"] == "pixpro")
+    tables, _ = own("moco", world)
+    assert f"pixpro (10 epochs) {sha[:8]}" in [row[0] for row in tables[0]]
+
+
+def test_without_a_supervised_row_the_difference_is_from_random_and_says_so(world):
+    tables, text = own("moco", [r for r in world if r["model"]["name"] != "supervised"])
+    assert "7.00 ± 0.71 (+5.50)" in [row[2] for row in tables[0]]
+    assert "difference from random" in text
+
+
+def test_mini_rows_never_stand_beside_published_ones(world):
+    assert read(table.render("moco", world))[0] == rendered("moco", "2b")
+    assert read(table.render("pixpro", world))[0] == rendered("pixpro", "summary")
+
+
+def test_the_heading_tells_protocol_hash_data_and_marks(world, trial):
+    changed = trial("voc_c4", "pixpro", {"AP": 9.0}, protocol="b", nonstandard=["SOLVER.MAX_ITER"])
+    _, text = own("moco", [*world, changed])
+    plain = world[0]
+    digest = plain["data"]["digest"][:8]
+    assert (
+        f"`voc_c4@mini`, protocol {plain['protocol']['hash'][:12]}, data {digest} "
+        "(400 training and 200 test images), resnet18, mini." in text
+    )
+    assert f"protocol {changed['protocol']['hash'][:12]}" in text
+    assert "nonstandard: SOLVER.MAX_ITER" in text
+
+
+@pytest.mark.parametrize("other", [{"protocol": "b"}, {"data": "drawn"}, {"arch": "resnet50"}])
+def test_rows_of_another_protocol_data_or_backbone_never_share_a_table(world, trial, other):
+    stranger = trial("voc_c4", "simsiam", {"AP": 7.0, "AP50": 9.0, "AP75": 3.0}, **other)
+    for name in ("moco", "pixpro", "infomin"):
+        for rows in own(name, [*world, stranger])[0]:
+            names = {row[0].split()[0] for row in rows[1:]}
+            assert names == {"simsiam"} or "simsiam" not in names
+    assert any(row[0].startswith("simsiam") for rows in own("moco", [*world, stranger])[0] for row in rows)
+
+
+def test_every_task_of_a_joined_table_has_one_protocol_and_data(world, trial):
+    """The same models on two sets of data: two tables, and the numbers of each stay together."""
+    twin = [{**r, "data": {**r["data"], "digest": "f" * 64}} for r in world]
+    twin = [{**r, "metrics": {k: v + 40 for k, v in r["metrics"].items()}} for r in twin]
+    tables, _ = own("pixpro", [*world, *twin])
+    assert len(tables) == 2
+    for rows in tables:
+        assert [len(row) for row in rows] == [7] * 5
+        column = [float(re.match(r"[\d.]+", row[2])[0]) for row in rows[1:]]
+        assert all(value < 40 for value in column) or all(value >= 40 for value in column)
+
+
+def test_models_are_joined_over_tasks_and_what_is_missing_is_a_dash(world):
+    kept = [r for r in world if (r["task"], r["model"]["name"]) != ("cityscapes_semantic", "moco_v2")]
+    rows = {row[0].split()[0]: row for row in own("pixpro", kept)[0][0]}
+    assert rows["Method"] == ["Method", "#. Epoch", "VOC AP", "VOC AP50", "VOC AP75", "Cityscapes mIoU", "n"]
+    assert rows["moco_v2"][5] == "–"
+    assert rows["moco_v2"][6] == "voc_c4 2"
+    voc = ["8.50 ± 0.71 (+3.00)", "16.50 ± 0.71 (+6.00)", "4.50 ± 0.71 (+1.50)"]
+    assert rows["pixpro"][1:] == ["10", *voc, "28.50 ± 0.71 (+3.00)", "2"]
+
+
+def test_a_task_of_another_box_head_does_not_enter_the_fpn_column(trial):
+    ours = trial("coco_fpn_1x", "pixpro", {"APbb": 7.0})
+    assert own("pixpro", [ours])[0] == []
+    assert len(own("moco", [ours])[0]) == 1
+
+
+def paper(trial, name, **more):
+    given = {"scale": "paper", "arch": "resnet50", "train": 16551, "test": 4952, **more}
+    metrics = {"AP": 57.0, "AP50": 82.4, "AP75": 63.6}
+    return [
+        trial("voc_c4", name, {k: v + d for k, v in metrics.items()}, seed=i, **given) for i, d in ((0, -0.1), (1, 0.1))
+    ]
+
+
+def test_paper_scale_rows_stand_beside_the_published_ones(trial):
+    rows = read(table.render("moco", paper(trial, "moco_v2", epochs=200)))[0]
+    assert rows[0] == ["pre-train", "AP50", "AP", "AP75", "n", "source"]
+    assert rows[3] == ["MoCo IN-1M", "81.5 (+0.2)", "55.9 (+2.4)", "62.6 (+3.8)", "", "published"]
+    assert rows[5][1:] == ["82.4 ± 0.1 (+1.1)", "57.0 ± 0.1 (+3.5)", "63.6 ± 0.1 (+4.8)", "2", "measured"]
+    assert len(own("moco", paper(trial, "moco_v2"))[0]) == 0
+
+
+def test_without_a_measured_supervised_row_the_difference_is_from_the_published_one_and_says_so(trial):
+    assert "difference from the published supervised row" in table.render("moco", paper(trial, "moco_v2"))
+    both = [*paper(trial, "moco_v2"), *paper(trial, "supervised")]
+    text = table.render("moco", both)
+    assert "difference from the published" not in text
+    assert "57.0 ± 0.1 (0.0)" in text.replace("*", "")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"nonstandard": ["SOLVER.MAX_ITER"]}, {"train": 400}, {"test": 800}, {"arch": "resnet18"}, {"scale": "mini"}],
+)
+def test_what_is_not_quite_the_papers_protocol_stands_apart(trial, more):
+    records = paper(trial, "moco_v2", **more)
+    assert read(table.render("moco", records))[0] == rendered("moco", "2b")
+    assert len(own("moco", records)[0]) == 1
+
+
+def test_two_protocols_that_claim_to_be_the_papers_both_stand_apart(trial):
+    records = [*paper(trial, "moco_v2"), *paper(trial, "pixpro", protocol="b")]
+    tables, text = own("moco", records)
+    assert read(text)[0] == rendered("moco", "2b")
+    assert len(tables) == 2
+    assert "2 measured groups (protocol, data) claim to be the paper's voc_c4: all stand apart." in text
+
+
+def test_the_same_trial_twice_is_an_error(trial):
+    one = trial("voc_c4", "moco_v2", {"AP": 1.0})
+    with pytest.raises(ValueError, match="seed 0 of moco_v2 on voc_c4@mini, found two"):
+        table.render("moco", [one, one])
+
+
+def test_one_trial_has_no_deviation(trial):
+    rows = own("moco", [trial("voc_c4", "moco_v2", {"AP": 1.0, "AP50": 2.0, "AP75": 0.5})])[0][0]
+    assert rows[1][1:] == ["2.00", "1.00", "0.50", "1"]
+
+
+def test_a_metric_that_is_not_in_the_record_is_a_dash(trial):
+    rows = own("moco", [trial("voc_c4", "moco_v2", {"AP": 1.0})])[0][0]
+    assert rows[1][1:] == ["–", "1.00", "–", "1"]
+
+
+def test_what_a_checkpoint_says_about_itself_may_be_anything(trial):
+    one = trial("voc_c4", "net", {"AP": 1.0}, method="supervised")
+    one["model"] |= {"variant": 3, "epochs": "200 or so", "pretrain_data": {"folder": "train", "images": 2500}}
+    two = trial("voc_c4", "other", {"AP": 2.0})
+    record.check(one)
+    assert own("moco", [one, two])[0][0][1][0].startswith("net (supervised, 3, 200 or so epochs) ")
+    line = next(r for r in csv.DictReader(io.StringIO(table.render("moco", [one], "csv"))) if r["model"] == "net")
+    assert line["pretrain_data"] == "folder train, images 2500"
+
+
+def test_a_hostile_name_does_not_break_the_table(trial):
+    records = [trial("voc_c4", "a|b*c`<img>\n| x", {"AP": 1.0})]
+    rows = own("moco", records)[0][0]
+    assert [len(row) for row in rows] == [5, 5]
+    assert rows[1][0].startswith(r"a\|b\*c\`\<img> \| x")
+
+
+def test_the_order_of_the_records_does_not_matter(world):
+    assert table.render("pixpro", world) == table.render("pixpro", world[::-1])
+
+
+# --- writers
+
+
+def test_columns_are_aligned_for_a_terminal(world):
+    for name in table.formats():
+        for block in table.render(name, world).split("\n\n"):
+            if block.startswith("|"):
+                assert len({len(line) for line in block.splitlines()}) == 1
+                assert len({tuple(i for i, c in enumerate(line) if c == "|") for line in block.splitlines()}) == 1
+
+
+def test_csv_has_one_line_a_model_with_plain_numbers(world):
+    got = list(csv.DictReader(io.StringIO(table.render("pixpro", world, "csv"))))
+    assert [r["model"] for r in got if r["kind"] == "measured"] == ["random", "supervised", "moco_v2", "pixpro"]
+    assert len([r for r in got if r["kind"] == "published"]) == 9
+    moco = next(r for r in got if r["model"] == "moco_v2")
+    assert (float(moco["voc_c4.AP.mean"]), float(moco["voc_c4.AP.delta"]), moco["voc_c4.AP.n"]) == (7.0, 1.5, "2")
+    assert float(moco["voc_c4.AP.std"]) == pytest.approx(0.707107, abs=1e-6)
+    assert moco["source"].count(".json") == 4
+    assert moco["coco_c4_1x.APbb.mean"] == ""
+    printed = next(r for r in got if r["method"] == "pixpro" and r["epochs"] == "400")
+    assert (printed["voc_c4.AP.mean"], printed["source"]) == ("60.2", "talk: PixPro Results table")
+
+
+def test_csv_numbers_of_a_published_difference_are_plain():
+    got = list(csv.DictReader(io.StringIO(table.render("moco", (), "csv"))))
+    row = next(r for r in got if (r["table"], r["model"]) == ("6-segmentation", "MoCo IN-1M"))
+    assert (float(row["voc_semantic.mIoU.mean"]), float(row["voc_semantic.mIoU.delta"])) == (72.5, -1.9)
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"infomin, moco, pixpro, simclr.*found 'mocco'"):
+        table.render("mocco")
+    with pytest.raises(ValueError, match=r"md, csv.*found 'xls'"):
+        table.render("moco", (), "xls")
+    with pytest.raises(ValueError, match=r"found '\.\./record'"):
+        table.render("../record")
+
+
+def test_tables_need_neither_torch_nor_pandas_nor_another_package():
+    code = (
+        "import sys; from results import leaderboard, table; [table.render(n) for n in table.formats()]; "
+        "leaderboard.markdown(); heavy = {'torch', 'pandas', 'numpy', 'scipy', 'bench', 'pretrain', 'downstream'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
