@@ -111,7 +111,7 @@ def macs_per_second(precision: str) -> float:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    conv = torch.nn.Conv2d(128, 128, 3, padding=1).to(device, memory_format=torch.channels_last)
+    conv = torch.nn.Conv2d(128, 128, 3, padding=1).to(device).to(memory_format=torch.channels_last)
     image = torch.randn(8, 128, 28, 28, device=device).contiguous(memory_format=torch.channels_last)
     work = 8 * 28 * 28 * 128 * 128 * 9
     count = 0

@@ -26,7 +26,9 @@ class Detection:
     metrics: tuple[str, ...]  # in percent, in the record's order
     settings: Mapping[str, Any]  # detectron2 key: value, where it differs from detectron2's default
     trials: int = 1
-    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # published: pretraining -> metric -> value
+    expected: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # published: pretraining -> metric -> value
     tolerance: float = 0.5  # a trial farther than this from the published value deserves a look, in percent
     unverified: tuple[str, ...] = ()  # what no source confirms
     scale: str = "paper"
@@ -49,7 +51,9 @@ class Segmentation:
     iterations: int
     lr: float
     metrics: tuple[str, ...] = ("mIoU",)
-    resize: tuple[int, int] | None = None  # width, height that bound the image before the random scale; None: original size
+    resize: tuple[int, int] | None = (
+        None  # width, height that bound the image before the random scale; None: original size
+    )
     ratio: tuple[float, float] = (0.5, 2.0)  # random scale
     batch: int = 16
     momentum: float = 0.9
@@ -98,7 +102,8 @@ DEFAULTS: dict[str, Any] = {
 
 # The mini rule. One set of divisors for every task, so that a mini protocol is the paper's seen through a smaller lens.
 PIXELS = 5  # image sides, anchors, crops
-BOXES = 16  # proposals and sampled RoIs; the grid of a C4 RoI shrinks from 14 to 7
+BOXES = 16  # proposals and sampled RoIs
+GRID = 4  # of a C4 head's RoI, for 14: RoIs are PIXELS times smaller, and res5 on them is most of the work
 WIDTHS = 2  # channels of FPN and heads; the backbone keeps its own
 ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at least 20 remain
 BATCH = 2  # and, linearly, the learning rate
@@ -153,7 +158,7 @@ def mini(task: Task) -> Task:
     settings |= {key: _divided(full[key], BOXES) for key in _MINI_BOXES}
     settings |= {key: _divided(full[key], WIDTHS) for key in _MINI_WIDTHS}
     settings |= {
-        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7 if grid == 14 else grid,
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": GRID if grid == 14 else grid,
         "SOLVER.MAX_ITER": full["SOLVER.MAX_ITER"] // ITERATIONS,
         "SOLVER.STEPS": _divided(full["SOLVER.STEPS"], ITERATIONS),
         "SOLVER.WARMUP_ITERS": max(20, full["SOLVER.WARMUP_ITERS"] // ITERATIONS),

@@ -1,0 +1,710 @@
+"""The detectron2 engine: a detection protocol, a backbone's tensors and a folder of data go in, metrics come out.
+
+The network, the losses, the augmentation, the optimiser and the schedule are detectron2's own, built from the protocol's
+keys. What this file adds is what the recipes of MoCo and PixPro add, and what running them anywhere needs:
+
+- `Res5ROIHeadsExtraNorm`, one more norm after the C4 head's res5 (facebookresearch/moco, detection/train_net.py), which here
+  also stands on basic blocks, so that a ResNet-18 has a C4 head;
+- a C4 head's res5 gets the backbone's res5, and a tensor of the backbone that lands nowhere ends the run;
+- batches as detectron2 makes them, but a function of the seed and the iteration alone, so that a killed run goes on exactly;
+- one process or `torchrun`, CUDA or CPU, fp32 or bf16 (bf16 in the convolutions of trunk and heads, fp32 where boxes, scores
+  and losses are).
+
+Deliberate differences from detectron2's DefaultTrainer: PreciseBN's statistics are averaged over the processes, which each
+keep their own there (detectron2#5398); a single process trains BN where the protocol says SyncBN, the same computation
+without the synchronisation, and says so; a non-finite loss ends the run at once.
+"""
+
+import difflib
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetMapper
+from detectron2.data.common import DatasetFromList
+from detectron2.data.samplers import InferenceSampler, TrainingSampler
+from detectron2.layers import NaiveSyncBatchNorm, get_norm
+from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
+from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
+from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+from pycocotools import mask as mask_tools
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from downstream import datasets
+from downstream.evaluation import coco, voc
+from downstream.task import Detection, digest, iterations
+from downstream.weights import to_detectron2
+
+TRAITS = {
+    "channel_order": "RGB",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "stem": "7x7",
+    "stride_in_1x1": False,
+}
+
+SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Res5ROIHeadsExtraNorm(Res5ROIHeads):
+    """The C4 head with one more norm after res5, on bottleneck blocks or, for ResNet-18 and 34, on basic blocks."""
+
+    @classmethod
+    def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
+        depth = cfg.MODEL.RESNETS.DEPTH
+        if depth < 50:
+            channels = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 8
+            count = {18: 2, 34: 3}[depth]
+            blocks = ResNet.make_stage(
+                BasicBlock,
+                count,
+                stride_per_block=[2] + [1] * (count - 1),
+                in_channels=channels // 2,
+                out_channels=channels,
+                norm=cfg.MODEL.RESNETS.NORM,
+            )
+            res5 = nn.Sequential(*blocks)
+        else:
+            res5, channels = super()._build_res5_block(cfg)
+        res5.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
+        return res5, channels
+
+
+# The checkpoint, an option or this file decides these; a protocol that says otherwise would be believed and not obeyed.
+DECIDED_ELSEWHERE = (
+    "INPUT.FORMAT",
+    "MODEL.PIXEL_",
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+    "MODEL.RESNETS.DEPTH",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "MODEL.WEIGHTS",
+    "MODEL.DEVICE",
+    "MODEL.META_ARCHITECTURE",
+    "MODEL.LOAD_PROPOSALS",
+    "MODEL.KEYPOINT_ON",
+    "OUTPUT_DIR",
+    "SEED",
+    "SOLVER.AMP.",
+    "SOLVER.REFERENCE_WORLD_SIZE",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "DATALOADER.SAMPLER_TRAIN",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+    "TEST.EVAL_PERIOD",
+    "TEST.AUG.",
+)
+
+
+def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> CfgNode:
+    """detectron2's configuration of a protocol on a backbone. Raises ValueError for a key, a value or a backbone it has not."""
+    traits = TRAITS | dict(traits or {})
+    depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101, "resnet152": 152}
+    if arch not in depths or traits["stem"] != "7x7":
+        raise ValueError(
+            f"expected one of {', '.join(depths)} with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's ResNet has "
+            "no other"
+        )
+    cfg = get_cfg()
+    default = dict(_flat(cfg))
+    for key, value in task.settings.items():
+        if key.startswith(DECIDED_ELSEWHERE):
+            raise ValueError(
+                f"expected keys of the protocol, found {key}: the checkpoint's traits or an option of the command decide it"
+            )
+        if key not in default:
+            near = "".join(f", perhaps {k}" for k in difflib.get_close_matches(key, default, 1))
+            raise ValueError(f"expected a key of detectron2's configuration, found {key!r}{near}")
+        if isinstance(default[key], float) and isinstance(value, int):
+            value = float(value)
+        try:
+            cfg.merge_from_list([key, value])
+        except ValueError:
+            raise ValueError(
+                f"expected for {key} a value like detectron2's {default[key]!r}, found {value!r}: give one of that type"
+            ) from None
+    cfg.INPUT.FORMAT = traits["channel_order"]
+    cfg.MODEL.PIXEL_MEAN = list(traits["mean"])
+    cfg.MODEL.PIXEL_STD = list(traits["std"])
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = traits["stride_in_1x1"]
+    cfg.MODEL.RESNETS.DEPTH = depths[arch]
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depths[arch] < 50 else 256
+    return cfg
+
+
+def resolved(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Every detectron2 key of the protocol on this backbone that differs from detectron2's default, flat."""
+    default = dict(_flat(get_cfg()))
+    return {k: v for k, v in sorted(_flat(configuration(task, arch, traits))) if v != default[k]}
+
+
+def _flat(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, json.loads(json.dumps(value))
+
+
+def network(cfg: CfgNode) -> GeneralizedRCNN:
+    """detectron2's R-CNN of a configuration, built without its registry, where the extra-norm head has its place."""
+    backbone = build_backbone(cfg)
+    maps = backbone.output_shape()
+    proposals = build_proposal_generator(cfg, maps)
+    name = cfg.MODEL.ROI_HEADS.NAME
+    return GeneralizedRCNN(
+        backbone=backbone,
+        proposal_generator=proposals,
+        roi_heads=Res5ROIHeadsExtraNorm(cfg, maps) if name == "Res5ROIHeadsExtraNorm" else build_roi_heads(cfg, maps),
+        input_format=cfg.INPUT.FORMAT,
+        pixel_mean=cfg.MODEL.PIXEL_MEAN,
+        pixel_std=cfg.MODEL.PIXEL_STD,
+    )
+
+
+def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
+    """Puts a backbone's tensors (torchvision's names) into the network; None leaves it random.
+
+    Returns matched: how many landed, missing: the network's tensors that stay new, unused: counters of batches that a frozen
+    norm has no place for. Raises ValueError if a tensor of the backbone has no place, or a place no tensor.
+    """
+    own = model.state_dict()
+    if tensors is None:
+        return {"matched": 0, "missing": sorted(own), "unused": []}
+    trunk = "backbone.bottom_up." if any(k.startswith("backbone.bottom_up.") for k in own) else "backbone."
+    landed, lost = {}, []
+    for name, tensor in to_detectron2(tensors).items():
+        place = trunk + name if trunk + name in own else "roi_heads." + name
+        if place not in own:
+            lost.append(name)
+        elif own[place].shape != tensor.shape:
+            raise ValueError(
+                f"expected {place} of shape {tuple(own[place].shape)}, found {tuple(tensor.shape)}: is this the right --arch?"
+            )
+        else:
+            landed[place] = tensor
+    counters = [name for name in lost if name.endswith("num_batches_tracked")]
+    if len(counters) < len(lost):
+        raise ValueError(
+            f"expected a place for every tensor of the backbone, found none for {len(lost)} of them, "
+            f"{sorted(set(lost) - set(counters))[0]} the first: is this the right --arch?"
+        )
+    missing = sorted(own.keys() - landed.keys())
+    backbones = (trunk + "stem.", trunk + "res", *(f"roi_heads.res5.{i}." for i in range(9)))
+    if empty := [k for k in missing if k.startswith(backbones) and not k.endswith("num_batches_tracked")]:
+        raise ValueError(
+            f"expected every layer of the backbone in the checkpoint, found {len(empty)} without a tensor, {empty[0]} the first"
+        )
+    model.load_state_dict(landed, strict=False)
+    return {"matched": len(landed), "missing": missing, "unused": sorted(counters)}
+
+
+def features(
+    tensors: Tensors, arch: str, image: torch.Tensor, traits: Mapping[str, Any] | None = None
+) -> list[torch.Tensor]:
+    """The maps res2, res3, res4, res5 of detectron2's ResNet with these weights.
+
+    image: [N, 3, H, W] float, normalised, in the checkpoint's channel order
+    """
+    cfg = configuration(Detection("features", "", (), {"MODEL.BACKBONE.FREEZE_AT": 0}), arch, traits)
+    stages = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", stages
+    backbone = build_backbone(cfg).eval()
+    result = backbone.load_state_dict(to_detectron2(tensors), strict=False)
+    absent = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
+    if absent or result.unexpected_keys:
+        raise ValueError(
+            f"expected the tensors of detectron2's {arch}, found {len(absent)} missing and {len(result.unexpected_keys)} "
+            f"without a place, {(absent + result.unexpected_keys)[0]} the first: is this the right --arch?"
+        )
+    with torch.no_grad():
+        maps = backbone(image)
+    return [maps[stage] for stage in stages]
+
+
+def found(task: Detection, data: Path) -> dict[str, Any]:
+    """train: images to train on, test: images to test on, splits: images in each split, digest: sha256 of the annotations.
+
+    Raises FileNotFoundError or ValueError for data that is missing or wrong.
+    """
+    cfg = configuration(task)
+    splits = {name: datasets.records(name, data) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
+    train = [r for name in cfg.DATASETS.TRAIN for r in splits[name]]
+    usable = datasets.trainable(train)
+    if not usable:
+        raise ValueError(f"expected objects to train on in {', '.join(cfg.DATASETS.TRAIN)} of {data}, found none")
+    return {
+        "train": len(usable),
+        "test": sum(len(splits[name]) for name in cfg.DATASETS.TEST),
+        "splits": {name: len(images) for name, images in splits.items()},
+        "digest": datasets.digest(*splits.values()),
+    }
+
+
+def macs(task: Detection, arch: str) -> dict[str, float]:
+    """Multiply-accumulates per image: train (forward and backward, taken as three forwards) and test. Rough: convolutions and
+    linear layers of trunk, RPN and heads for a 4:3 image with all its RoIs, a quarter of them (training) or 100 (test) with masks.
+    """
+    cfg = configuration(task, arch)
+    _trained_norm(cfg, 1, torch.device("cpu"))
+    with torch.device("meta"):
+        model = network(cfg).eval()
+    sides = cfg.INPUT.MIN_SIZE_TRAIN
+    rois = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    tested = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+    masked = min(tested, cfg.TEST.DETECTIONS_PER_IMAGE)
+    return {
+        "train": 3.0 * _forward_macs(cfg, model, sides[len(sides) // 2], rois, rois // 4),
+        "test": float(_forward_macs(cfg, model, cfg.INPUT.MIN_SIZE_TEST, tested, masked)),
+    }
+
+
+def _forward_macs(cfg: CfgNode, model: GeneralizedRCNN, side: int, rois: int, masks: int) -> int:
+    heads = model.roi_heads
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        height, width = (math.ceil(n / 32) * 32 for n in (side, side * 4 / 3))
+        maps = model.backbone(torch.empty(1, 3, height, width, device="meta"))
+        model.proposal_generator.rpn_head([maps[name] for name in model.proposal_generator.in_features])
+        channels = maps[cfg.MODEL.ROI_HEADS.IN_FEATURES[0]].shape[1]
+
+        def pooled(count: int, grid: int) -> torch.Tensor:
+            return torch.empty(count, channels, grid, grid, device="meta")
+
+        grid = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+        if hasattr(heads, "res5"):
+            hidden = heads.res5(pooled(rois, grid))
+            heads.box_predictor(hidden.mean(dim=[2, 3]))
+            masked = hidden[:masks]
+        else:
+            heads.box_predictor(heads.box_head(pooled(rois, grid)))
+            masked = pooled(masks, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION)
+        if cfg.MODEL.MASK_ON:
+            heads.mask_head.layers(masked)
+    return counter.get_total_flops() // 2
+
+
+def run(
+    task: Detection,
+    tensors: Tensors | None,
+    traits: Mapping[str, Any] | None,
+    arch: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """One trial: fine-tunes the backbone (random if None) by the protocol and tests it.
+
+    Returns metrics (percent), loaded, effective (batch, lr, iterations, norm, world_size, precision) and seconds (train,
+    test); writes loaded.json, metrics.json, log.jsonl and, until it is done, last.pth into `out`, from which `resume` goes
+    on. Under torchrun every process calls it and gets the same answer. Raises ValueError if the loss is not finite.
+    """
+    logging.getLogger("detectron2").setLevel(logging.ERROR)
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    device = _device()
+    world = comm.get_world_size()
+    cfg = configuration(task, arch, traits)
+    train = datasets.trainable([r for name in cfg.DATASETS.TRAIN for r in datasets.records(name, data)])
+    tests = {name: datasets.records(name, data) for name in cfg.DATASETS.TEST}
+    cfg.SOLVER.MAX_ITER, steps = iterations(task, len(train))
+    cfg.SOLVER.STEPS = tuple(sorted({s for s in steps if s < cfg.SOLVER.MAX_ITER}))
+    cfg.SEED = seed
+    if cfg.SOLVER.IMS_PER_BATCH % world:
+        raise ValueError(
+            f"expected a number of processes that divides the batch of {cfg.SOLVER.IMS_PER_BATCH}, found {world}: the protocol "
+            "fixes the total batch"
+        )
+    norm = _trained_norm(cfg, world, device)
+    seed_all_rng(seed + comm.get_rank())
+    # The network is drawn from the seed alone, so that every process starts from the same one.
+    torch.manual_seed(seed)
+    model = network(cfg)
+    loaded = load(model, tensors)
+    model.to(device)
+    if task.precision == "bf16":
+        _bf16(model, device)
+    torch.manual_seed(seed + comm.get_rank())
+    main = comm.is_main_process()
+    if main:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "loaded.json", loaded)
+    trainer = _Training(cfg, model, train, out, device, identity=_identity(task, arch, seed, world, tensors, train))
+    seconds = {"train": trainer.run(resume)}
+    start = time.monotonic()
+    metrics = {}
+    for name, images in tests.items():
+        metrics |= _test(cfg, model, name, images, data)
+    seconds["test"] = time.monotonic() - start
+    result = {
+        "metrics": {name: metrics[name] for name in task.metrics},
+        "loaded": loaded,
+        "effective": {
+            "batch": cfg.SOLVER.IMS_PER_BATCH,
+            "lr": cfg.SOLVER.BASE_LR,
+            "iterations": cfg.SOLVER.MAX_ITER,
+            "norm": norm,
+            "world_size": world,
+            "precision": task.precision,
+        },
+        "seconds": {k: round(v, 1) for k, v in seconds.items()},
+    }
+    if main:
+        _write(out / "metrics.json", result)
+        (out / "last.pth").unlink(missing_ok=True)
+    comm.synchronize()
+    return result
+
+
+def _device() -> torch.device:
+    """This process's device; joins the process group that torchrun describes."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local)
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    return torch.device("cuda", local) if cuda else torch.device("cpu")
+
+
+def _trained_norm(cfg: CfgNode, world: int, device: torch.device) -> str:
+    """Replaces the norms that this machine cannot run and returns the backbone's, in words.
+
+    Synchronised BN of a single process is BN; torch's SyncBatchNorm has no CPU code, so detectron2's naiveSyncBN stands in.
+    """
+    protocol = cfg.MODEL.RESNETS.NORM
+    if world > 1 and device.type != "cpu":
+        return protocol
+    for node in (cfg.MODEL.RESNETS, cfg.MODEL.FPN, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD):
+        if node.NORM in SYNCHRONISED:
+            node.NORM = "BN" if world == 1 else "naiveSyncBN"
+    trained = cfg.MODEL.RESNETS.NORM
+    return (
+        trained
+        if trained == protocol
+        else f"{trained} ({protocol} in {'one process' if world == 1 else 'CPU processes'})"
+    )
+
+
+def _bf16(model: GeneralizedRCNN, device: torch.device) -> None:
+    """Runs the trunk and the heads' hidden layers in bf16. Predictions, boxes, pooling and losses stay fp32: bf16 has 8 bits,
+    which is 1 pixel at 200, and makes ties of scores."""
+
+    def narrow(owner: Any, name: str = "forward") -> None:
+        inner = torch.autocast(device.type, dtype=torch.bfloat16)(getattr(owner, name))
+        setattr(owner, name, lambda *args: _floats(inner(*args)))
+
+    narrow(model.backbone)
+    narrow(model.proposal_generator.rpn_head.conv)
+    heads = model.roi_heads
+    narrow(heads.res5 if hasattr(heads, "res5") else heads.box_head)
+    if hasattr(heads, "mask_head"):
+        narrow(heads.mask_head, "layers")
+    for module in model.modules():
+        if isinstance(module, NaiveSyncBatchNorm):  # takes the variance as a difference of means
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    if device.type == "cpu":
+        model.to(memory_format=torch.channels_last)
+
+
+def _floats(value: Any) -> Any:
+    return {k: v.float() for k, v in value.items()} if isinstance(value, dict) else value.float()
+
+
+def _identity(
+    task: Detection, arch: str, seed: int, world: int, tensors: Tensors | None, train: Sequence
+) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted((tensors or {}).items()):
+        sha.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
+    return {
+        "protocol": digest(task),
+        "arch": arch,
+        "seed": seed,
+        "processes": world,
+        "weights": sha.hexdigest(),
+        "data": datasets.digest(train),
+    }
+
+
+class _Images(Dataset):
+    """Training images by (position in the stream, index); the position decides how an image is augmented."""
+
+    def __init__(self, cfg: CfgNode, images: list[datasets.Record]):
+        self.images = DatasetFromList(images, copy=False)
+        self.mapper = DatasetMapper(cfg, is_train=True)
+        self.seed = [cfg.SEED, comm.get_rank()]
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        position, index = key
+        np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
+        return self.mapper(self.images[index])
+
+
+def batches(
+    images: Sequence[datasets.Record], size: int, seed: int, grouped: bool = True
+) -> Iterator[list[tuple[int, int]]]:
+    """Endless batches of (position, index) for this process, as detectron2 composes them: shuffled passes over the images,
+    wide and tall images in batches of their own if `grouped`."""
+    buckets: tuple[list, list] = ([], [])
+    for position, index in enumerate(TrainingSampler(len(images), seed=seed)):
+        bucket = buckets[grouped and images[index]["width"] <= images[index]["height"]]
+        bucket.append((position, index))
+        if len(bucket) == size:
+            yield bucket[:]
+            bucket.clear()
+
+
+class _Training:
+    """The training loop, its checkpoints and its log."""
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: GeneralizedRCNN,
+        images: list[datasets.Record],
+        out: Path,
+        device: torch.device,
+        identity: dict[str, Any],
+    ):
+        self.cfg, self.model, self.images, self.out, self.identity = cfg, model, images, out, identity
+        self.total, self.batch = cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH
+        self.workers = 0 if device.type == "cpu" else cfg.DATALOADER.NUM_WORKERS
+        self.parallel: nn.Module = model
+        if comm.get_world_size() > 1:
+            self.parallel = DistributedDataParallel(
+                model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+            )
+        self.optimizer = build_optimizer(cfg, model)
+        self.scheduler = build_lr_scheduler(cfg, self.optimizer)
+        self.saved = time.monotonic()
+
+    def run(self, resume: bool) -> float:
+        """Trains to the end, takes the norms' statistics, and returns the seconds that all of it took."""
+        iteration, before = self._resumed() if resume else (0, 0.0)
+        start = time.monotonic()
+        self.model.train()
+        with _Progress(self.total, self.batch, self.out, iteration) as progress, EventStorage(iteration) as storage:
+            for inputs in itertools.islice(self._loader(iteration), self.total - iteration):
+                losses = self._step(inputs, iteration)
+                iteration += 1
+                storage.step()
+                progress.update(iteration, losses, self.optimizer.param_groups[0]["lr"])
+                self.scheduler.step()
+                if self._due(iteration):
+                    self._save(iteration, before + time.monotonic() - start)
+            if self.cfg.TEST.PRECISE_BN.ENABLED:
+                self._precise_bn()
+        return before + time.monotonic() - start
+
+    def _step(self, inputs: list[dict], iteration: int) -> dict[str, float]:
+        lr = self.optimizer.param_groups[0]["lr"]
+        try:
+            losses = self.parallel(inputs)
+            total = sum(losses.values())
+            values = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
+            broken = None if math.isfinite(values["loss"]) else f"a loss of {values['loss']}"
+        except FloatingPointError:  # detectron2's RPN looks at its proposals first
+            broken = "proposals that are not numbers"
+        if broken:
+            raise ValueError(
+                f"expected a finite loss, found {broken} in iteration {iteration} with learning rate {lr:g} and batch "
+                f"{self.batch}: look at the weights' traits and norms, or lower SOLVER.BASE_LR (the run is then nonstandard)"
+            )
+        self.optimizer.zero_grad()
+        total.backward()
+        self.optimizer.step()
+        return values
+
+    def _loader(self, skip: int = 0) -> Iterator[list[dict]]:
+        size = self.batch // comm.get_world_size()
+        stream = batches(self.images, size, self.cfg.SEED, self.cfg.DATALOADER.ASPECT_RATIO_GROUPING)
+        return iter(
+            DataLoader(
+                _Images(self.cfg, self.images),
+                batch_sampler=itertools.islice(stream, skip, None),  # type: ignore[arg-type]
+                num_workers=self.workers,
+                collate_fn=list,
+                generator=torch.Generator(),  # leaves the global one alone, which a checkpoint restores
+            )
+        )
+
+    def _precise_bn(self) -> None:
+        layers = get_bn_modules(self.model)
+        if not layers:
+            return
+        with EventStorage():
+            update_bn_stats(self.parallel, self._loader(), self.cfg.TEST.PRECISE_BN.NUM_ITER)
+        if comm.get_world_size() > 1:
+            for layer in layers:
+                for statistic in (layer.running_mean, layer.running_var):
+                    torch.distributed.all_reduce(statistic)
+                    statistic /= comm.get_world_size()
+
+    def _due(self, iteration: int, every: float = 180.0) -> bool:
+        """Whether to write a checkpoint now: every few minutes, as the first process's clock says, and at the end."""
+        if iteration == self.total:
+            return True
+        if iteration % 10:
+            return False
+        now = time.monotonic()
+        due = comm.all_gather(now - self.saved > every)[0]
+        self.saved = now if due else self.saved
+        return due
+
+    def _save(self, iteration: int, seconds: float) -> None:
+        cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        states = comm.gather({"cpu": torch.get_rng_state(), "cuda": cuda})
+        if not comm.is_main_process():
+            return
+        content = {
+            "identity": self.identity,
+            "iteration": iteration,
+            "seconds": seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": states,
+        }
+        unfinished = self.out / "last.pth.part"
+        torch.save(content, unfinished)
+        unfinished.replace(self.out / "last.pth")
+
+    def _resumed(self) -> tuple[int, float]:
+        file = self.out / "last.pth"
+        if not file.is_file():
+            return 0, 0.0
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        for key, value in self.identity.items():
+            if content["identity"].get(key) != value:
+                raise ValueError(
+                    f"expected {file} to be of this run, found another {key} ({content['identity'].get(key)}, not {value}): "
+                    "give another --out, or leave out --resume"
+                )
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(content["scheduler"])
+        state = content["random"][comm.get_rank()]
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"])
+        return content["iteration"], content["seconds"]
+
+
+class _Progress:
+    """Training on the terminal: a bar on a TTY, else a line every 15 seconds, both on standard error; and log.jsonl."""
+
+    def __init__(self, total: int, batch: int, out: Path, start: int, every: float = 15.0):
+        self.total, self.batch, self.every, self.begun = total, batch, every, start
+        self.file = out / "log.jsonl"
+        self.start = self.said = time.monotonic()
+        self.bar: Any = None
+
+    def __enter__(self) -> "_Progress":
+        if comm.is_main_process():
+            earlier = self.file.read_text().splitlines() if self.begun and self.file.is_file() else []
+            kept = [line for line in earlier if json.loads(line)["iteration"] <= self.begun]
+            self.file.write_text("".join(line + "\n" for line in kept))
+        if comm.is_main_process() and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=Console(stderr=True))
+            self.bar.start()
+            self.bar.add_task("", total=self.total, completed=self.begun)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def update(self, iteration: int, losses: dict[str, float], lr: float) -> None:
+        if not comm.is_main_process():
+            return
+        now = time.monotonic()
+        speed = (iteration - self.begun) * self.batch / max(now - self.start, 1e-9)
+        text = f"loss {losses['loss']:.3f}  lr {lr:.4g}  {speed:.1f} images/s"
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=iteration, description=text)
+        elif now - self.said > self.every or iteration == self.total:
+            left = (self.total - iteration) * self.batch / speed
+            print(f"{iteration}/{self.total}  {text}  {left:.0f} s left", file=sys.stderr, flush=True)
+            self.said = now
+        if iteration % 20 == 0 or iteration == self.total:
+            line = {"iteration": iteration, "lr": lr, "images_per_second": round(speed, 2)} | losses
+            with self.file.open("a") as log:
+                log.write(json.dumps(line) + "\n")
+
+
+def _test(
+    cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], data: Path
+) -> dict[str, float]:
+    """Metrics of the network on a test split, in percent, the same in every process."""
+    mapper = DatasetMapper(cfg, is_train=False)
+    mine = [images[i] for i in InferenceSampler(len(images))]
+    kept: list[tuple[Any, ...]] = []
+    model.eval()
+    with torch.no_grad():
+        for image in mine:
+            inputs = mapper(image)
+            objects = model([inputs])[0]["instances"].to("cpu")
+            masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
+            boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
+            kept.append((image["image_id"], boxes.numpy(), scores.numpy(), classes.numpy(), masks))
+    everything = list(itertools.chain.from_iterable(comm.all_gather(kept)))
+    if name.startswith("voc"):
+        predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, _ in everything}
+        return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
+    detections = list(itertools.chain.from_iterable(_coco_results(*image) for image in everything))
+    metrics = {}
+    for kind in ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",):
+        metrics |= coco.evaluate(detections, datasets.coco_annotations(name, data), kind)
+    return metrics
+
+
+def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:
+    """Masks [K, H, W] as COCO's run lengths."""
+    return [
+        m | {"counts": m["counts"].decode()}
+        for m in mask_tools.encode(np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
+    ]
+
+
+def _coco_results(image_id: int, boxes: Any, scores: Any, classes: Any, masks: list | None) -> Iterator[dict[str, Any]]:
+    """One image's objects in COCO's results format."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+    for i, box in enumerate(corners):
+        entry = {
+            "image_id": image_id,
+            "category_id": datasets.COCO_IDS[classes[i]],
+            "bbox": box,
+            "score": float(scores[i]),
+        }
+        yield entry | ({"segmentation": masks[i]} if masks else {})
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    unfinished = file.with_name(file.name + ".part")
+    unfinished.write_text(json.dumps(content, indent=1))
+    unfinished.replace(file)

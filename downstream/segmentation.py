@@ -1,0 +1,674 @@
+"""Semantic segmentation with mmsegmentation: MoCo's FCN-16s (arXiv 1911.05722, appendix A.5) on a pretrained ResNet.
+
+The backbone is mmsegmentation's plain `ResNet` whose last stage has stride 1 and dilation 2 in every 3x3 convolution, so the
+map is 1/16 of the image; the head is two 3x3 convolutions of dilation 6 with BN and ReLU, and a 1x1 classifier. Nothing is
+frozen. This is the only file that imports mmseg, mmcv or mmengine.
+
+    bench transfer --task cityscapes_semantic --checkpoint FILE
+
+What the paper leaves open, and what is done here: weight decay also on norm parameters and biases, momentum 0.9, constant
+learning rate between the two steps without warm-up, cross-entropy averaged over the labelled pixels of a process's batch,
+bilinear interpolation without aligned corners, a crop larger than the image filled with the mean colour and label 255, the
+backbone without weights as torchvision draws it. A protocol of precision "bf16" trains and tests under autocast, with
+float32 weights, losses and interpolation.
+
+Every crop is a function of (seed, its number in the training), so a resumed training and one on another number of processes
+see the same crops, and nothing else draws random numbers after the network is built.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import json
+import math
+import os
+import sys
+import time
+import types
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from downstream.evaluation.miou import confusion, iou, miou
+from downstream.task import IMAGE, Segmentation, digest, iterations
+
+IGNORE = 255
+CLASSES = {
+    "cityscapes": (
+        *(
+            "road",
+            "sidewalk",
+            "building",
+            "wall",
+            "fence",
+            "pole",
+            "traffic light",
+            "traffic sign",
+            "vegetation",
+            "terrain",
+        ),
+        *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    )
+}
+TRAITS: Mapping[str, Any] = {
+    "channel_order": "RGB",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "stem": "7x7",
+    "stride_in_1x1": False,
+}
+SAVE_SECONDS = 180.0  # a killed training loses at most this much
+REPORT_SECONDS = 15.0  # between two lines where standard error is not a terminal
+LOG_ITERATIONS = 10  # to a line of log.jsonl
+CHECKED_MAPS = 256  # label maps of a split that are read before a training; all of them in a smaller split
+
+Pair = tuple[Path, Path]  # image, label map
+
+
+# Data
+
+
+def found(task: Segmentation, data: Path) -> dict[str, Any]:
+    """{"train", "test"}: image counts; "digest": sha256 of the data; "classes_present": names seen in the checked label maps.
+
+    The digest covers every image's name and size in bytes, and the content of the label maps that were read: all of them,
+    or `CHECKED_MAPS` evenly spread over a larger split. Raises FileNotFoundError for a missing folder, split or label map,
+    ValueError for a label map that does not fit its image or holds an unknown class.
+    """
+    content = hashlib.sha256()
+    present: set[int] = set()
+    counts = {}
+    for name, split in (("train", "train"), ("test", "val")):
+        pairs = _pairs(task, data, split)
+        counts[name] = len(pairs)
+        for image, _ in pairs:
+            content.update(f"{split} {image.name} {image.stat().st_size}\n".encode())
+        spread = np.linspace(0, len(pairs) - 1, min(len(pairs), CHECKED_MAPS)).round().astype(int)
+        checked = [pairs[i] for i in spread]
+        with ThreadPoolExecutor(_cpus()) as pool:
+            for classes, sha in pool.map(lambda pair: _checked(pair, task.classes), checked):
+                present |= classes
+                content.update(sha)
+    names = CLASSES[task.dataset]
+    return counts | {"digest": content.hexdigest(), "classes_present": [names[c] for c in sorted(present)]}
+
+
+def _pairs(task: Segmentation, data: Path, split: str) -> list[Pair]:
+    """Every image of a split with its label map, by name."""
+    if task.dataset != "cityscapes":
+        raise ValueError(f"expected a protocol on 'cityscapes', found {task.dataset!r}: no other layout is known here")
+    root = Path(data) / "cityscapes"
+    images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
+    for folder in (root, images, labels):
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"expected Cityscapes as leftImg8bit/{{train,val}}/<city> and gtFine/{{train,val}}/<city> in {root}, "
+                f"found no folder {folder}: give its parent as --data"
+            )
+    pairs = []
+    for image in sorted(images.glob("*/*_leftImg8bit.png")):
+        stem = labels / image.parent.name / image.name.removesuffix("_leftImg8bit.png")
+        label = stem.with_name(f"{stem.name}_gtFine_labelTrainIds.png")
+        if not label.is_file():
+            made = stem.with_name(f"{stem.name}_gtFine_labelIds.png").is_file()
+            way_out = (
+                "its labelIds are there: make the others with cityscapesscripts "
+                f"(CITYSCAPES_DATASET={root} csCreateTrainIdLabelImgs)"
+                if made
+                else "take both archives, leftImg8bit_trainvaltest and gtFine_trainvaltest"
+            )
+            raise FileNotFoundError(f"expected {label} as the label map of {image.name}, found none; {way_out}")
+        pairs.append((image, label))
+    if not pairs:
+        raise FileNotFoundError(f"expected images {images}/<city>/*_leftImg8bit.png, found none")
+    return pairs
+
+
+def _checked(pair: Pair, classes: int) -> tuple[set[int], bytes]:
+    """The classes in a label map and the sha256 of its pixels; ValueError where it does not fit."""
+    image, label = pair
+    truth = _label(label)
+    with Image.open(image) as header:
+        width, height = header.size
+    if truth.shape != (height, width):
+        raise ValueError(
+            f"expected a label map of {width}x{height} pixels like its image, found {truth.shape[1]}x{truth.shape[0]} in {label}"
+        )
+    values = np.flatnonzero(np.bincount(truth.ravel(), minlength=256))
+    wrong = [int(v) for v in values if v >= classes and v != IGNORE]
+    if wrong:
+        raise ValueError(
+            f"expected train ids 0..{classes - 1} and {IGNORE}, found {wrong[0]} in {label}: "
+            "is it a map of labelIds under another name?"
+        )
+    return {int(v) for v in values if v != IGNORE}, hashlib.sha256(truth.tobytes()).digest()
+
+
+def _read(path: Path, flag: int) -> np.ndarray:
+    pixels = cv2.imread(str(path), flag)
+    if pixels is None:
+        raise ValueError(f"expected a readable image, found a broken or foreign file: {path}; fetch it again")
+    return pixels
+
+
+def _label(path: Path) -> np.ndarray:
+    """[H, W] uint8 train ids."""
+    pixels = _read(path, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise ValueError(f"expected one 8-bit channel of train ids, found {pixels.dtype} {pixels.shape} in {path}")
+    return pixels
+
+
+def _image(path: Path, bound: tuple[int, int] | None) -> np.ndarray:
+    """[H, W, 3] uint8 BGR, shrunk with its aspect ratio kept until it fits in `bound` (width, height)."""
+    pixels = _read(path, cv2.IMREAD_COLOR)
+    if bound is None:
+        return pixels
+    return cv2.resize(pixels, _bounded(pixels.shape[1], pixels.shape[0], bound), interpolation=cv2.INTER_AREA)
+
+
+def _bounded(width: int, height: int, bound: tuple[int, int] | None) -> tuple[int, int]:
+    scale = min(1.0, bound[0] / width, bound[1] / height) if bound else 1.0
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _normalised(image: np.ndarray, traits: Mapping[str, Any]) -> np.ndarray:
+    """[H, W, 3] float32 in the channel order, mean and std of the weights, from uint8 BGR."""
+    ordered = image[:, :, ::-1] if traits["channel_order"] == "RGB" else image
+    return (ordered - np.float32(traits["mean"])) / np.float32(traits["std"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """The training crops, by their number from 0: image [3, crop, crop] float32, labels [crop, crop] uint8."""
+
+    task: Segmentation
+    traits: Mapping[str, Any]
+    pairs: Sequence[Pair]
+    seed: int
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+        epoch, position = divmod(number, len(self.pairs))
+        image_file, label_file = self.pairs[_order(self.seed, epoch, len(self.pairs))[position]]
+        image, label = _image(image_file, self.task.resize), _label(label_file)
+        draw = np.random.default_rng((1, self.seed, number))
+        scale = draw.uniform(*self.task.ratio)
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+        side = self.task.crop
+        top, left = (int(draw.integers(max(0, length - side) + 1)) for length in (height, width))
+        image, label = (pixels[top : top + side, left : left + side] for pixels in (image, label))
+        if draw.random() < 0.5:
+            image, label = image[:, ::-1], label[:, ::-1]
+        pixels = np.zeros((side, side, 3), np.float32)  # 0 is the mean colour
+        labels = np.full((side, side), IGNORE, np.uint8)
+        pixels[: image.shape[0], : image.shape[1]] = _normalised(image, self.traits)
+        labels[: label.shape[0], : label.shape[1]] = label
+        return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(labels)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    return np.random.default_rng((0, seed, epoch)).permutation(images)
+
+
+def _ahead(make: Callable[[Any], Any], wanted: Iterator[Any], depth: int) -> Generator[Any, None, None]:
+    """make(item) of every wanted item, in order, `depth` of them in the making by threads (OpenCV and numpy run free)."""
+    with ThreadPoolExecutor(min(depth, _cpus())) as pool:
+        making: deque[Any] = deque()
+        try:
+            for item in wanted:
+                making.append(pool.submit(make, item))
+                if len(making) >= depth:
+                    yield making.popleft().result()
+            while making:
+                yield making.popleft().result()
+        finally:
+            for future in making:
+                future.cancel()
+
+
+def _cpus() -> int:
+    return max(1, min(16, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+# Network
+
+
+class _Absent(types.ModuleType):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def operator(*_: Any, **__: Any) -> None:
+            raise RuntimeError(f"expected mmcv's compiled operator {name}, found mmcv-lite: install the full mmcv")
+
+        return operator
+
+
+def _mmseg() -> types.ModuleType:
+    """mmseg.models; with mmcv-lite, mmcv's compiled operators, which nothing here calls, are replaced by ones that raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mmcv warns of its own moved classes while it is imported
+        try:
+            importlib.import_module("mmcv._ext")
+        except ImportError:
+            sys.modules["mmcv._ext"] = _Absent("mmcv._ext")
+        return importlib.import_module("mmseg.models")
+
+
+models = _mmseg()
+
+
+def _depth(arch: str, traits: Mapping[str, Any]) -> int:
+    if arch not in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+        raise ValueError(f"expected a torchvision ResNet as arch (resnet18, resnet50, ...), found {arch!r}")
+    if traits["stem"] != "7x7":
+        raise ValueError(f"expected a ResNet with one 7x7 convolution as stem, found stem {traits['stem']!r}")
+    return int(arch.removeprefix("resnet"))
+
+
+def network(task: Segmentation, arch: str, traits: Mapping[str, Any] = TRAITS) -> nn.Module:
+    """mmsegmentation's EncoderDecoder; forward: [N, 3, H, W] -> logits [N, classes, H/16, W/16]."""
+    depth = _depth(arch, traits)
+    backbone = {
+        "type": "ResNet",
+        "depth": depth,
+        "strides": (1, 2, 2, 1),
+        "dilations": (1, 1, 1, 2),
+        "style": "caffe" if traits["stride_in_1x1"] else "pytorch",
+        "norm_cfg": {"type": "BN"},
+        "zero_init_residual": False,
+    }
+    head = {
+        "type": "FCNHead",
+        "in_channels": 512 if depth < 50 else 2048,
+        "channels": task.channels,
+        "num_convs": 2,
+        "kernel_size": 3,
+        "dilation": task.dilation,
+        "concat_input": False,
+        "dropout_ratio": 0,
+        "num_classes": task.classes,
+        "norm_cfg": {"type": "BN"},
+        "align_corners": False,
+        "loss_decode": {"type": "CrossEntropyLoss", "avg_non_ignore": True},
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="``build_loss`` would be deprecated soon"
+        )  # mmseg 1.2.2 calls it itself
+        model = models.EncoderDecoder(backbone=backbone, decode_head=head)
+    for conv in _convolutions(model.backbone.layer4):
+        if conv.kernel_size == (3, 3):  # mmseg's BasicBlock dilates only the first of its two
+            conv.dilation = conv.padding = (2, 2)
+    for conv in _convolutions(model.backbone):
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as torchvision
+    nn.init.normal_(model.decode_head.conv_seg.weight, std=0.01)
+    nn.init.zeros_(model.decode_head.conv_seg.bias)
+    return model
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+def _land(backbone: Any, tensors: Mapping[str, Tensor]) -> int:
+    """Loads every tensor and returns how many landed; ValueError before anything is changed if one does not fit."""
+    from downstream.weights import to_mmseg
+
+    named = to_mmseg(dict(tensors))
+    own = backbone.state_dict()
+    missing = [k for k in own if k not in named and not k.endswith("num_batches_tracked")]
+    foreign = [k for k in named if k not in own]
+    shapes = [k for k in named if k in own and named[k].shape != own[k].shape]
+    if missing or foreign or shapes:
+        details = [f"{len(v)} {what} such as {v[0]}" for what, v in
+                   (("missing", missing), ("unknown", foreign), ("of another shape", shapes)) if v]  # fmt: skip
+        raise ValueError(
+            f"expected the {len(own)} tensors of the backbone, found {', '.join(details)}: is --arch the checkpoint's?"
+        )
+    backbone.load_state_dict(named, strict=False)
+    return len(named)
+
+
+def features(
+    tensors: Mapping[str, Tensor], arch: str, image: Tensor, traits: Mapping[str, Any] = TRAITS
+) -> list[Tensor]:
+    """The four stage maps of mmsegmentation's ResNet without dilation, [N, C, H/4, W/4] to [N, C, H/32, W/32].
+
+    image: [N, 3, H, W], normalised
+    """
+    style = "caffe" if traits["stride_in_1x1"] else "pytorch"
+    backbone = models.ResNet(depth=_depth(arch, traits), style=style, norm_cfg={"type": "BN"})
+    _land(backbone, tensors)
+    backbone.eval()
+    with torch.no_grad():
+        return list(backbone(image))
+
+
+def macs(task: Segmentation, arch: str) -> dict[str, float]:
+    """Multiply-accumulates for one image: "train" forward and backward of a crop, "test" forward of a bounded image.
+
+    Of convolutions only; the backward pass is taken as two forward ones, the test image as the dataset's usual one.
+    """
+    width, height = _bounded(*IMAGE[task.dataset], task.resize)
+    with torch.device("meta"):
+        model = network(task, arch).eval()
+    return {"train": 3 * _forward_macs(model, task.crop, task.crop), "test": _forward_macs(model, height, width)}
+
+
+def _forward_macs(model: nn.Module, height: int, width: int) -> float:
+    total = 0.0
+
+    def count(conv: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(conv, nn.Conv2d)
+        total += output[0].numel() * conv.weight[0].numel()
+
+    hooks = [conv.register_forward_hook(count) for conv in _convolutions(model)]
+    with torch.no_grad():
+        model(torch.empty(1, 3, height, width, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+# Training and test
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where this process runs, among how many."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+@contextlib.contextmanager
+def _place() -> Iterator[_Place]:
+    """One process, or one of torchrun's."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    ours = world > 1 and not dist.is_initialized()
+    if ours:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield _Place(rank, world, device)
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def run(
+    task: Segmentation,
+    tensors: Mapping[str, Tensor] | None,
+    traits: Mapping[str, Any],
+    arch: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Trains and tests once: {"metrics": {"mIoU": percent}, "loaded", "effective", "seconds": {"train", "test"}}.
+
+    tensors: the backbone under torchvision's names, or None for a random one
+    resume:  goes on from out/last.pth if there is one; otherwise a former training in `out` is overwritten
+
+    Writes out/loaded.json, out/log.jsonl, out/last.pth and out/metrics.json (what is returned, and "IoU" per class). Raises
+    ValueError for weights that do not land, for a checkpoint of another run, and for a loss that is not finite.
+    """
+    with _place() as place:
+        if task.batch % place.world:
+            raise ValueError(
+                f"expected a batch that {place.world} processes share evenly, found {task.batch}: take a divisor of it"
+            )
+        about = found(task, data)
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        model = network(task, arch, traits)
+        names = [name for name, _ in model.named_parameters()]
+        matched = 0
+        if tensors is not None:
+            matched = _land(model.backbone, tensors)
+            names = [name for name in names if name.startswith("decode_head.")]
+        loaded = {"matched": matched, "missing": names, "unused": []}
+        norm = "BN"
+        if place.world > 1 and place.device.type == "cuda":
+            model, norm = nn.SyncBatchNorm.convert_sync_batchnorm(model), "SyncBN"
+        model = model.to(place.device).to(memory_format=torch.channels_last)
+        total, steps = iterations(task, about["train"])
+        if place.rank == 0:
+            _write_json(out / "loaded.json", loaded)
+        origin = {"protocol": digest(task), "seed": seed, "weights": _sha(tensors), "data": about["digest"]}
+        crops = Crops(task, traits, _pairs(task, data, "train"), seed)
+        trained = _train(model, crops, total, steps, place, out, origin, resume)
+        started = time.monotonic()
+        counts = _test(model, task, traits, _pairs(task, data, "val"), place)
+        result = {
+            "metrics": {"mIoU": miou(counts)},
+            "loaded": loaded,
+            "effective": {
+                "batch": task.batch,
+                "lr": task.lr,
+                "iterations": total,
+                "norm": norm,
+                "world_size": place.world,
+                "precision": task.precision,
+            },
+            "seconds": {"train": trained, "test": time.monotonic() - started},
+        }
+        if place.rank == 0:
+            per_class = zip(CLASSES[task.dataset], iou(counts).tolist(), strict=True)
+            _write_json(out / "metrics.json", result | {"IoU": {c: None if math.isnan(v) else v for c, v in per_class}})
+    return result
+
+
+def learning_rate(task: Segmentation, steps: Sequence[int], iteration: int) -> float:
+    """Of one iteration, counted from 0."""
+    warm = min(1.0, (iteration + 1) / task.warmup) if task.warmup else 1.0
+    return task.lr * warm * 0.1 ** sum(iteration >= step for step in steps)
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy per labelled pixel, a scalar >= 0; 0 where nothing is labelled.
+
+    logits: [N, C, h, w], resized to the labels; labels: [N, H, W] uint8, 255 where there is none
+    """
+    logits = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp(min=1)
+
+
+def _train(
+    model: nn.Module,
+    crops: Crops,
+    total: int,
+    steps: Sequence[int],
+    place: _Place,
+    out: Path,
+    origin: Mapping[str, Any],
+    resume: bool,
+) -> float:
+    """Trains in place and returns the seconds it took, former parts of a resumed training included."""
+    task, last, log = crops.task, out / "last.pth", out / "log.jsonl"
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=task.lr, momentum=task.momentum, weight_decay=task.weight_decay
+    )  # norm parameters and biases decay too
+    start, seconds = 0, 0.0
+    if resume and last.exists():
+        start, seconds = _resume(last, model, optimiser, origin)
+    elif place.rank == 0:
+        last.unlink(missing_ok=True)
+    if place.rank == 0:
+        lines = log.read_text().splitlines() if start and log.exists() else []
+        kept = [line for line in lines if json.loads(line)["iteration"] <= start]
+        log.write_text("".join(f"{line}\n" for line in kept))
+    parallel = model
+    if place.world > 1:
+        dist.barrier()  # no process looks for last.pth after the first has taken it away
+        parallel = nn.parallel.DistributedDataParallel(model)
+    share = task.batch // place.world
+    wanted = (
+        iteration * task.batch + place.rank * share + i for iteration in range(start, total) for i in range(share)
+    )
+    samples = _ahead(crops, wanted, depth=2 * share)
+    report = _Report(task.name, total, start, task.batch, log) if place.rank == 0 else None
+    model.train()
+    began = saved = time.monotonic()
+    with contextlib.closing(samples), report or contextlib.nullcontext():
+        for iteration in range(start, total):
+            lr = learning_rate(task, steps, iteration)
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            images, labels = (torch.stack(part) for part in zip(*(next(samples) for _ in range(share)), strict=True))
+            images = images.to(place.device, memory_format=torch.channels_last)
+            with torch.autocast(place.device.type, torch.bfloat16, enabled=task.precision == "bf16"):
+                logits = parallel(images)
+            loss = loss_of(logits, labels.to(place.device))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"expected a finite loss, found {value} in iteration {iteration} with lr {lr:g} and batch {task.batch}: "
+                    "lower lr, or look at the checkpoint's weights"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            if report:
+                report.step(iteration + 1, value, lr)
+                now = time.monotonic()
+                if now - saved > SAVE_SECONDS or iteration + 1 == total:
+                    _save(last, model, optimiser, iteration + 1, seconds + now - began, origin)
+                    saved = now
+    return seconds + time.monotonic() - began
+
+
+def _save(
+    last: Path, model: nn.Module, optimiser: torch.optim.Optimizer, done: int, seconds: float, origin: Mapping[str, Any]
+) -> None:
+    state = {
+        "origin": dict(origin),
+        "iteration": done,
+        "seconds": seconds,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    part = last.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(last)
+
+
+def _resume(
+    last: Path, model: nn.Module, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
+) -> tuple[int, float]:
+    """Iterations done and seconds spent; ValueError if the checkpoint belongs to another run."""
+    state = torch.load(last, map_location="cpu", weights_only=True)
+    differing = [name for name in origin if state["origin"].get(name) != origin[name]]
+    if differing:
+        raise ValueError(
+            f"expected {last} to be of this run, found another {' and '.join(differing)}: "
+            "take another --out, or start anew without --resume"
+        )
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["iteration"], state["seconds"]
+
+
+def _test(
+    model: nn.Module, task: Segmentation, traits: Mapping[str, Any], pairs: Sequence[Pair], place: _Place
+) -> np.ndarray:
+    """The confusion matrix of whole images at one scale, against labels in their original size."""
+
+    def load(pair: Pair) -> tuple[Tensor, np.ndarray]:
+        image = np.ascontiguousarray(_normalised(_image(pair[0], task.resize), traits).transpose(2, 0, 1))
+        return torch.from_numpy(image)[None], _label(pair[1])
+
+    counts = np.zeros((task.classes, task.classes), np.int64)
+    model.eval()
+    mine = pairs[place.rank :: place.world]
+    with contextlib.closing(_ahead(load, iter(mine), depth=4)) as images, torch.inference_mode():
+        for image, truth in images:
+            image = image.to(place.device, memory_format=torch.channels_last)
+            with torch.autocast(place.device.type, torch.bfloat16, enabled=task.precision == "bf16"):
+                logits = model(image)
+            prediction = F.interpolate(logits.float(), truth.shape, mode="bilinear", align_corners=False).argmax(1)[0]
+            counts += confusion(prediction.cpu().numpy(), truth, task.classes, IGNORE)
+    if place.world > 1:
+        summed = torch.from_numpy(counts).to(place.device)
+        dist.all_reduce(summed)
+        counts = summed.cpu().numpy()
+    return counts
+
+
+class _Report:
+    """Progress on standard error, a bar on a terminal and a line now and then elsewhere, and log.jsonl."""
+
+    def __init__(self, name: str, total: int, start: int, batch: int, log: Path) -> None:
+        self.name, self.total, self.start, self.batch, self.log = name, total, start, batch, log
+        self.began = self.spoke = time.monotonic()
+        self.losses: list[float] = []
+        self.bar: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=Console(stderr=True))
+            self.line = self.bar.add_task(name, total=total, completed=start)
+
+    def __enter__(self) -> None:
+        if self.bar:
+            self.bar.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, done: int, loss: float, lr: float) -> None:
+        self.losses.append(loss)
+        if done % LOG_ITERATIONS and done < self.total:
+            return
+        now = time.monotonic()
+        mean = sum(self.losses) / len(self.losses)
+        self.losses.clear()
+        pace = (done - self.start) / (now - self.began)  # iterations a second
+        entry = {"iteration": done, "loss": mean, "lr": lr, "images_per_second": pace * self.batch}
+        with self.log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        text = f"{self.name} {done}/{self.total} loss {mean:.3f} lr {lr:g} {pace * self.batch:.1f} images/s"
+        if self.bar:
+            self.bar.update(self.line, completed=done, description=text)
+        elif now - self.spoke > REPORT_SECONDS or done == self.total:
+            self.spoke = now
+            print(f"{text}, {(self.total - done) / pace:.0f} s left", file=sys.stderr, flush=True)
+
+
+def _sha(tensors: Mapping[str, Tensor] | None) -> str:
+    sha = hashlib.sha256()
+    for name, tensor in sorted((tensors or {}).items()):
+        sha.update(name.encode() + tensor.detach().cpu().double().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)

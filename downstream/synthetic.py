@@ -1,0 +1,327 @@
+"""Embedded data: pictures drawn from a seed, in the authentic layouts of PASCAL VOC, COCO, Cityscapes and ImageNet.
+
+`bench data synthesize DIR` calls `synthesize`. The objects stand in `shapes`, one is drawn by `drawing`, a picture by
+`scenes`; this file writes the files and their annotations. Every picture has a random generator of its own, from the seed
+and its file name: the same seed and sizes give the same bytes. Boxes and masks come from the raster that drew the object.
+
+    VOC2007/ VOC2012/   Annotations, JPEGImages, ImageSets/Main, ImageSets/Segmentation, SegmentationClass (255 around
+                        objects), SegmentationObject; VOC2012 also SegmentationClassAug and trainaug, and no test, as there
+    coco/               annotations/instances_{train,val}2017.json (polygons, crowds as RLE), train2017, val2017
+    cityscapes/         leftImg8bit and gtFine: labelIds, labelTrainIds, instanceIds, polygons
+    imagenet/           {train,val}/<WordNet id>/, one object a picture
+"""
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from downstream.scenes import MOVERS, STREET, Thing, scene, street
+
+# VOC's classes in the order of its label maps (1..20), with COCO's name where it differs.
+VOC = (
+    *(
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+    ),
+    *("motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+AS_COCO = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+COCO = {  # supercategory: categories, in the order of their ids
+    "person": "person",
+    "vehicle": "bicycle car motorcycle airplane bus train truck boat",
+    "outdoor": "traffic_light fire_hydrant stop_sign parking_meter bench",
+    "animal": "bird cat dog horse sheep cow elephant bear zebra giraffe",
+    "accessory": "backpack umbrella handbag tie suitcase",
+    "sports": "frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket",
+    "kitchen": "bottle wine_glass cup fork knife spoon bowl",
+    "food": "banana apple sandwich orange broccoli carrot hot_dog pizza donut cake",
+    "furniture": "chair couch potted_plant bed dining_table toilet",
+    "electronic": "tv laptop mouse remote keyboard cell_phone",
+    "appliance": "microwave oven toaster sink refrigerator",
+    "indoor": "book clock vase scissors teddy_bear hair_drier toothbrush",
+}
+KIND = {name.replace("_", " "): kind for kind, names in COCO.items() for name in names.split()}
+COCO_IDS = dict(zip(KIND, (i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)), strict=True))
+IMAGENET = {
+    "n01530575": "bird", "n02099712": "dog", "n02123045": "cat", "n02132136": "bear", "n02389026": "horse", "n02391049": "zebra",
+    "n02403003": "cow", "n02412080": "sheep", "n02504458": "elephant", "n02690373": "airplane", "n03376595": "chair", "n03791053": "motorcycle",
+    "n03792782": "bicycle", "n03991062": "potted plant", "n04146614": "bus", "n04147183": "boat", "n04285008": "car", "n04344873": "couch",
+    "n04404412": "tv", "n04557648": "bottle",
+}  # fmt: skip
+TRAIN_IDS = dict(
+    zip((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33), range(19), strict=True)
+)
+CITIES = {"train": ("aachen", "bremen", "ulm"), "val": ("frankfurt", "lindau", "munster")}
+
+
+def synthesize(
+    out: Path,
+    seed: int = 0,
+    *,
+    voc: int = 60,
+    coco: int = 80,
+    cityscapes: int = 40,
+    imagenet: int = 40,
+    side: int = 192,
+) -> dict[str, dict[str, int]]:
+    """Draw the data sets into `out`; the number of pictures written: data set -> split -> pictures.
+
+    voc, coco, cityscapes: pictures in each split; 0 leaves a data set out
+    imagenet:              training pictures in each of the 20 classes, and a quarter of that for validation
+    side:                  longer side of a VOC or COCO picture; the others follow (Cityscapes 5/3 x 5/6, ImageNet 1/3)
+
+    A data set appears in `out` only when it is complete. Raises ValueError where one is already there.
+    """
+    sizes = {"VOC2007": voc, "VOC2012": voc, "coco": coco, "cityscapes": cityscapes, "imagenet": imagenet}
+    if seed < 0 or min(sizes.values()) < 0 or side < 96:
+        raise ValueError(
+            f"expected a seed and sizes of 0 or more and a side of 96 or more, found {seed=}, {sizes}, {side=}"
+        )
+    wanted = {name: size for name, size in sizes.items() if size}
+    there = [name for name in wanted if (out / name).exists()]
+    if there:
+        raise ValueError(
+            f"expected a folder without {', '.join(there)}, found {out}: name another or remove them first"
+        )
+    writers = {"coco": _coco, "cityscapes": _cityscapes, "imagenet": _imagenet}
+    counts = {}
+    for name, size in wanted.items():
+        draft = out / f".{name}.{seed}.draft"
+        counts[name] = writers.get(name, _voc)(draft, name, seed, size, side)
+        draft.rename(out / name)
+    return counts
+
+
+def _rng(seed: int, picture: str) -> Generator:
+    return np.random.default_rng([seed, zlib.crc32(picture.encode())])
+
+
+def _write(path: Path, image: np.ndarray, rng: Generator | None = None) -> None:
+    """RGB as a JPEG of random quality, or one channel as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 96))] if rng else []
+    ok, data = cv2.imencode(".jpg" if rng else ".png", image[..., ::-1] if rng else image, quality)
+    assert ok
+    path.write_bytes(data.tobytes())
+
+
+def _outdoors(name: str, rng: Generator) -> bool:
+    odds = {"person": 0.6, "vehicle": 0.95, "outdoor": 0.95, "animal": 0.85, "sports": 0.8, "accessory": 0.5}
+    return bool(rng.random() < odds.get(KIND[name], 0.1))
+
+
+def _cast(first: str, names: list[str], rng: Generator) -> list[str]:
+    """`first` and up to three more, people and cars far more often than the rest."""
+    weight = np.array([{"person": 12.0, "car": 5, "chair": 4, "bottle": 3}.get(name, 1) for name in names])
+    return [first, *rng.choice(names, rng.choice(4, p=[0.4, 0.3, 0.2, 0.1]), p=weight / weight.sum())]
+
+
+def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x, y, width and height, in pixels, of what is set."""
+    return cv2.boundingRect(mask.astype(np.uint8))
+
+
+def _shape(side: int, rng: Generator) -> tuple[int, int]:
+    return (side * 3 // 4, side) if rng.random() < 0.7 else (side, side * 3 // 4)
+
+
+# --- PASCAL VOC
+
+
+def _voc(root: Path, year: str, seed: int, size: int, side: int) -> dict[str, int]:
+    names = [AS_COCO.get(name, name) for name in VOC]
+    splits = ("train", "val", "test") if year == "VOC2007" else ("train", "val")
+    lists: dict[str, list[str]] = {split: [] for split in splits}
+    for number in range(size * len(splits)):
+        picture = f"{number + 1:06d}" if year == "VOC2007" else f"2012_{number + 1:06d}"
+        rng = _rng(seed, f"{year}/{picture}")
+        first = names[number % len(names)]
+        h, w = _shape(side, rng)
+        image, owner, things = scene(_cast(first, names, rng), h, w, _outdoors(first, rng), rng)
+        _write(root / "JPEGImages" / f"{picture}.jpg", image, rng)
+        (root / "Annotations").mkdir(exist_ok=True)
+        xml = _voc_xml(year, picture, owner, [(VOC[names.index(thing.name)], thing) for thing in things])
+        (root / "Annotations" / f"{picture}.xml").write_text(xml)
+        border = (cv2.dilate((owner > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & (owner == 0)
+        lookup = np.array([0, *(names.index(thing.name) + 1 for thing in things)])
+        for folder, values in (("SegmentationClass", lookup[owner]), ("SegmentationObject", owner)):
+            _palette_png(root / folder / f"{picture}.png", np.where(border, 255, values))
+            if year == "VOC2012" and folder == "SegmentationClass":
+                _palette_png(root / "SegmentationClassAug" / f"{picture}.png", np.where(border, 255, values))
+        lists[splits[number // size]].append(picture)
+    lists["trainval"] = lists["train"] + lists["val"]
+    for task in ("Main", "Segmentation"):
+        folder = root / "ImageSets" / task
+        folder.mkdir(parents=True)
+        for split, pictures in (
+            lists | ({"trainaug": lists["train"]} if task + year == "SegmentationVOC2012" else {})
+        ).items():
+            (folder / f"{split}.txt").write_text("".join(f"{picture}\n" for picture in pictures))
+    return {split: len(lists[split]) for split in splits}
+
+
+def _voc_xml(year: str, picture: str, owner: np.ndarray, things: list[tuple[str, Thing]]) -> str:
+    """An annotation file. Boxes are 1-based and inclusive; difficult is what is tiny or mostly hidden."""
+    h, w = owner.shape
+    lines = ["<annotation>", f"\t<folder>{year}</folder>", f"\t<filename>{picture}.jpg</filename>"]
+    lines += ["\t<source>", "\t\t<database>synthetic</database>", "\t</source>", "\t<size>", f"\t\t<width>{w}</width>"]
+    lines += [f"\t\t<height>{h}</height>", "\t\t<depth>3</depth>", "\t</size>", "\t<segmented>1</segmented>"]
+    for name, thing in things:
+        seen = owner == thing.index
+        x, y, width, height = _extent(seen)
+        difficult = seen.sum() < 0.5 * thing.whole or max(width, height) < 0.16 * min(h, w)
+        lines += ["\t<object>", f"\t\t<name>{name}</name>", "\t\t<pose>Unspecified</pose>"]
+        lines += [
+            f"\t\t<truncated>{thing.truncated:d}</truncated>",
+            f"\t\t<difficult>{difficult:d}</difficult>",
+            "\t\t<bndbox>",
+        ]
+        lines += [f"\t\t\t<xmin>{x + 1}</xmin>", f"\t\t\t<ymin>{y + 1}</ymin>"]
+        lines += [f"\t\t\t<xmax>{x + width}</xmax>", f"\t\t\t<ymax>{y + height}</ymax>", "\t\t</bndbox>", "\t</object>"]
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _palette_png(path: Path, values: np.ndarray) -> None:
+    """Indices with VOC's colours: the bits of an index, three at a time, are the high bits of red, green and blue."""
+    index = np.arange(256)
+    colours = [sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)]
+    path.parent.mkdir(exist_ok=True)
+    picture = Image.fromarray(values.astype(np.uint8))
+    picture.putpalette(np.stack(colours, 1).astype(np.uint8).tobytes())
+    picture.save(path)
+
+
+# --- COCO
+
+
+def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
+    names = list(KIND)
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    for split, start in (("train2017", 0), ("val2017", size)):
+        images: list[dict[str, object]] = []
+        annotations: list[dict[str, object]] = []
+        for number in range(start + 1, start + size + 1):
+            rng = _rng(seed, f"{name}/{number}")
+            first, (h, w) = names[number % len(names)], _shape(side, rng)
+            cast = [] if number % 40 == 39 else _cast(first, names, rng)  # a few pictures show nothing
+            crowd = rng.choice(["person", "sheep", "car", "book", "banana"]) if number % 16 == 5 else None
+            image, owner, things = scene(cast, h, w, _outdoors(first, rng), rng, crowd=crowd)
+            _write(root / split / f"{number:012d}.jpg", image, rng)
+            images.append({"id": number, "file_name": f"{number:012d}.jpg", "height": h, "width": w, "license": 1})
+            for thing in things:
+                about = {
+                    "id": len(annotations) + 1 + 100000 * (start > 0),
+                    "image_id": number,
+                    "category_id": COCO_IDS[thing.name],
+                }
+                annotations.append(about | _coco_mask(owner == thing.index, thing.crowd))
+        categories = [{"supercategory": KIND[name], "id": COCO_IDS[name], "name": name} for name in names]
+        about: dict[str, object] = {"description": f"synthetic, seed {seed}", "version": "1.0", "year": 2017}
+        licenses = [{"id": 1, "name": "drawn by transfer-bench", "url": ""}]
+        content = {
+            "info": about,
+            "licenses": licenses,
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return {"train2017": size, "val2017": size}
+
+
+def _coco_mask(mask: np.ndarray, crowd: bool) -> dict:
+    """The part of an annotation that a mask decides."""
+    box = [float(n) for n in _extent(mask)]
+    if crowd:  # uncompressed RLE: run lengths down the columns, beginning with zeros
+        flat = np.concatenate([[0], mask.ravel("F").astype(np.int8), [1 - int(mask[-1, -1])]])
+        ends = np.flatnonzero(np.diff(flat))
+        segmentation: object = {"counts": np.diff(ends, prepend=0).tolist(), "size": list(mask.shape)}
+    else:
+        segmentation = list(_polygons(mask))
+    return {"iscrowd": int(crowd), "area": float(mask.sum()), "bbox": box, "segmentation": segmentation}
+
+
+def _polygons(mask: np.ndarray, zoom: int = 4) -> Iterator[list[float]]:
+    """x, y, x, y, ... along the pixels' outer edges, one list a piece; a hole is joined to its outline by a cut of no width."""
+    large = cv2.resize(mask.astype(np.uint8), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+    contours, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    for outer, contour in enumerate(contours):
+        if tree[0, outer, 3] >= 0:
+            continue
+        ring = contour[:, 0]
+        for hole in (contours[i][:, 0] for i in np.flatnonzero(tree[0, :, 3] == outer).tolist()):
+            a, b = np.unravel_index(((ring[:, None] - hole) ** 2).sum(2).argmin(), (len(ring), len(hole)))
+            ring = np.concatenate([ring[: a + 1], hole[b:], hole[: b + 1], ring[a:]])
+        yield ((ring + 0.5) / zoom).round(2).ravel().tolist()
+
+
+# --- Cityscapes
+
+
+def _cityscapes(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
+    h = side * 5 // 6
+    for split, cities in CITIES.items():
+        for number in range(size):
+            city = cities[number % len(cities)]
+            picture = f"{city}_{number:06d}_000019"
+            rng = _rng(seed, f"{name}/{picture}")
+            image, owner, labels = street(h, 2 * h, list(MOVERS)[number % len(MOVERS)], rng)
+            ids = np.array([STREET[label] for label in labels])
+            count = [labels[:i].count(label) for i, label in enumerate(labels)]
+            instances = np.where([label in MOVERS for label in labels], ids * 1000 + count, ids)
+            trained = np.array([TRAIN_IDS.get(i, 255) for i in ids])
+            fine = root / "gtFine" / split / city
+            _write(root / "leftImg8bit" / split / city / f"{picture}_leftImg8bit.png", image[..., ::-1])
+            _write(fine / f"{picture}_gtFine_labelIds.png", ids[owner].astype(np.uint8))
+            _write(fine / f"{picture}_gtFine_labelTrainIds.png", trained[owner].astype(np.uint8))
+            _write(fine / f"{picture}_gtFine_instanceIds.png", instances[owner].astype(np.uint16))
+            objects = []
+            for index, label in enumerate(labels):
+                for contour in cv2.findContours(
+                    (owner == index).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+                )[0]:
+                    objects.append({"label": label, "polygon": contour[:, 0].tolist()})
+            about = {"imgHeight": h, "imgWidth": 2 * h, "objects": objects}
+            (fine / f"{picture}_gtFine_polygons.json").write_text(json.dumps(about))
+    return dict.fromkeys(CITIES, size)
+
+
+# --- ImageNet
+
+
+def _imagenet(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
+    counts = {"train": size, "val": -(-size // 4)}
+    for folder, shown in IMAGENET.items():
+        for split, count in counts.items():
+            for number in range(count):
+                picture = f"{split}/{folder}/{folder}_{number}.JPEG"
+                rng = _rng(seed, f"{name}/{picture}")
+                image, *_ = scene(
+                    [name], side // 3, side // 3, _outdoors(name, rng), rng, scale=(0.6, 1.0), outside=0.5
+                )
+                _write(root / picture, image, rng)
+    return {split: count * len(IMAGENET) for split, count in counts.items()}

@@ -1,0 +1,198 @@
+"""A backbone's weights under the names of detectron2 and mmsegmentation, and the proof that they still are the same function.
+
+Renaming can lose a tensor or swap two statistics without an error anywhere. So one image goes through torchvision's ResNet,
+detectron2's and mmsegmentation's, and the maps of all four stages must agree before a run starts or a file is written.
+"""
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+
+TOLERANCE = 1e-4  # of the largest value in the map, in fp32
+DETECTRON2_STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
+
+
+def to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under detectron2's names. Raises ValueError for a name that is not a torchvision ResNet's."""
+    return {_detectron2_name(name): tensor for name, tensor in tensors.items()}
+
+
+def to_mmseg(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under the names of mmsegmentation's ResNet, which are torchvision's."""
+    for name in tensors:
+        _detectron2_name(name)
+    return dict(tensors)
+
+
+def _detectron2_name(name: str) -> str:
+    """`layer1.0.bn2.bias` is `res2.0.conv2.norm.bias`; `conv1` and `bn1` at the top are the stem's."""
+    if match := re.fullmatch(r"(layer[1-4])\.(\d+)\.(conv|bn|downsample\.)([0-3])\.(\w+)", name):
+        layer, block, kind, number, leaf = match.groups()
+        place = f"{DETECTRON2_STAGES[layer]}.{block}."
+        if kind == "downsample.":
+            return f"{place}shortcut.{leaf}" if number == "0" else f"{place}shortcut.norm.{leaf}"
+        return f"{place}conv{number}.{leaf}" if kind == "conv" else f"{place}conv{number}.norm.{leaf}"
+    if match := re.fullmatch(r"(conv1|bn1)\.(\w+)", name):
+        return f"stem.conv1.{match[2]}" if match[1] == "conv1" else f"stem.conv1.norm.{match[2]}"
+    raise ValueError(f"expected the names of torchvision's ResNet without fc, found {name!r}: drop heads first")
+
+
+def reference(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -> torchvision.models.ResNet:
+    """torchvision's ResNet in evaluation with these weights, the stride where the traits say it is, and no fc.
+
+    Raises ValueError if a tensor is missing, has no place or another shape.
+    """
+    with torch.device("meta"):
+        model = getattr(torchvision.models, arch)()
+    model.fc = torch.nn.Identity()
+    model.to_empty(device="cpu")
+    wanted = model.state_dict()
+    missing = [n for n in wanted if n not in tensors and not n.endswith(".num_batches_tracked")]
+    misfits = [n for n in tensors if n not in wanted or wanted[n].shape != tensors[n].shape]
+    if missing or misfits:
+        raise ValueError(
+            f"expected the {len(wanted)} tensors of torchvision's {arch}, found {len(missing)} missing and {len(misfits)} that do"
+            f" not fit, the first {(missing + misfits)[0]!r}: is this the right --arch?"
+        )
+    model.load_state_dict(dict(tensors), strict=False)
+    for module in model.modules():
+        if traits["stride_in_1x1"] and isinstance(module, torchvision.models.resnet.Bottleneck):
+            module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+    return model.eval()
+
+
+def stages(model: torchvision.models.ResNet, image: Tensor) -> list[Tensor]:
+    """The maps after layer1 to layer4, [N, C, H/4, W/4] to [N, C, H/32, W/32]."""
+    maps = []
+    with torch.no_grad():
+        x = model.maxpool(model.relu(model.bn1(model.conv1(image))))
+        for layer in (model.layer1, model.layer2, model.layer3, model.layer4):
+            x = layer(x)
+            maps.append(x)
+    return maps
+
+
+def probe(traits: Mapping[str, Any]) -> Tensor:
+    """Two fixed images, normalised as the checkpoint asks; [2, 3, 97, 129]: odd sides show a padding or a stride that moved."""
+    noise = torch.rand(2, 3, 97, 129, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
+    pixels = 127.5 * (noise + smooth)
+    mean, std = (torch.tensor(traits[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return (pixels - mean) / std
+
+
+def prove(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -> dict[str, float]:
+    """The largest relative difference of a stage map from torchvision's: {"detectron2": 1e-7, "mmseg": 0.0}.
+
+    Raises ValueError, naming framework and stage, if it exceeds TOLERANCE or a map says nothing.
+    """
+    from downstream import detection, segmentation
+
+    image = probe(traits)
+    expected = stages(reference(tensors, arch, traits), image)
+    for number, a in enumerate(expected, 1):
+        if not torch.isfinite(a).all() or not a.any():
+            kind = "zeros" if torch.isfinite(a).all() else "infinity or NaN"
+            raise ValueError(
+                f"expected activations in layer{number} of torchvision's {arch}, found {kind}: the weights are broken"
+            )
+    frameworks: dict[str, Callable[[], list[Tensor]]] = {
+        "detectron2": lambda: detection.features(tensors, arch, image, traits),
+        "mmseg": lambda: segmentation.features(tensors, arch, image, traits),
+    }
+    return {name: _difference(name, expected, features()) for name, features in frameworks.items()}
+
+
+def _difference(framework: str, expected: list[Tensor], found: list[Tensor]) -> float:
+    worst = 0.0
+    for number, (a, b) in enumerate(zip(expected, found, strict=True), 1):
+        if a.shape != b.shape:
+            raise ValueError(
+                f"expected layer{number} to be {list(a.shape)} as in torchvision, found {list(b.shape)} in {framework}: nothing"
+                " was run with these weights"
+            )
+        difference = ((a - b).abs().max() / a.abs().max()).item()
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"expected the same activations in {framework} as in torchvision, found layer{number} off by {difference:.2g} of"
+                f" its largest value (allowed: {TOLERANCE:g}): nothing was run with these weights"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+SUFFIXES = {"torchvision": (".pth", ".pt", ".safetensors"), "detectron2": (".pkl",), "mmseg": (".pth", ".pt")}
+
+
+def save(
+    tensors: Mapping[str, Tensor],
+    arch: str,
+    traits: Mapping[str, Any],
+    out: Path,
+    to: str,
+    author: str = "transfer-bench",
+) -> dict[str, float]:
+    """Writes a checkpoint for a framework after the proof, which is returned; OUT.json beside it holds arch, traits and sha256.
+
+    A safetensors file carries arch and traits itself. A file appears whole or not at all. Raises ValueError for a suffix that
+    the framework does not read, for weights that fail the proof, and for the author Caffe2, which detectron2 takes for a format.
+    """
+    if to not in SUFFIXES:
+        raise ValueError(f"expected one of {', '.join(SUFFIXES)} to convert to, found {to!r}")
+    if out.suffix not in SUFFIXES[to]:
+        raise ValueError(
+            f"expected a file for {to} to end in {' or '.join(SUFFIXES[to])}, found {out.name!r}: rename it"
+        )
+    if author == "Caffe2":
+        raise ValueError(
+            "expected any author but 'Caffe2', by which detectron2 decides to rename tensors: name another"
+        )
+    if out.is_dir():
+        raise ValueError(f"expected a file to write, found that {out} is a directory: name a file in it")
+    proof = prove(tensors, arch, traits)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _replace(out, lambda path: _write(plain, arch, traits, path, out.suffix, to, author))
+    if out.suffix != ".safetensors":
+        with out.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        about = {"arch": arch, "format": to, "traits": dict(traits), "sha256": digest}
+        sidecar = out.with_name(f"{out.name}.json")
+        _replace(sidecar, lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
+    return proof
+
+
+def _write(
+    tensors: dict[str, Tensor], arch: str, traits: Mapping[str, Any], path: Path, suffix: str, to: str, author: str
+) -> None:
+    if to == "detectron2":
+        arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
+        with path.open("wb") as file:
+            pickle.dump({"model": arrays, "__author__": author, "matching_heuristics": True}, file)
+    elif to == "mmseg":
+        torch.save({"state_dict": to_mmseg(tensors), "meta": {}}, path)
+    elif suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(tensors, path, metadata={"format": "pt", "arch": arch, "traits": json.dumps(dict(traits))})
+    else:
+        torch.save(tensors, path)
+
+
+def _replace(out: Path, write: Callable[[Path], Any]) -> None:
+    """Writes beside the file and renames, so that a killed run leaves the old file or none."""
+    part = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        write(part)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,270 @@
+"""Names against detectron2's and mmsegmentation's own models, the proof against weights that were tampered with."""
+
+import json
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from bench import sources
+from downstream import detection, segmentation, weights
+
+TRAITS: dict[str, Any] = {
+    "channel_order": "RGB",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "stem": "7x7",
+    "stride_in_1x1": False,
+}
+
+
+def backbone(arch: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, arch)()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.2, 0.6)
+            module.bias.data.normal_(std=0.1)
+            module.num_batches_tracked.fill_(7)
+    return {k: v for k, v in model.state_dict().items() if not k.startswith("fc.")}
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> dict[str, torch.Tensor]:
+    return backbone("resnet18")
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> dict[str, torch.Tensor]:
+    return backbone("resnet50")
+
+
+def test_names_are_those_of_checkpoints_in_detectron2s_zoo(resnet50: dict[str, torch.Tensor]) -> None:
+    names = dict(zip(resnet50, weights.to_detectron2(resnet50), strict=True))
+    assert len(set(names.values())) == 318
+    assert names["conv1.weight"] == "stem.conv1.weight"
+    assert names["bn1.running_mean"] == "stem.conv1.norm.running_mean"
+    assert names["layer1.0.downsample.0.weight"] == "res2.0.shortcut.weight"
+    assert names["layer1.0.downsample.1.running_var"] == "res2.0.shortcut.norm.running_var"
+    assert names["layer2.1.bn2.bias"] == "res3.1.conv2.norm.bias"
+    assert names["layer4.2.conv3.weight"] == "res5.2.conv3.weight"
+
+
+def test_a_name_that_is_no_backbones_is_refused(resnet18: dict[str, torch.Tensor]) -> None:
+    for name in (
+        "fc.weight",
+        "encoder.conv1.weight",
+        "layer5.0.conv1.weight",
+        "my_layer1.0.conv1.weight",
+        "conv11.weight",
+    ):
+        for convert in (weights.to_detectron2, weights.to_mmseg):
+            with pytest.raises(ValueError, match="drop heads first"):
+                convert(resnet18 | {name: torch.ones(1)})
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_three_frameworks_agree(arch: str, request: pytest.FixtureRequest) -> None:
+    proof = weights.prove(request.getfixturevalue(arch), arch, TRAITS)
+    assert proof.keys() == {"detectron2", "mmseg"} and max(proof.values()) < 1e-5
+
+
+def test_three_frameworks_agree_on_caffe_strides_and_bgr(resnet50: dict[str, torch.Tensor]) -> None:
+    caffe = TRAITS | {
+        "channel_order": "BGR",
+        "mean": [103.53, 116.28, 123.675],
+        "std": [1.0] * 3,
+        "stride_in_1x1": True,
+    }
+    assert max(weights.prove(resnet50, "resnet50", caffe).values()) < 1e-5
+
+
+def test_torchvisions_stages_are_those_of_its_own_feature_extractor(resnet18: dict[str, torch.Tensor]) -> None:
+    model = weights.reference(resnet18, "resnet18", TRAITS)
+    nodes = {f"layer{n}": f"layer{n}" for n in (1, 2, 3, 4)}
+    image = weights.probe(TRAITS)
+    with torch.no_grad():
+        expected = create_feature_extractor(model, nodes)(image)
+    for a, b in zip(expected.values(), weights.stages(model, image), strict=True):
+        assert torch.equal(a, b)
+
+
+def swapped(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """BatchNorm's mean and bias exchanged, as detectron2 does to a pickle that it takes for Caffe2's."""
+    found = dict(tensors)
+    for name in tensors:
+        if name.endswith("bn1.running_mean"):
+            other = name.replace("running_mean", "bias")
+            found[name], found[other] = tensors[other], tensors[name]
+    return found
+
+
+TAMPERED = {
+    "swapped statistics": swapped,
+    "a zeroed layer": lambda t: t | {"layer4.1.conv2.weight": torch.zeros_like(t["layer4.1.conv2.weight"])},
+    "a stage of random weights": lambda t: (
+        t | {k: torch.randn_like(v) for k, v in t.items() if k.startswith("layer3.0.conv")}
+    ),
+    "channels in the other order": lambda t: t | {"conv1.weight": t["conv1.weight"].flip(1)},
+}
+
+
+@pytest.mark.parametrize("damage", TAMPERED)
+@pytest.mark.parametrize(("module", "framework"), [(detection, "detectron2"), (segmentation, "mmseg")])
+def test_the_proof_fails_if_a_framework_has_other_weights(
+    monkeypatch: pytest.MonkeyPatch, resnet18: dict[str, torch.Tensor], module: Any, framework: str, damage: str
+) -> None:
+    features = module.features
+    monkeypatch.setattr(module, "features", lambda t, *rest: features(TAMPERED[damage](t), *rest))
+    with pytest.raises(ValueError, match=rf"in {framework} as in torchvision, found layer\d off by"):
+        weights.prove(resnet18, "resnet18", TRAITS)
+
+
+@pytest.mark.parametrize(("module", "framework"), [(detection, "detectron2"), (segmentation, "mmseg")])
+def test_the_proof_fails_if_a_framework_strides_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, resnet50: dict[str, torch.Tensor], module: Any, framework: str
+) -> None:
+    features = module.features
+    monkeypatch.setattr(module, "features", lambda t, a, i, traits: features(t, a, i, traits | {"stride_in_1x1": True}))
+    with pytest.raises(ValueError, match=f"in {framework} as in torchvision, found layer2 off by"):
+        weights.prove(resnet50, "resnet50", TRAITS)
+
+
+def test_weights_that_say_nothing_prove_nothing(resnet18: dict[str, torch.Tensor]) -> None:
+    dead = {k: torch.zeros_like(v) if ".bn" in k or k.startswith("bn") else v for k, v in resnet18.items()}
+    with pytest.raises(ValueError, match="found zeros"):
+        weights.prove(dead, "resnet18", TRAITS)
+    with pytest.raises(ValueError, match="found infinity or NaN"):
+        weights.prove(resnet18 | {"bn1.bias": torch.full((64,), torch.inf)}, "resnet18", TRAITS)
+    with pytest.raises(ValueError, match="1 missing and 0 that do not fit, the first 'bn1"):
+        weights.prove({k: v for k, v in resnet18.items() if k != "bn1.bias"}, "resnet18", TRAITS)
+    with pytest.raises(ValueError, match="is this the right --arch"):
+        weights.prove(resnet18, "resnet34", TRAITS)
+
+
+# --- files
+
+
+@pytest.mark.parametrize("config", ["C4", "FPN"])
+def test_detectron2s_own_loader_lands_every_tensor(
+    tmp_path: Path, resnet50: dict[str, torch.Tensor], config: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    weights.save(resnet50, "resnet50", TRAITS, tmp_path / "moco.pkl", to="detectron2")
+    cfg = get_cfg()  # its defaults are Faster R-CNN R50-C4
+    cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.NORM = "cpu", "BN"
+    if config == "FPN":
+        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ROI_HEADS.NAME = "build_resnet_fpn_backbone", "StandardROIHeads"
+        cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+        cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+        cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC = "FastRCNNConvFCHead", 1
+        cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 2
+    model = build_model(cfg)
+    with caplog.at_level(logging.WARNING):
+        DetectionCheckpointer(model).load(str(tmp_path / "moco.pkl"))
+    state = model.state_dict()
+    landed = 0
+    for name, tensor in weights.to_detectron2(resnet50).items():
+        if config == "FPN":
+            home = f"backbone.bottom_up.{name}"
+        else:
+            home = f"roi_heads.{name}" if name.startswith("res5.") else f"backbone.{name}"
+        landed += torch.equal(state[home], tensor)
+    assert landed == 318
+
+
+def test_mmengines_own_loader_lands_every_tensor(tmp_path: Path, resnet50: dict[str, torch.Tensor]) -> None:
+    weights.save(resnet50, "resnet50", TRAITS, tmp_path / "moco.pth", to="mmseg")
+    from mmengine.runner.checkpoint import _load_checkpoint
+
+    models = segmentation._mmseg()
+    model = models.ResNet(depth=50, norm_cfg={"type": "BN"})
+    content = _load_checkpoint(str(tmp_path / "moco.pth"), map_location="cpu")
+    assert content.keys() == {"state_dict", "meta"}
+    model.load_state_dict(content["state_dict"], strict=True)
+    assert all(torch.equal(tensor, resnet50[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "family"),
+    [
+        ("a.pth", "torchvision", "bench"),
+        ("a.safetensors", "torchvision", "torchvision"),
+        ("a.pkl", "detectron2", "detectron2"),
+        ("b.pth", "mmseg", "bench"),
+    ],
+)
+def test_a_written_file_is_read_back_with_its_traits(
+    tmp_path: Path, resnet18: dict[str, torch.Tensor], name: str, to: str, family: str
+) -> None:
+    traits = TRAITS | {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
+    proof = weights.save(resnet18, "resnet18", traits, tmp_path / name, to=to)
+    assert proof.keys() == {"detectron2", "mmseg"}
+    found = sources.backbone(tmp_path / name)
+    assert (found.family, found.arch, found.traits, found.dropped) == (family, "resnet18", traits, {})
+    assert found.tensors.keys() == resnet18.keys()
+    assert all(torch.equal(found.tensors[k], v) for k, v in resnet18.items())
+
+
+def test_the_forms_are_the_frameworks(tmp_path: Path, resnet18: dict[str, torch.Tensor]) -> None:
+    weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pkl", to="detectron2", author="somebody")
+    content = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    assert content.keys() == {"model", "__author__", "matching_heuristics"}
+    assert (content["__author__"], content["matching_heuristics"]) == ("somebody", True)
+    assert all(isinstance(array, np.ndarray) for array in content["model"].values())
+    weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.safetensors", to="torchvision")
+    assert load_file(tmp_path / "a.safetensors").keys() == resnet18.keys()
+    weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pth", to="torchvision")
+    model = torchvision.models.resnet18()
+    missing, unexpected = model.load_state_dict(torch.load(tmp_path / "a.pth"), strict=False)
+    assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
+    assert json.loads((tmp_path / "a.pth.json").read_text())["traits"] == TRAITS
+
+
+def test_nothing_is_written_without_a_proof(
+    tmp_path: Path, resnet18: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for out, to, author, message in [
+        ("a.pth", "detectron2", "x", r"for detectron2 to end in \.pkl"),
+        ("a.pkl", "mmseg", "x", r"for mmseg to end in \.pth"),
+        ("a.pth", "caffe", "x", "expected one of torchvision, detectron2, mmseg"),
+        ("a.pkl", "detectron2", "Caffe2", "any author but 'Caffe2'"),
+        ("", "torchvision", "x", "end in"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            weights.save(resnet18, "resnet18", TRAITS, tmp_path / out, to=to, author=author)
+    features = detection.features
+    monkeypatch.setattr(detection, "features", lambda t, *rest: features(swapped(t), *rest))
+    with pytest.raises(ValueError, match="in detectron2"):
+        weights.save(resnet18, "resnet18", TRAITS, tmp_path / "new" / "a.pkl", to="detectron2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, resnet18: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.pth").write_text("old")
+
+    def full(content: Any, path: Path) -> None:
+        path.write_text("half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(weights, "prove", lambda *_: {})
+    with pytest.raises(OSError, match="no space"):
+        weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pth", to="torchvision")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"] and (tmp_path / "a.pth").read_text() == "old"
