@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed, 2 the call was wrong. Results go to stand
 import json as jsonlib
 import os
 import sys
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -145,7 +146,7 @@ def inspect(
     report = sources.inspect(file, family=family)
     if json:
         print(jsonlib.dumps(report, indent=1))
-        return
+        raise typer.Exit(1 if report["problem"] else 0)
     print(f"{file}: {report['family']}, {report['arch']}, sha256 {report['sha256']}")
     for line in report["evidence"]:
         print(f"  because     {line}")
@@ -157,8 +158,12 @@ def inspect(
         if names := report[word]:
             print(f"  {word:<11} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     print(f"  traits      {', '.join(f'{key} {value}' for key, value in report['traits'].items())}")
-    if report["missing"] or report["unexpected"]:
-        raise typer.Exit(1)
+    if report["about"]:
+        print(
+            f"  about       {', '.join(f'{key} {value}' for key, value in report['about'].items() if key != 'recipe')}"
+        )
+    if report["problem"]:
+        raise ValueError(report["problem"])
 
 
 class Framework(StrEnum):
@@ -367,9 +372,12 @@ def show(
       bench show pixpro --scale mini
     """
     if name in catalog.names("method"):
-        from pretrain import loop
+        report: dict[str, Any] = catalog.load("method", name).recipe(variant)
+        if scale is Scale.mini:
+            from pretrain import loop
 
-        report: Any = loop.described(catalog.load("method", name), scale.value, variant)
+            report = loop.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
+        report = {"name": name, "lr": report["base_lr"] * report["batch_size"] / 256, **report}
     else:
         from bench import journey, preview
 
@@ -404,6 +412,9 @@ def doctor() -> None:
 
 def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
+    # torch 2.14 deprecates torch.jit.script, which fvcore and detectron2 still call when they are imported
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
     try:
         app()
     except (ValueError, FileNotFoundError) as error:

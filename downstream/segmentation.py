@@ -39,7 +39,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -78,6 +78,7 @@ LOG_ITERATIONS = 10  # to a line of log.jsonl
 CHECKED_MAPS = 256  # label maps of a split that are read before a training; all of them in a smaller split
 
 Pair = tuple[Path, Path]  # image, label map
+_BROKEN = "expected a readable image, found a broken or foreign file: {}; fetch it again"
 
 
 # Data
@@ -92,10 +93,8 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
     """
     content = hashlib.sha256()
     present: set[int] = set()
-    counts = {}
-    for name, split in (("train", "train"), ("test", "val")):
-        pairs = _pairs(task, data, split)
-        counts[name] = len(pairs)
+    splits = {split: _pairs(task, data, split) for split in ("train", "val")}
+    for split, pairs in splits.items():
         for image, _ in pairs:
             content.update(f"{split} {image.name} {image.stat().st_size}\n".encode())
         spread = np.linspace(0, len(pairs) - 1, min(len(pairs), CHECKED_MAPS)).round().astype(int)
@@ -105,7 +104,12 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
                 present |= classes
                 content.update(sha)
     names = CLASSES[task.dataset]
-    return counts | {"digest": content.hexdigest(), "classes_present": [names[c] for c in sorted(present)]}
+    return {
+        "train": len(splits["train"]),
+        "test": len(splits["val"]),
+        "digest": content.hexdigest(),
+        "classes_present": [names[c] for c in sorted(present)],
+    }
 
 
 def _pairs(task: Segmentation, data: Path, split: str) -> list[Pair]:
@@ -143,8 +147,11 @@ def _checked(pair: Pair, classes: int) -> tuple[set[int], bytes]:
     """The classes in a label map and the sha256 of its pixels; ValueError where it does not fit."""
     image, label = pair
     truth = _label(label)
-    with Image.open(image) as header:
-        width, height = header.size
+    try:
+        with Image.open(image) as header:
+            width, height = header.size
+    except UnidentifiedImageError:
+        raise ValueError(_BROKEN.format(image)) from None
     if truth.shape != (height, width):
         raise ValueError(
             f"expected a label map of {width}x{height} pixels like its image, found {truth.shape[1]}x{truth.shape[0]} in {label}"
@@ -162,7 +169,7 @@ def _checked(pair: Pair, classes: int) -> tuple[set[int], bytes]:
 def _read(path: Path, flag: int) -> np.ndarray:
     pixels = cv2.imread(str(path), flag)
     if pixels is None:
-        raise ValueError(f"expected a readable image, found a broken or foreign file: {path}; fetch it again")
+        raise ValueError(_BROKEN.format(path))
     return pixels
 
 
@@ -436,7 +443,7 @@ def run(
     resume:  goes on from out/last.pth if there is one; otherwise a former training in `out` is overwritten
 
     Writes out/loaded.json, out/log.jsonl, out/last.pth and out/metrics.json (what is returned, and "IoU" per class). Raises
-    ValueError for weights that do not land, for a checkpoint of another run, and for a loss that is not finite.
+    ValueError for weights that do not land and a checkpoint of another run, FloatingPointError for a loss that is not finite.
     """
     with _place() as place:
         if task.batch % place.world:
@@ -548,7 +555,7 @@ def _train(
             loss = loss_of(logits, labels.to(place.device))
             value = loss.item()
             if not math.isfinite(value):
-                raise ValueError(
+                raise FloatingPointError(
                     f"expected a finite loss, found {value} in iteration {iteration} with lr {lr:g} and batch {task.batch}: "
                     "lower lr, or look at the checkpoint's weights"
                 )

@@ -3,7 +3,7 @@
 Trains on the 2,975 images of train_fine, tests on the 500 of val, 19 classes, in the original size. Mean of 5 trials:
 random 65.3, supervised 74.6, MoCo v1 75.3 mIoU. PixPro's 77.2 (400 epochs) is from the table of its talk; its paper does not
 give a recipe, and it is believed to follow MoCo's. Not mmsegmentation's `fcn_r50-d8`: no deep stem, no auxiliary head, no
-concatenation, output stride 16. 90k iterations of 16 crops of 769 pixels are most of a day on 8 V100.
+concatenation, output stride 16.
 """
 
 from downstream.task import Segmentation

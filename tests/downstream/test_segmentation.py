@@ -1,0 +1,283 @@
+"""MoCo's FCN on mmsegmentation: its structure, its weights, its data, and a whole run on six drawn images."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from downstream import segmentation
+from downstream.task import Segmentation, mini
+from downstream.tasks.cityscapes_semantic import TASK
+
+TINY = dataclasses.replace(
+    TASK, name="tiny", crop=48, iterations=6, batch=2, channels=16, resize=(96, 96), precision="bf16", lr=0.02
+)
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> dict[str, torch.Tensor]:
+    """Weights under torchvision's names, with norms that are not the identity."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return {k: v for k, v in model.state_dict().items() if not k.startswith("fc.")}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four training and two test images of coloured halves, of 80x60 pixels."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        images, labels = (tmp_path / "data/cityscapes" / kind / split / "town" for kind in ("leftImg8bit", "gtFine"))
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for i in range(count):
+            label = np.zeros((60, 80), np.uint8)
+            label[:, : 20 + 10 * i] = 10
+            label[:5] = 255
+            image = np.where(label[..., None] == 10, (200, 120, 40), (60, 60, 60)) + draw.integers(0, 40, (60, 80, 3))
+            cv2.imwrite(str(images / f"town_{i}_leftImg8bit.png"), image.astype(np.uint8))
+            cv2.imwrite(str(labels / f"town_{i}_gtFine_labelTrainIds.png"), label)
+    return tmp_path / "data"
+
+
+def run(task: Segmentation, tensors: Any, data: Path, out: Path, resume: bool = False) -> dict[str, Any]:
+    return segmentation.run(task, tensors, segmentation.TRAITS, "resnet18", data, out, 0, resume)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_the_network_is_mocos_fcn_16s(arch: str) -> None:
+    with torch.device("meta"):
+        model = segmentation.network(TASK, arch).eval()
+    assert model(torch.empty(1, 3, 768, 768, device="meta")).shape == (1, 19, 48, 48)
+    for name, conv in model.backbone.named_modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+            dilation = (2, 2) if name.startswith("layer4.") else (1, 1)
+            assert conv.dilation == conv.padding == dilation, name
+            if name.startswith("layer4."):
+                assert conv.stride == (1, 1), name
+    head = [
+        m for m in model.decode_head.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.ReLU | nn.Dropout2d)
+    ]
+    kinds = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert [type(m) for m in head] == [nn.Conv2d, *kinds, *kinds]
+    classifier = head[0]
+    assert (classifier.kernel_size, classifier.out_channels) == ((1, 1), 19)
+    for conv in (head[1], head[4]):
+        assert (conv.out_channels, conv.kernel_size, conv.dilation, conv.padding) == (256, (3, 3), (6, 6), (6, 6))
+        assert conv.bias is None
+    assert not model.with_auxiliary_head
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_macs_of_a_resnet_50_are_the_known_ones() -> None:
+    # conv1 to conv4 and the 1x1 convolutions of a ResNet-50 at 224 are known: 4.09 GMAC in all with conv5 at stride 32
+    at_224 = dataclasses.replace(TASK, crop=224, resize=(224, 224))
+    with torch.device("meta"):
+        backbone = segmentation.models.ResNet(depth=50)
+        model = nn.Sequential(backbone)
+    assert segmentation._forward_macs(model, 224, 224) / 1e9 == pytest.approx(4.09, abs=0.01)
+    counted = segmentation.macs(at_224, "resnet50")
+    assert counted["train"] > 3 * 4.09e9
+    assert counted["train"] == 3 * segmentation._forward_macs(
+        segmentation.network(at_224, "resnet50").to("meta"), 224, 224
+    )
+
+
+def test_features_equal_torchvisions(resnet18: dict[str, torch.Tensor]) -> None:
+    reference = torchvision.models.resnet18().eval()
+    reference.load_state_dict(resnet18, strict=False)
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(image))))
+        for ours, stage in zip(segmentation.features(resnet18, "resnet18", image), range(1, 5), strict=True):
+            x = getattr(reference, f"layer{stage}")(x)
+            assert (ours - x).abs().max() / x.abs().max() < 1e-5
+
+
+def test_dilation_leaves_the_pretrained_weights_as_they_are(resnet18: dict[str, torch.Tensor]) -> None:
+    model = segmentation.network(TINY, "resnet18")
+    assert segmentation._land(model.backbone, resnet18) == len(resnet18)
+    landed = model.backbone.state_dict()
+    assert landed.keys() == resnet18.keys()
+    assert all(torch.equal(landed[name], resnet18[name]) for name in resnet18)
+
+
+def test_weights_that_do_not_land_end_the_run_before_training(resnet18: dict[str, torch.Tensor], data: Path) -> None:
+    lacking = {k: v for k, v in resnet18.items() if k != "layer3.0.conv1.weight"}
+    for tensors, found in (
+        (lacking, "layer3.0.conv1.weight"),
+        (resnet18 | {"layer9.weight": torch.zeros(1)}, "layer9.weight"),
+        (resnet18 | {"conv1.weight": torch.zeros(64, 3, 3, 3)}, "conv1.weight"),
+    ):
+        with pytest.raises(ValueError, match=found):
+            run(TINY, tensors, data, data / "out")
+    assert not (data / "out/last.pth").exists()
+
+
+def test_loss_is_the_mean_cross_entropy_of_the_labelled_pixels() -> None:
+    logits = torch.randn(2, 5, 8, 6, dtype=torch.float32)
+    labels = torch.randint(0, 5, (2, 8, 6), dtype=torch.uint8)
+    labels[0, :3] = 255
+    terms = [
+        -(logits[n, int(labels[n, y, x]), y, x] - logits[n, :, y, x].logsumexp(0))
+        for n, y, x in (labels != 255).nonzero().tolist()
+    ]
+    assert segmentation.loss_of(logits, labels).item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
+    assert segmentation.loss_of(logits, torch.full_like(labels, 255)).item() == 0
+
+
+def test_learning_rate_falls_tenfold_at_70_and_90_percent() -> None:
+    rates = [segmentation.learning_rate(TASK, (63_000, 81_000), i) for i in (0, 62_999, 63_000, 80_999, 81_000, 89_999)]
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
+    warm = dataclasses.replace(TASK, warmup=4)
+    assert [segmentation.learning_rate(warm, (9,), i) for i in range(5)] == pytest.approx(
+        [0.0025, 0.005, 0.0075, 0.01, 0.01]
+    )
+
+
+def test_a_crop_keeps_image_and_labels_together_and_fills_with_mean_and_255(data: Path) -> None:
+    pairs = segmentation._pairs(TINY, data, "train")
+    crops = segmentation.Crops(dataclasses.replace(TINY, crop=100), segmentation.TRAITS, pairs, seed=3)
+    sizes, first = set(), []
+    for number in range(24):
+        image, labels = crops(number)
+        assert (image.shape, labels.shape, labels.dtype) == ((3, 100, 100), (100, 100), torch.uint8)
+        # the blue half is class 10, the grey one class 0: blue (BGR 200) against grey (60)
+        blue = image[2] > 0
+        inner = labels != 255
+        assert ((labels == 10) == blue)[inner].float().mean() > 0.95
+        rows, columns = inner.any(1).nonzero().flatten(), inner.any(0).nonzero().flatten()
+        assert (image[:, rows.max() + 1 :] == 0).all()
+        assert (image[:, :, columns.max() + 1 :] == 0).all()
+        sizes.add((int(rows.max()), int(columns.max())))
+        first.append(bool(labels[rows.max(), 0] == 10))
+    assert len(sizes) > 10  # random scale
+    assert 4 < sum(first) < 20  # random flip
+    again = segmentation.Crops(dataclasses.replace(TINY, crop=100), segmentation.TRAITS, pairs, seed=3)(7)
+    assert all(torch.equal(a, b) for a, b in zip(again, crops(7), strict=True))
+    epochs = [sorted(segmentation._order(3, e, 4).tolist()) for e in range(3)]
+    assert epochs == [[0, 1, 2, 3]] * 3
+
+
+def test_channels_come_in_the_order_of_the_weights() -> None:
+    pixel = np.array([[[10, 20, 30]]], np.uint8)  # BGR
+    traits = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 2.0, 4.0]}
+    assert segmentation._normalised(pixel, traits | {"channel_order": "RGB"}).ravel().tolist() == [29, 9, 1.75]
+    assert segmentation._normalised(pixel, traits | {"channel_order": "BGR"}).ravel().tolist() == [9, 9, 6.75]
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(
+    resnet18: dict[str, torch.Tensor], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(TINY, resnet18, data, tmp_path / "whole")
+    assert set(whole["metrics"]) == {"mIoU"}
+    assert 0 <= whole["metrics"]["mIoU"] <= 100
+    assert whole["loaded"]["matched"] == len(resnet18)
+    assert whole["loaded"]["missing"]
+    assert all(name.startswith("decode_head.") for name in whole["loaded"]["missing"])
+    assert whole["effective"] == {
+        "batch": 2, "lr": 0.02, "iterations": 6, "norm": "BN", "world_size": 1, "precision": "bf16"
+    }  # fmt: skip
+    written = json.loads((tmp_path / "whole/metrics.json").read_text())
+    per_class = [v for v in written.pop("IoU").values() if v is not None]
+    assert written == whole
+    assert np.mean(per_class) == pytest.approx(whole["metrics"]["mIoU"])
+
+    monkeypatch.setattr(segmentation, "SAVE_SECONDS", 0)
+    rate = segmentation.learning_rate
+
+    def killed(task: Segmentation, steps: Any, iteration: int) -> float:
+        if iteration == 3:
+            raise KeyboardInterrupt
+        return rate(task, steps, iteration)
+
+    monkeypatch.setattr(segmentation, "learning_rate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, resnet18, data, tmp_path / "killed")
+    monkeypatch.setattr(segmentation, "learning_rate", rate)
+    other = dataclasses.replace(TINY, lr=0.5)
+    with pytest.raises(ValueError, match="another protocol"):
+        run(other, resnet18, data, tmp_path / "killed", resume=True)
+    resumed = run(TINY, resnet18, data, tmp_path / "killed", resume=True)
+    assert resumed["metrics"] == whole["metrics"]
+    states = [torch.load(tmp_path / run / "last.pth", weights_only=True) for run in ("whole", "killed")]
+    assert [s["iteration"] for s in states] == [6, 6]
+    assert all(torch.equal(states[0]["model"][k], states[1]["model"][k]) for k in states[0]["model"])
+    moved = sum(not torch.equal(states[0]["model"][f"backbone.{k}"], v) for k, v in resnet18.items())
+    assert moved == len(resnet18)  # nothing is frozen, norms included
+
+
+def test_a_loss_that_is_not_finite_stops_with_rate_batch_and_iteration(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"found (nan|inf) in iteration \d with lr 1e\+30 and batch 2"):
+        run(dataclasses.replace(TINY, lr=1e30), None, data, tmp_path / "out")
+
+
+def test_found_counts_images_and_names_the_classes(data: Path) -> None:
+    found = segmentation.found(TINY, data)
+    assert (found["train"], found["test"]) == (4, 2)
+    assert found["classes_present"] == ["road", "sky"]
+    assert segmentation.found(TINY, data)["digest"] == found["digest"]
+    label = data / "cityscapes/gtFine/val/town/town_0_gtFine_labelTrainIds.png"
+    cv2.imwrite(str(label), np.ones((60, 80), np.uint8))
+    assert segmentation.found(TINY, data)["digest"] != found["digest"]
+
+
+def test_data_that_is_not_cityscapes_is_refused_by_name(data: Path, tmp_path: Path) -> None:
+    root = data / "cityscapes"
+    label = root / "gtFine/train/town/town_1_gtFine_labelTrainIds.png"
+    with pytest.raises(FileNotFoundError, match="found no folder"):
+        segmentation.found(TINY, tmp_path / "nowhere")
+    cv2.imwrite(str(label), np.full((60, 80), 33, np.uint8))
+    with pytest.raises(ValueError, match=r"found 33 in .*town_1_gtFine_labelTrainIds"):
+        segmentation.found(TINY, data)
+    cv2.imwrite(str(label), np.zeros((60, 81), np.uint8))
+    with pytest.raises(ValueError, match=r"80x60 .* found 81x60 in .*town_1"):
+        segmentation.found(TINY, data)
+    cv2.imwrite(str(label), np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"one 8-bit channel .*town_1"):
+        segmentation.found(TINY, data)
+    label.write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"broken or foreign file.*town_1"):
+        segmentation.found(TINY, data)
+    label.unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected .*town_1.* take both archives"):
+        segmentation.found(TINY, data)
+    label.with_name("town_1_gtFine_labelIds.png").touch()
+    with pytest.raises(FileNotFoundError, match="csCreateTrainIdLabelImgs"):
+        segmentation.found(TINY, data)
+    cv2.imwrite(str(label), np.zeros((60, 80), np.uint8))
+    image = root / "leftImg8bit/train/town/town_2_leftImg8bit.png"
+    image.write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"broken or foreign file.*town_2"):
+        segmentation.found(TINY, data)
+    (root / "leftImg8bit/val").rename(root / "leftImg8bit/test")
+    with pytest.raises(FileNotFoundError, match=r"leftImg8bit/val"):
+        segmentation.found(TINY, data)
+
+
+def test_the_mini_protocol_is_the_paper_seen_through_a_smaller_lens() -> None:
+    small = mini(TASK)
+    assert (small.crop, small.batch, small.lr, small.resize) == (153, 8, 0.005, (409, 204))
+    assert segmentation._bounded(2048, 1024, small.resize) == (408, 204)
+    assert segmentation._bounded(100, 50, small.resize) == (100, 50)
+
+
+def test_an_unknown_arch_stem_and_dataset_are_refused() -> None:
+    with pytest.raises(ValueError, match="vgg16"):
+        segmentation.network(TASK, "vgg16")
+    with pytest.raises(ValueError, match="3x3x3"):
+        segmentation.network(TASK, "resnet50", dict(segmentation.TRAITS) | {"stem": "3x3x3"})
+    with pytest.raises(ValueError, match="'voc'"):
+        segmentation.found(dataclasses.replace(TASK, dataset="voc"), Path())
