@@ -1,0 +1,133 @@
+"""Any folder of images as batches of views.
+
+The images may lie flat, in class folders or deeper; the class of an image is the first folder below the root. Whatever PIL
+reads is converted to RGB. A folder that fits is decoded once and kept in memory. Everything random about a batch follows from
+the seed and the number of the step, so neither the number of worker processes nor an interruption changes it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from pretrain import views
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+MEMORY = 2**30  # bytes of decoded images that are kept
+
+
+def decoded(path: Path) -> np.ndarray:
+    """uint8 [H, W, 3], RGB; ValueError names a file that cannot be read."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # PIL would clip 16 bits where it should scale them
+                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            # a palette with transparency has to pass through RGBA, or PIL warns
+            if image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")
+            return np.array(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"expected an image that can be decoded, found {path} ({error}): repair or remove it"
+        ) from error
+
+
+class Folder:
+    """The images below a folder: paths, labels (-1 where an image lies in no class folder) and class names, in sorted order."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise FileNotFoundError(f"expected a folder of images, found no folder {root}: check --data")
+        self.root = root
+        parts = root.resolve().parts
+        self.name = (
+            "/".join(parts[-2:]) if parts[-1] == "train" else parts[-1]
+        )  # never the whole path: it tells of a machine
+        self.paths = sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(root, followlinks=True)
+            for name in names
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        )
+        if not self.paths:
+            raise FileNotFoundError(
+                f"expected images ({' '.join(sorted(SUFFIXES))}) below {root}, found none: check --data, "
+                "for ImageNet it is imagenet/train"
+            )
+        tops = [path.relative_to(root).parts[:-1][:1] for path in self.paths]
+        self.classes = sorted({top[0] for top in tops if top})
+        number = {name: label for label, name in enumerate(self.classes)}
+        self.labels = np.array([number[top[0]] if top else -1 for top in tops])
+        self.kept: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def keep(self) -> bool:
+        """Decode every image into memory if together they take less than MEMORY bytes, judged by at most 64 of them."""
+        sample = self.paths[:: max(1, len(self.paths) // 64)]
+        size = sum(decoded(path).nbytes for path in sample) / len(sample) * len(self.paths)
+        if size < MEMORY:
+            self.kept = [decoded(path) for path in self.paths]
+        return bool(self.kept)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.kept[index] if self.kept else decoded(self.paths[index])
+
+
+class Steps(torch.utils.data.Dataset):
+    """steps[s] is this process's share of the batch of step s.
+
+    Gives a list of V tensors uint8 [N, S, S, 3], boxes float32 [V, N, 4] and labels [N]; or the exception that stopped it,
+    because a loader wraps one that is raised in a worker into pages of traceback.
+    """
+
+    def __init__(
+        self, folder: Folder, recipe: Mapping[str, Any], seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.folder, self.recipe, self.seed = folder, recipe, seed
+        self.rank, self.size = rank, recipe["batch_size"] // world_size
+        self.per_epoch = len(folder) // recipe["batch_size"]  # the last, incomplete batch is dropped
+        self.epoch, self.order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, step: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor] | Exception:
+        try:
+            return self.batch(step)
+        except Exception as error:
+            return error
+
+    def batch(self, step: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.folder))
+        start = position * self.recipe["batch_size"] + self.rank * self.size
+        indices = self.order[start : start + self.size]
+        number, side = self.recipe["views"], self.recipe["size"]
+        pixels = np.empty((number, self.size, side, side, 3), np.uint8)
+        boxes = np.empty((number, self.size, 4), np.float32)
+        for n, index in enumerate(indices):
+            image = self.folder.image(index)
+            rng = np.random.default_rng((self.seed, epoch, int(index)))
+            for v in range(number):
+                pixels[v, n], boxes[v, n] = views.view(image, self.recipe, v, rng)
+        return list(torch.from_numpy(pixels)), torch.from_numpy(boxes), torch.from_numpy(self.folder.labels[indices])
+
+
+def batches(steps: Steps, start: int, stop: int, workers: int, pin: bool) -> Iterator[Any]:
+    """The batches of steps start..stop-1 in order, prepared by `workers` processes (0: by this one)."""
+    loader = torch.utils.data.DataLoader(
+        steps,
+        sampler=range(start, stop),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch

@@ -1,0 +1,120 @@
+"""MoCo: momentum contrast. A query must find its key, from another view of the same image, among the keys of a long queue.
+
+Papers: arXiv 1911.05722 (v1), arXiv 2003.04297 (v2); code: facebookresearch/moco. v2 is v1 with an MLP head, more
+augmentation, temperature 0.2 and a cosine learning rate.
+Expected, ResNet-50, ImageNet, 200 epochs on 8 GPUs: linear top-1 60.6 (v1), 67.7 (v2; 71.1 after 800 epochs);
+VOC07+12 C4 AP 55.9 (v1), 57.0 (v2; 57.4 after 800).
+
+    bench pretrain moco --data imagenet/train [--variant v1]
+
+Shuffle-BN: with one BN statistic a GPU, keys are shuffled among the GPUs so that a query cannot recognise its key by the
+statistics they share. Here a "GPU" is a group of `bn_group` images of one process; eight processes of 32 images are the paper's
+setting, one process of 256 images normalises the same groups one after the other.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretrain import dist, heads, momentum
+
+
+def recipe(variant: str | None = None) -> dict:
+    """The published recipe of "v1" or "v2" (default)."""
+    if variant not in (None, "v1", "v2"):
+        raise ValueError(f"expected variant v1 or v2 of moco, found {variant!r}")
+    v1 = variant == "v1"
+    return {
+        "variant": "v1" if v1 else "v2",
+        # architecture: moco/builder.py; v2 adds --mlp (README, "MoCo v2" command)
+        "dim": 128,
+        "mlp": not v1,
+        "queue": 65536,
+        "ema": 0.999,
+        "temperature": 0.07 if v1 else 0.2,
+        "bn_group": 32,  # 256 images on 8 GPUs without SyncBN, main_moco.py --batch-size and README
+        # views: main_moco.py, `if args.aug_plus`
+        "views": 2,
+        "size": 224,
+        "crop_area": (0.2, 1.0),
+        "gray_first": v1,
+        "gray_p": 0.2,
+        "jitter": (0.4, 0.4, 0.4, 0.4 if v1 else 0.1),
+        "jitter_p": 1.0 if v1 else 0.8,
+        "blur_p": (0.0, 0.0) if v1 else (0.5, 0.5),
+        "blur_sigma": (0.1, 2.0),
+        "solarize_p": (0.0, 0.0),
+        "flip_p": 0.5,
+        # optimisation: main_moco.py defaults; v2 adds --cos
+        "epochs": 200,
+        "batch_size": 256,
+        "optimiser": "sgd",
+        "base_lr": 0.03,  # a 256 images
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "step" if v1 else "cosine",
+        "schedule_unit": "epoch",
+        "milestones": (120, 160),
+        "warmup_epochs": 0.0,
+        "warmup_start": 0.0,
+        "end_lr": 0.0,
+        "constant_lr": "",
+        "sync_bn": False,
+        "precision": "fp32",
+    }
+
+
+class MoCo(nn.Module):
+    def __init__(self, arch: str, recipe: dict) -> None:
+        super().__init__()
+        self.m, self.temperature, self.bn_group = recipe["ema"], recipe["temperature"], recipe["bn_group"]
+        self.backbone, width = heads.backbone(arch)
+        linear = nn.Linear(width, recipe["dim"])
+        # v2's head has no batch norm
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), linear) if recipe["mlp"] else linear
+        self.key_backbone = momentum.follower(self.backbone)
+        self.key_head = momentum.follower(self.head)
+        # [C, K], unit length along C
+        self.register_buffer("queue", F.normalize(torch.randn(recipe["dim"], recipe["queue"]), dim=0))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
+        self.statistics: dict[str, torch.Tensor | float] = {}
+
+    def forward(self, views, boxes=None, labels=None, progress=0.0) -> torch.Tensor:
+        """InfoNCE of a query against its key and the queue, a scalar; about ln(K + 1) at the start.
+
+        views: two tensors [N, 3, S, S], the query's and the key's
+        """
+        x_q, x_k = views
+        q = self.head(heads.by_group(self.backbone, x_q, min(self.bn_group, len(x_q))))  # [N, C]
+        with torch.no_grad():
+            momentum.follow(self.key_backbone, self.backbone, self.m)  # before the key forward
+            momentum.follow(self.key_head, self.head, self.m)
+            k = self.keys(x_k)  # [N, C]
+        with heads.full_precision(q):
+            q = F.normalize(q.float(), dim=1)
+            positive = (q * k).sum(dim=1, keepdim=True)  # [N, 1]
+            negative = q @ self.queue.clone()  # [N, K]; a clone, because the queue moves on before the backward pass
+            logits = torch.cat([positive, negative], dim=1) / self.temperature  # [N, 1 + K]
+            loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+        self.enqueue(dist.gathered(k))
+        self.statistics = {"accuracy": (logits[:, :1] > logits[:, 1:]).all(dim=1).float().mean() * 100}
+        return loss
+
+    def keys(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, S, S] -> [N, C] of unit length, normalised in groups drawn at random over all processes (shuffle-BN)."""
+        x = dist.gathered(x)  # [world_size * N, ...]
+        order = dist.permutation(len(x), x.device)
+        shuffled = dist.own(x[order])
+        k = self.key_head(heads.by_group(self.key_backbone, shuffled, min(self.bn_group, len(shuffled))))
+        k = F.normalize(k.float(), dim=1)
+        return dist.own(dist.gathered(k)[order.argsort()])
+
+    def enqueue(self, k: torch.Tensor) -> None:
+        """Replace the oldest keys by k, [N, C] of all processes."""
+        size, start = self.queue.shape[1], int(self.pointer)
+        assert size % len(k) == 0, "the loop checks that the queue is a multiple of the batch"
+        self.queue[:, start : start + len(k)] = k.T
+        self.pointer.fill_((start + len(k)) % size)
+
+
+METHOD = MoCo

@@ -1,0 +1,75 @@
+"""Supervised: the labels of the class folders and cross-entropy, the baseline every table compares with.
+
+Recipe: torchvision's references/classification/train.py and README, which made its ImageNet1K_V1 weights.
+Expected, ResNet-50, ImageNet, 90 epochs on 8 GPUs: top-1 76.1 (torchvision's model page); ResNet-18: 69.8. The published
+transfer tables use MSRA's Caffe2 weights instead.
+
+    bench pretrain supervised --data imagenet/train
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretrain import heads
+
+
+def recipe(variant: str | None = None) -> dict:
+    """torchvision's published recipe; there are no variants."""
+    if variant is not None:
+        raise ValueError(f"expected no variant of supervised, found {variant!r}")
+    return {
+        "variant": None,
+        "classes": 1000,  # becomes the number of class folders
+        # views: references/classification/presets.py without its options: random resized crop and flip
+        "views": 1,
+        "size": 224,
+        "crop_area": (0.08, 1.0),
+        "gray_first": False,
+        "gray_p": 0.0,
+        "jitter": (0.0, 0.0, 0.0, 0.0),
+        "jitter_p": 0.0,
+        "blur_p": (0.0,),
+        "blur_sigma": (0.1, 2.0),
+        "solarize_p": (0.0,),
+        "flip_p": 0.5,
+        # optimisation: references/classification/README.md, "ResNet": 8 GPUs of 32 images, lr 0.1, x 0.1 every 30 epochs
+        "epochs": 90,
+        "batch_size": 256,
+        "optimiser": "sgd",
+        "base_lr": 0.1,  # a 256 images
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "schedule_unit": "epoch",
+        "milestones": (30, 60),
+        "warmup_epochs": 0.0,
+        "warmup_start": 0.0,
+        "end_lr": 0.0,
+        "constant_lr": "",
+        "sync_bn": False,
+        "precision": "fp32",
+    }
+
+
+class Supervised(nn.Module):
+    def __init__(self, arch: str, recipe: dict) -> None:
+        super().__init__()
+        self.backbone, width = heads.backbone(arch)
+        self.head = nn.Linear(width, recipe["classes"])
+        self.statistics: dict[str, torch.Tensor | float] = {}
+
+    def forward(self, views, boxes=None, labels=None, progress=0.0) -> torch.Tensor:
+        """Cross-entropy, a scalar; about ln(classes) at the start.
+
+        views:  one tensor [N, 3, S, S]
+        labels: [N], the number of each image's class folder
+        """
+        logits = self.head(self.backbone(views[0]))  # [N, classes]
+        with heads.full_precision(logits):
+            loss = F.cross_entropy(logits.float(), labels)
+        self.statistics = {"accuracy": (logits.argmax(dim=1) == labels).float().mean() * 100}
+        return loss
+
+
+METHOD = Supervised

@@ -1,0 +1,28 @@
+"""The momentum encoder: a copy that follows by an exponential moving average, on parameters only.
+
+Batch-norm statistics are never averaged (MoCo builder.py, PixPro.py): the key network stays in training mode and normalises
+with the statistics of its own batch.
+"""
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+
+def follower(module: nn.Module) -> nn.Module:
+    """A copy that receives no gradient."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(key: nn.Module, query: nn.Module, m: float) -> None:
+    """key <- m * key + (1 - m) * query, for every parameter and no buffer."""
+    for k, q in zip(key.parameters(), query.parameters(), strict=True):
+        k.lerp_(q, 1 - m)
+
+
+def cosine(base: float, progress: float) -> float:
+    """The momentum at `progress` (0..1) of the training: from `base` to 1 along half a cosine (BYOL, PixPro)."""
+    return 1 - (1 - base) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,145 @@
+"""Every operation of pretrain.views against torchvision and PIL with the same parameters."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as tv
+
+from pretrain import views
+from pretrain.methods import moco, pixpro, supervised
+
+
+def picture(height: int = 60, width: int = 90) -> np.ndarray:
+    """Smooth coloured structure with some noise, like a photograph."""
+    y, x = np.mgrid[:height, :width]
+    planes = [127 + 90 * np.sin(x / 9 + phase) * np.cos(y / 13 - phase) for phase in (0, 1, 2)]
+    noise = np.random.default_rng(0).normal(0, 8, (height, width, 3))
+    return np.clip(np.stack(planes, axis=-1) + noise, 0, 255).astype(np.uint8)
+
+
+def difference(ours: np.ndarray, theirs: Image.Image) -> np.ndarray:
+    return np.abs(ours.astype(int) - np.asarray(theirs).astype(int))
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.95, 1.0, 1.4])
+def test_brightness_contrast_and_saturation_are_torchvisions(factor):
+    image = picture()
+    pil = Image.fromarray(image)
+    assert difference(views.brightness(image, factor), tv.adjust_brightness(pil, factor)).max() == 0
+    assert difference(views.contrast(image, factor), tv.adjust_contrast(pil, factor)).max() <= 1
+    assert difference(views.saturation(image, factor), tv.adjust_saturation(pil, factor)).max() <= 2
+
+
+@pytest.mark.parametrize("shift", [-0.4, -0.1, 0.0, 0.03, 0.25, 0.4])
+def test_hue_is_torchvisions_within_the_rounding_of_8_bit_hsv(shift):
+    apart = difference(views.hue(picture(), shift), tv.adjust_hue(Image.fromarray(picture()), shift))
+    assert apart.mean() < 2.5
+    assert np.percentile(apart, 99) <= 8
+
+
+def test_gray_is_pils_luma():
+    assert difference(views.gray(picture()), tv.to_grayscale(Image.fromarray(picture()), 3)).max() <= 1
+
+
+def test_solarize_is_pils():
+    assert difference(views.solarized(picture()), ImageOps.solarize(Image.fromarray(picture()))).max() == 0
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.1, 0.5, 1.0, 2.0])
+def test_blur_is_pils_box_cascade_within_its_approximation(sigma):
+    apart = difference(
+        views.blurred(picture(), sigma), Image.fromarray(picture()).filter(ImageFilter.GaussianBlur(sigma))
+    )
+    assert apart.mean() < 1
+    assert np.percentile(apart, 99) <= 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 30), (64, 64), (60, 90), (90, 40), (300, 200)])
+def test_resize_is_pils_bilinear_up_and_down(height, width):
+    image = picture(height, width)
+    assert (
+        difference(views.resized(image, 64), Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)).max()
+        <= 1
+    )
+
+
+def test_resize_takes_a_crop_of_a_larger_image():
+    image = picture(200, 200)
+    part = image[10:150, 20:170]
+    assert (
+        difference(views.resized(part, 64), Image.fromarray(part).resize((64, 64), Image.Resampling.BILINEAR)).max()
+        <= 1
+    )
+
+
+def test_crops_are_distributed_like_torchvisions():
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    image = torch.empty(3, 80, 120)
+    ours = np.array([views.crop(80, 120, (0.2, 1.0), rng) for _ in range(3000)])
+    theirs = np.array([RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)])
+    np.testing.assert_allclose(ours.mean(axis=0), theirs.mean(axis=0), atol=1.5)
+    np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), atol=1.2)
+
+
+def test_crop_of_an_extreme_image_falls_back_to_the_centre():
+    rng = np.random.default_rng(0)
+    assert views.crop(10, 1000, (0.9, 1.0), rng) == (0, 493, 10, 13)
+    assert views.crop(1000, 10, (0.9, 1.0), rng) == (493, 0, 13, 10)
+    assert views.crop(1, 1, (0.2, 1.0), rng) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_box_says_where_the_view_lies_in_a_coordinate_gradient(seed):
+    # the red channel is the column and the green channel the row, as fractions of the last one
+    height, width = 120, 200
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.round(np.linspace(0, 255, width))
+    image[..., 1] = np.round(np.linspace(0, 255, height))[:, None]
+    plain = {**pixpro.recipe(), "size": 56, "jitter_p": 0, "gray_p": 0, "blur_p": (0, 0), "solarize_p": (0, 0)}
+    out, (x0, y0, x1, y1) = views.view(image, plain, 0, np.random.default_rng(seed))
+    # a PixPro cell's centre is start + (index + 0.5) * bin
+    centre_x = x0 + (np.arange(56) + 0.5) * (x1 - x0) / 56
+    centre_y = y0 + (np.arange(56) + 0.5) * (y1 - y0) / 56
+    np.testing.assert_allclose(out[28, :, 0] / 255, centre_x, atol=0.01)
+    np.testing.assert_allclose(out[:, 28, 1] / 255, centre_y, atol=0.01)
+
+
+def test_a_mirrored_view_has_its_corners_exchanged_and_only_along_x():
+    plain = {**pixpro.recipe(), "size": 32, "flip_p": 1.0}
+    for seed in range(20):
+        _, (x0, y0, x1, y1) = views.view(picture(), plain, 1, np.random.default_rng(seed))
+        assert x0 > x1
+        assert y0 < y1
+
+
+def test_a_whole_image_has_the_box_0_0_1_1():
+    whole = {**supervised.recipe(), "crop_area": (1.0, 1.0), "flip_p": 0.0, "size": 32}
+    boxes = [views.view(picture(50, 50), whole, 0, np.random.default_rng(seed))[1] for seed in range(200)]
+    assert (0.0, 0.0, 1.0, 1.0) in boxes
+    assert all(0 <= value <= 1 for box in boxes for value in box)
+
+
+def test_each_view_has_its_own_blur_and_solarisation():
+    # PixPro: the first view is always blurred, the second solarised with probability 0.2
+    recipe = {**pixpro.recipe(), "size": 32, "jitter_p": 0, "gray_p": 0, "flip_p": 0, "crop_area": (1.0, 1.0)}
+    bright = np.full((32, 32, 3), 250, np.uint8)
+    first = [views.view(bright, recipe, 0, np.random.default_rng(seed))[0].min() for seed in range(300)]
+    second = [views.view(bright, recipe, 1, np.random.default_rng(seed))[0].min() for seed in range(300)]
+    assert min(first) == 250
+    assert math.isclose(np.mean(np.array(second) < 128), 0.2, abs_tol=0.07)
+
+
+@pytest.mark.parametrize(("variant", "order"), [("v1", ["gray", "jittered"]), ("v2", ["jittered", "gray", "blurred"])])
+def test_moco_v1_turns_grey_before_the_jitter_and_v2_after(variant, order, monkeypatch):
+    done = []
+    for name in ("gray", "jittered", "blurred"):
+        monkeypatch.setattr(views, name, lambda image, *rest, name=name: done.append(name) or image)
+    certain = {"gray_p": 1.0, "jitter_p": 1.0, "size": 32}
+    blur = (0.0, 0.0) if variant == "v1" else (1.0, 1.0)
+    views.view(picture(), {**moco.recipe(variant), **certain, "blur_p": blur}, 0, np.random.default_rng(3))
+    assert done == order
