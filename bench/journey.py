@@ -17,13 +17,6 @@ from bench import catalog, provenance
 from downstream import task as protocols
 
 ENGINES = {"detectron2": "downstream.detection", "mmsegmentation": "downstream.segmentation"}
-TRAITS = {  # of a network from scratch: what torchvision's and the self-supervised checkpoints have
-    "channel_order": "RGB",
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "stem": "7x7",
-    "stride_in_1x1": False,
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,13 @@ def model(checkpoint: str, arch: str | None, scale: str, family: str | None, nam
     """The record's `model` and the tensors under torchvision's names (None for `random`)."""
     if checkpoint == "random":
         arch = arch or ("resnet18" if scale == "mini" else "resnet50")
-        return {"name": name or "random", "family": "random", "arch": arch, "sha256": None, "traits": TRAITS}, None
+        return {
+            "name": name or "random",
+            "family": "random",
+            "arch": arch,
+            "sha256": None,
+            "traits": dict(protocols.TRAITS),
+        }, None
     from bench import sources
 
     path = weights_file(checkpoint)

@@ -16,14 +16,13 @@ without the synchronisation, and says so; a non-finite loss ends the run at once
 """
 
 import difflib
-import hashlib
 import itertools
 import json
 import logging
 import math
 import os
-import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,16 +50,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import datasets
 from downstream.evaluation import coco, voc
-from downstream.task import Detection, digest, iterations
+from downstream.task import TRAITS, Detection, digest, iterations
+from downstream.trial import SAVE_SECONDS, Progress, fingerprint, write_json
 from downstream.weights import to_detectron2
-
-TRAITS = {
-    "channel_order": "RGB",
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "stem": "7x7",
-    "stride_in_1x1": False,
-}
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 
@@ -117,7 +109,7 @@ DECIDED_ELSEWHERE = (
 
 def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> CfgNode:
     """detectron2's configuration of a protocol on a backbone. Raises ValueError for a key, a value or a backbone it has not."""
-    traits = TRAITS | dict(traits or {})
+    traits = dict(TRAITS) | dict(traits or {})
     depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101, "resnet152": 152}
     if arch not in depths or traits["stem"] != "7x7":
         raise ValueError(
@@ -316,10 +308,9 @@ def run(
 
     Returns metrics (percent), loaded, effective (batch, lr, iterations, norm, world_size, precision) and seconds (train,
     test); writes loaded.json, metrics.json, log.jsonl and, until it is done, last.pth into `out`, from which `resume` goes
-    on. Under torchrun every process calls it and gets the same answer. Raises ValueError if the loss is not finite.
+    on. Under torchrun every process calls it and gets the same answer. Raises FloatingPointError if the loss is not finite.
     """
-    logging.getLogger("detectron2").setLevel(logging.ERROR)
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    _quiet()
     device = _device()
     world = comm.get_world_size()
     cfg = configuration(task, arch, traits)
@@ -346,11 +337,12 @@ def run(
     main = comm.is_main_process()
     if main:
         out.mkdir(parents=True, exist_ok=True)
-        _write(out / "loaded.json", loaded)
-    trainer = _Training(cfg, model, train, out, device, identity=_identity(task, arch, seed, world, tensors, train))
+        write_json(out / "loaded.json", loaded)
+    identity = _identity(task, arch, seed, world, tensors, train)
+    trainer = _Training(cfg, model, train, out, device, identity, task.name)
     seconds = {"train": trainer.run(resume)}
     start = time.monotonic()
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, images in tests.items():
         metrics |= _test(cfg, model, name, images, data)
     seconds["test"] = time.monotonic() - start
@@ -368,10 +360,17 @@ def run(
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
     if main:
-        _write(out / "metrics.json", result)
+        write_json(out / "metrics.json", result)
         (out / "last.pth").unlink(missing_ok=True)
     comm.synchronize()
     return result
+
+
+def _quiet() -> None:
+    """Keeps detectron2's chatter, and torch's complaints about its code, off the terminal."""
+    for name in ("detectron2", "fvcore", "torch.fx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
 
 
 def _device() -> torch.device:
@@ -434,15 +433,12 @@ def _identity(
     task: Detection, arch: str, seed: int, world: int, tensors: Tensors | None, train: Sequence
 ) -> dict[str, Any]:
     """What a checkpoint must have in common with the run that goes on from it."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted((tensors or {}).items()):
-        sha.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
     return {
         "protocol": digest(task),
         "arch": arch,
         "seed": seed,
         "processes": world,
-        "weights": sha.hexdigest(),
+        "weights": fingerprint(tensors),
         "data": datasets.digest(train),
     }
 
@@ -486,8 +482,9 @@ class _Training:
         out: Path,
         device: torch.device,
         identity: dict[str, Any],
+        name: str,
     ):
-        self.cfg, self.model, self.images, self.out, self.identity = cfg, model, images, out, identity
+        self.name, self.cfg, self.model, self.images, self.out, self.identity = name, cfg, model, images, out, identity
         self.total, self.batch = cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH
         self.workers = 0 if device.type == "cpu" else cfg.DATALOADER.NUM_WORKERS
         self.parallel: nn.Module = model
@@ -504,12 +501,14 @@ class _Training:
         iteration, before = self._resumed() if resume else (0, 0.0)
         start = time.monotonic()
         self.model.train()
-        with _Progress(self.total, self.batch, self.out, iteration) as progress, EventStorage(iteration) as storage:
+        log, quiet = self.out / "log.jsonl", not comm.is_main_process()
+        progress = Progress(self.name, self.total, self.batch, iteration, log, quiet)
+        with progress, EventStorage(iteration) as storage:
             for inputs in itertools.islice(self._loader(iteration), self.total - iteration):
                 losses = self._step(inputs, iteration)
                 iteration += 1
                 storage.step()
-                progress.update(iteration, losses, self.optimizer.param_groups[0]["lr"])
+                progress.step(iteration, losses, self.optimizer.param_groups[0]["lr"])
                 self.scheduler.step()
                 if self._due(iteration):
                     self._save(iteration, before + time.monotonic() - start)
@@ -527,7 +526,7 @@ class _Training:
         except FloatingPointError:  # detectron2's RPN looks at its proposals first
             broken = "proposals that are not numbers"
         if broken:
-            raise ValueError(
+            raise FloatingPointError(
                 f"expected a finite loss, found {broken} in iteration {iteration} with learning rate {lr:g} and batch "
                 f"{self.batch}: look at the weights' traits and norms, or lower SOLVER.BASE_LR (the run is then nonstandard)"
             )
@@ -542,7 +541,7 @@ class _Training:
         return iter(
             DataLoader(
                 _Images(self.cfg, self.images),
-                batch_sampler=itertools.islice(stream, skip, None),  # type: ignore[arg-type]
+                batch_sampler=itertools.islice(stream, skip, None),
                 num_workers=self.workers,
                 collate_fn=list,
                 generator=torch.Generator(),  # leaves the global one alone, which a checkpoint restores
@@ -561,7 +560,7 @@ class _Training:
                     torch.distributed.all_reduce(statistic)
                     statistic /= comm.get_world_size()
 
-    def _due(self, iteration: int, every: float = 180.0) -> bool:
+    def _due(self, iteration: int, every: float = SAVE_SECONDS) -> bool:
         """Whether to write a checkpoint now: every few minutes, as the first process's clock says, and at the end."""
         if iteration == self.total:
             return True
@@ -611,52 +610,6 @@ class _Training:
         return content["iteration"], content["seconds"]
 
 
-class _Progress:
-    """Training on the terminal: a bar on a TTY, else a line every 15 seconds, both on standard error; and log.jsonl."""
-
-    def __init__(self, total: int, batch: int, out: Path, start: int, every: float = 15.0):
-        self.total, self.batch, self.every, self.begun = total, batch, every, start
-        self.file = out / "log.jsonl"
-        self.start = self.said = time.monotonic()
-        self.bar: Any = None
-
-    def __enter__(self) -> "_Progress":
-        if comm.is_main_process():
-            earlier = self.file.read_text().splitlines() if self.begun and self.file.is_file() else []
-            kept = [line for line in earlier if json.loads(line)["iteration"] <= self.begun]
-            self.file.write_text("".join(line + "\n" for line in kept))
-        if comm.is_main_process() and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-            self.bar = Progress(*columns, console=Console(stderr=True))
-            self.bar.start()
-            self.bar.add_task("", total=self.total, completed=self.begun)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def update(self, iteration: int, losses: dict[str, float], lr: float) -> None:
-        if not comm.is_main_process():
-            return
-        now = time.monotonic()
-        speed = (iteration - self.begun) * self.batch / max(now - self.start, 1e-9)
-        text = f"loss {losses['loss']:.3f}  lr {lr:.4g}  {speed:.1f} images/s"
-        if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=iteration, description=text)
-        elif now - self.said > self.every or iteration == self.total:
-            left = (self.total - iteration) * self.batch / speed
-            print(f"{iteration}/{self.total}  {text}  {left:.0f} s left", file=sys.stderr, flush=True)
-            self.said = now
-        if iteration % 20 == 0 or iteration == self.total:
-            line = {"iteration": iteration, "lr": lr, "images_per_second": round(speed, 2)} | losses
-            with self.file.open("a") as log:
-                log.write(json.dumps(line) + "\n")
-
-
 def _test(
     cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], data: Path
 ) -> dict[str, float]:
@@ -665,19 +618,21 @@ def _test(
     mine = [images[i] for i in InferenceSampler(len(images))]
     kept: list[tuple[Any, ...]] = []
     model.eval()
-    with torch.no_grad():
-        for image in mine:
+    progress = Progress(f"testing on {name}", len(mine), quiet=not comm.is_main_process())
+    with torch.no_grad(), progress:
+        for done, image in enumerate(mine, 1):
             inputs = mapper(image)
             objects = model([inputs])[0]["instances"].to("cpu")
             masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
             boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
             kept.append((image["image_id"], boxes.numpy(), scores.numpy(), classes.numpy(), masks))
+            progress.step(done)
     everything = list(itertools.chain.from_iterable(comm.all_gather(kept)))
     if name.startswith("voc"):
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, _ in everything}
         return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
     detections = list(itertools.chain.from_iterable(_coco_results(*image) for image in everything))
-    metrics = {}
+    metrics: dict[str, float] = {}
     for kind in ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",):
         metrics |= coco.evaluate(detections, datasets.coco_annotations(name, data), kind)
     return metrics
@@ -702,9 +657,3 @@ def _coco_results(image_id: int, boxes: Any, scores: Any, classes: Any, masks: l
             "score": float(scores[i]),
         }
         yield entry | ({"segmentation": masks[i]} if masks else {})
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=1))
-    unfinished.replace(file)

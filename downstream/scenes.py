@@ -171,7 +171,8 @@ def scene(
     if crowd:
         for i in range(12):
             rgb, cover = sprite(crowd, h * rng.uniform(0.14, 0.2), light, rng)
-            paste(canvas, owner, rgb, cover, int(w * (0.1 + 0.06 * i)), int(h * rng.uniform(0.2, 0.3)), 1)
+            base = round(horizon + h * rng.uniform(0, 0.12))
+            paste(canvas, owner, rgb, cover, int(w * (0.1 + 0.06 * i)), base - cover.shape[0], 1)
         things.append(Thing(crowd, 1, int((owner == 1).sum()), False, True))
     for name in names:
         index = len(things) + 1
@@ -243,7 +244,7 @@ def street(h: int, w: int, first: str, rng: Generator) -> tuple[np.ndarray, np.n
             (x1, y1), (x2, y2) = ground(side, shoulder, near), ground(side, shoulder, far)
             rise = rng.uniform(1.3, 3.6) * (h - horizon)
             if rng.random() < 0.85:
-                wall = palette(rng.choice(["cream", "clay", "grey", "A", "brown"]), rng) * rng.uniform(0.6, 1)
+                wall = palette(rng.choice(["cream", "clay", "grey", "white", "brown"]), rng) * rng.uniform(0.6, 1)
                 material = rng.choice(["brick", "plain", "grit"])
                 put("building", [x1, y1 - rise * near, x2, y2 - rise * far, x2, y2, x1, y1], material, wall)
                 pane = palette(rng.choice(["glass", "dark"]), rng)
@@ -297,7 +298,9 @@ def street(h: int, w: int, first: str, rng: Generator) -> tuple[np.ndarray, np.n
         if name in MOVERS:
             spread = rng.uniform(1.0, 1.5) if name == "person" and rng.random() < 0.8 else rng.uniform(0.1, 0.9)
             x, y = ground(side, spread, depth)
-            rgb, cover = sprite(name, max(unit * MOVERS[name][0], 9), light, rng, tilt=1.5)
+            rgb, cover = sprite(
+                "pedestrian" if name == "person" else name, max(unit * MOVERS[name][0], 9), light, rng, tilt=1.5
+            )
             labels.append(name)
             paste(canvas, owner, rgb, cover, round(x - cover.shape[1] / 2), round(y - cover.shape[0]), len(labels) - 1)
             continue

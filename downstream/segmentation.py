@@ -20,7 +20,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
-import json
 import math
 import os
 import sys
@@ -40,12 +39,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from downstream.evaluation.miou import confusion, iou, miou
-from downstream.task import IMAGE, Segmentation, digest, iterations
+from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
+from downstream.trial import SAVE_SECONDS, Progress, fingerprint, write_json
 
 IGNORE = 255
 CLASSES = {
@@ -65,16 +63,6 @@ CLASSES = {
         *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
     )
 }
-TRAITS: Mapping[str, Any] = {
-    "channel_order": "RGB",
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "stem": "7x7",
-    "stride_in_1x1": False,
-}
-SAVE_SECONDS = 180.0  # a killed training loses at most this much
-REPORT_SECONDS = 15.0  # between two lines where standard error is not a terminal
-LOG_ITERATIONS = 10  # to a line of log.jsonl
 CHECKED_MAPS = 256  # label maps of a split that are read before a training; all of them in a smaller split
 
 Pair = tuple[Path, Path]  # image, label map
@@ -466,8 +454,8 @@ def run(
         model = model.to(place.device).to(memory_format=torch.channels_last)
         total, steps = iterations(task, about["train"])
         if place.rank == 0:
-            _write_json(out / "loaded.json", loaded)
-        origin = {"protocol": digest(task), "seed": seed, "weights": _sha(tensors), "data": about["digest"]}
+            write_json(out / "loaded.json", loaded)
+        origin = {"protocol": digest(task), "seed": seed, "weights": fingerprint(tensors), "data": about["digest"]}
         crops = Crops(task, traits, _pairs(task, data, "train"), seed)
         trained = _train(model, crops, total, steps, place, out, origin, resume)
         started = time.monotonic()
@@ -487,7 +475,7 @@ def run(
         }
         if place.rank == 0:
             per_class = zip(CLASSES[task.dataset], iou(counts).tolist(), strict=True)
-            _write_json(out / "metrics.json", result | {"IoU": {c: None if math.isnan(v) else v for c, v in per_class}})
+            write_json(out / "metrics.json", result | {"IoU": {c: None if math.isnan(v) else v for c, v in per_class}})
     return result
 
 
@@ -518,7 +506,7 @@ def _train(
     resume: bool,
 ) -> float:
     """Trains in place and returns the seconds it took, former parts of a resumed training included."""
-    task, last, log = crops.task, out / "last.pth", out / "log.jsonl"
+    task, last = crops.task, out / "last.pth"
     optimiser = torch.optim.SGD(
         model.parameters(), lr=task.lr, momentum=task.momentum, weight_decay=task.weight_decay
     )  # norm parameters and biases decay too
@@ -527,10 +515,6 @@ def _train(
         start, seconds = _resume(last, model, optimiser, origin)
     elif place.rank == 0:
         last.unlink(missing_ok=True)
-    if place.rank == 0:
-        lines = log.read_text().splitlines() if start and log.exists() else []
-        kept = [line for line in lines if json.loads(line)["iteration"] <= start]
-        log.write_text("".join(f"{line}\n" for line in kept))
     parallel = model
     if place.world > 1:
         dist.barrier()  # no process looks for last.pth after the first has taken it away
@@ -540,10 +524,10 @@ def _train(
         iteration * task.batch + place.rank * share + i for iteration in range(start, total) for i in range(share)
     )
     samples = _ahead(crops, wanted, depth=2 * share)
-    report = _Report(task.name, total, start, task.batch, log) if place.rank == 0 else None
+    progress = Progress(task.name, total, task.batch, start, out / "log.jsonl", quiet=place.rank > 0)
     model.train()
     began = saved = time.monotonic()
-    with contextlib.closing(samples), report or contextlib.nullcontext():
+    with contextlib.closing(samples), progress:
         for iteration in range(start, total):
             lr = learning_rate(task, steps, iteration)
             for group in optimiser.param_groups:
@@ -562,12 +546,11 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            if report:
-                report.step(iteration + 1, value, lr)
-                now = time.monotonic()
-                if now - saved > SAVE_SECONDS or iteration + 1 == total:
-                    _save(last, model, optimiser, iteration + 1, seconds + now - began, origin)
-                    saved = now
+            progress.step(iteration + 1, {"loss": value}, lr)
+            now = time.monotonic()
+            if place.rank == 0 and (now - saved > SAVE_SECONDS or iteration + 1 == total):
+                _save(last, model, optimiser, iteration + 1, seconds + now - began, origin)
+                saved = now
     return seconds + time.monotonic() - began
 
 
@@ -626,56 +609,3 @@ def _test(
         dist.all_reduce(summed)
         counts = summed.cpu().numpy()
     return counts
-
-
-class _Report:
-    """Progress on standard error, a bar on a terminal and a line now and then elsewhere, and log.jsonl."""
-
-    def __init__(self, name: str, total: int, start: int, batch: int, log: Path) -> None:
-        self.name, self.total, self.start, self.batch, self.log = name, total, start, batch, log
-        self.began = self.spoke = time.monotonic()
-        self.losses: list[float] = []
-        self.bar: Progress | None = None
-        if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True))
-            self.line = self.bar.add_task(name, total=total, completed=start)
-
-    def __enter__(self) -> None:
-        if self.bar:
-            self.bar.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def step(self, done: int, loss: float, lr: float) -> None:
-        self.losses.append(loss)
-        if done % LOG_ITERATIONS and done < self.total:
-            return
-        now = time.monotonic()
-        mean = sum(self.losses) / len(self.losses)
-        self.losses.clear()
-        pace = (done - self.start) / (now - self.began)  # iterations a second
-        entry = {"iteration": done, "loss": mean, "lr": lr, "images_per_second": pace * self.batch}
-        with self.log.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-        text = f"{self.name} {done}/{self.total} loss {mean:.3f} lr {lr:g} {pace * self.batch:.1f} images/s"
-        if self.bar:
-            self.bar.update(self.line, completed=done, description=text)
-        elif now - self.spoke > REPORT_SECONDS or done == self.total:
-            self.spoke = now
-            print(f"{text}, {(self.total - done) / pace:.0f} s left", file=sys.stderr, flush=True)
-
-
-def _sha(tensors: Mapping[str, Tensor] | None) -> str:
-    sha = hashlib.sha256()
-    for name, tensor in sorted((tensors or {}).items()):
-        sha.update(name.encode() + tensor.detach().cpu().double().numpy().tobytes())
-    return sha.hexdigest()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(path)

@@ -62,6 +62,7 @@ _PERSON = (
     "l~45 7 61 26 66 40 fabric A-;l& 5 66 41 65 55 plain skin;"
     "o 50 10 6.5 8.5 plain skin;b 43 11 43 3 50 0 57 3 57 11 54 6 46 6 fur hair;d .9 2 47.5 11 52.5 11 plain dark"
 )
+_STANDING = f"{_PERSON.format(shirt='fabric')}|{_PERSON.format(shirt='striped')}"
 _SEATED = (
     "b 37 8 50 5 62 8 63 25 60 44 40 46 38 25 fabric A;o 50 -6 7.5 9.5 plain skin;"
     "b 42 -5 42 -14 50 -17 58 -14 58 -5 54 -10 46 -10 fur hair;l 10 43 44 66 50 fabric B;l 8 66 50 62 74 fabric B-;"
@@ -97,8 +98,8 @@ _CAR_BEHIND = (
 _HOUND = "c~25 {0} 22 50 10 40 8 26 fur coat;b 62 44 74 24 86 32 76 62 66 66 fur coat;o 80 28 12 11 fur coat"
 
 SHAPES = {
-    "person": f"{_PERSON.format(shirt='fabric')}|{_PERSON.format(shirt='striped')}|"
-    "l 9 58 74 30 96 fabric B-;"
+    "person": f"{_STANDING}|"
+    "l 9 44 46 68 46 fabric B-;l 8 68 46 76 70 fabric B-;o 80 73 5 4 plain dark;"
     + _SEATED
     + ";o 66 78 5 4 plain dark|"
     + "b 20 99 24 62 42 52 58 52 76 62 80 99 striped A;"
@@ -350,6 +351,7 @@ SHAPES = {
     "toothbrush": "c 5 50 102 48 60 50 30 50 4 gloss A;l 7 49 98 48 62 gloss A;g 3.4 2.1 1 5 55 5 55 24 fabric white;g 3.4 1 1 2 55 10 55 "
     "20 plain blue",
     # of Cityscapes only
+    "pedestrian": _STANDING,
     "rider": f"{_BICYCLE};{_SEATED.replace('-6', '-2')}|{_MOTORCYCLE};{_SEATED}",
     "traffic sign": "l 4 50 40 50 100 metal steel;o 50 26 24 24 plain red;o 50 26 17 17 plain white;x 38 23 62 29 1 plain dark|"
     "l 4 50 40 50 100 metal steel;p 50 0 78 48 22 48 plain red;p 50 12 68 42 32 42 plain white;l 4 50 22 50 36 plain dark|"

@@ -12,6 +12,7 @@ and its file name: the same seed and sizes give the same bytes. Boxes and masks 
 """
 
 import json
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,9 +84,9 @@ def synthesize(
     seed: int = 0,
     *,
     voc: int = 60,
-    coco: int = 80,
+    coco: int = 100,
     cityscapes: int = 40,
-    imagenet: int = 40,
+    imagenet: int = 32,
     side: int = 192,
 ) -> dict[str, dict[str, int]]:
     """Draw the data sets into `out`; the number of pictures written: data set -> split -> pictures.
@@ -110,7 +111,8 @@ def synthesize(
     writers = {"coco": _coco, "cityscapes": _cityscapes, "imagenet": _imagenet}
     counts = {}
     for name, size in wanted.items():
-        draft = out / f".{name}.{seed}.draft"
+        draft = out / f".{name}.draft"
+        shutil.rmtree(draft, ignore_errors=True)  # of a run that was stopped
         counts[name] = writers.get(name, _voc)(draft, name, seed, size, side)
         draft.rename(out / name)
     return counts
@@ -142,7 +144,8 @@ def _cast(first: str, names: list[str], rng: Generator) -> list[str]:
 
 def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     """x, y, width and height, in pixels, of what is set."""
-    return cv2.boundingRect(mask.astype(np.uint8))
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return x, y, width, height
 
 
 def _shape(side: int, rng: Generator) -> tuple[int, int]:
@@ -174,13 +177,11 @@ def _voc(root: Path, year: str, seed: int, size: int, side: int) -> dict[str, in
                 _palette_png(root / "SegmentationClassAug" / f"{picture}.png", np.where(border, 255, values))
         lists[splits[number // size]].append(picture)
     lists["trainval"] = lists["train"] + lists["val"]
-    for task in ("Main", "Segmentation"):
-        folder = root / "ImageSets" / task
-        folder.mkdir(parents=True)
-        for split, pictures in (
-            lists | ({"trainaug": lists["train"]} if task + year == "SegmentationVOC2012" else {})
-        ).items():
-            (folder / f"{split}.txt").write_text("".join(f"{picture}\n" for picture in pictures))
+    augmented = {"trainaug": lists["train"]} if year == "VOC2012" else {}
+    for task, named in (("Main", lists), ("Segmentation", lists | augmented)):
+        (root / "ImageSets" / task).mkdir(parents=True)
+        for split, pictures in named.items():
+            (root / "ImageSets" / task / f"{split}.txt").write_text("".join(f"{picture}\n" for picture in pictures))
     return {split: len(lists[split]) for split in splits}
 
 
@@ -195,12 +196,8 @@ def _voc_xml(year: str, picture: str, owner: np.ndarray, things: list[tuple[str,
         x, y, width, height = _extent(seen)
         difficult = seen.sum() < 0.5 * thing.whole or max(width, height) < 0.16 * min(h, w)
         lines += ["\t<object>", f"\t\t<name>{name}</name>", "\t\t<pose>Unspecified</pose>"]
-        lines += [
-            f"\t\t<truncated>{thing.truncated:d}</truncated>",
-            f"\t\t<difficult>{difficult:d}</difficult>",
-            "\t\t<bndbox>",
-        ]
-        lines += [f"\t\t\t<xmin>{x + 1}</xmin>", f"\t\t\t<ymin>{y + 1}</ymin>"]
+        lines += [f"\t\t<truncated>{thing.truncated:d}</truncated>", f"\t\t<difficult>{difficult:d}</difficult>"]
+        lines += ["\t\t<bndbox>", f"\t\t\t<xmin>{x + 1}</xmin>", f"\t\t\t<ymin>{y + 1}</ymin>"]
         lines += [f"\t\t\t<xmax>{x + width}</xmax>", f"\t\t\t<ymax>{y + height}</ymax>", "\t\t</bndbox>", "\t</object>"]
     return "\n".join([*lines, "</annotation>", ""])
 
@@ -220,31 +217,25 @@ def _palette_png(path: Path, values: np.ndarray) -> None:
 
 def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
     names = list(KIND)
-    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / "annotations").mkdir(parents=True)
+    categories = [{"supercategory": KIND[c], "id": COCO_IDS[c], "name": c} for c in names]
     for split, start in (("train2017", 0), ("val2017", size)):
         images: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
         for number in range(start + 1, start + size + 1):
             rng = _rng(seed, f"{name}/{number}")
-            first, (h, w) = names[number % len(names)], _shape(side, rng)
-            cast = [] if number % 40 == 39 else _cast(first, names, rng)  # a few pictures show nothing
+            first, (h, w) = names[(number - number // 50) % len(names)], _shape(side, rng)
+            cast = _cast(first, names, rng) if number % 50 else []  # a few pictures show nothing
             crowd = rng.choice(["person", "sheep", "car", "book", "banana"]) if number % 16 == 5 else None
             image, owner, things = scene(cast, h, w, _outdoors(first, rng), rng, crowd=crowd)
             _write(root / split / f"{number:012d}.jpg", image, rng)
             images.append({"id": number, "file_name": f"{number:012d}.jpg", "height": h, "width": w, "license": 1})
             for thing in things:
-                about = {
-                    "id": len(annotations) + 1 + 100000 * (start > 0),
-                    "image_id": number,
-                    "category_id": COCO_IDS[thing.name],
-                }
-                annotations.append(about | _coco_mask(owner == thing.index, thing.crowd))
-        categories = [{"supercategory": KIND[name], "id": COCO_IDS[name], "name": name} for name in names]
-        about: dict[str, object] = {"description": f"synthetic, seed {seed}", "version": "1.0", "year": 2017}
-        licenses = [{"id": 1, "name": "drawn by transfer-bench", "url": ""}]
+                keys = {"id": number * 100 + thing.index, "image_id": number, "category_id": COCO_IDS[thing.name]}
+                annotations.append(keys | _coco_mask(owner == thing.index, thing.crowd))
         content = {
-            "info": about,
-            "licenses": licenses,
+            "info": {"description": f"synthetic, seed {seed}", "version": "1.0", "year": 2017},
+            "licenses": [{"id": 1, "name": "drawn by transfer-bench", "url": ""}],
             "images": images,
             "annotations": annotations,
             "categories": categories,
@@ -301,10 +292,9 @@ def _cityscapes(root: Path, name: str, seed: int, size: int, side: int) -> dict[
             _write(fine / f"{picture}_gtFine_instanceIds.png", instances[owner].astype(np.uint16))
             objects = []
             for index, label in enumerate(labels):
-                for contour in cv2.findContours(
-                    (owner == index).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-                )[0]:
-                    objects.append({"label": label, "polygon": contour[:, 0].tolist()})
+                region = (owner == index).astype(np.uint8)
+                outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+                objects += [{"label": label, "polygon": outline[:, 0].tolist()} for outline in outlines]
             about = {"imgHeight": h, "imgWidth": 2 * h, "objects": objects}
             (fine / f"{picture}_gtFine_polygons.json").write_text(json.dumps(about))
     return dict.fromkeys(CITIES, size)
@@ -320,8 +310,6 @@ def _imagenet(root: Path, name: str, seed: int, size: int, side: int) -> dict[st
             for number in range(count):
                 picture = f"{split}/{folder}/{folder}_{number}.JPEG"
                 rng = _rng(seed, f"{name}/{picture}")
-                image, *_ = scene(
-                    [name], side // 3, side // 3, _outdoors(name, rng), rng, scale=(0.6, 1.0), outside=0.5
-                )
+                image, *_ = scene([shown], side // 3, side // 3, _outdoors(shown, rng), rng, scale=(0.6, 1.0))
                 _write(root / picture, image, rng)
     return {split: count * len(IMAGENET) for split, count in counts.items()}

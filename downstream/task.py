@@ -26,9 +26,7 @@ class Detection:
     metrics: tuple[str, ...]  # in percent, in the record's order
     settings: Mapping[str, Any]  # detectron2 key: value, where it differs from detectron2's default
     trials: int = 1
-    expected: Mapping[str, Mapping[str, float]] = field(
-        default_factory=dict
-    )  # published: pretraining -> metric -> value
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # published: pretraining, metric, value
     tolerance: float = 0.5  # a trial farther than this from the published value deserves a look, in percent
     unverified: tuple[str, ...] = ()  # what no source confirms
     scale: str = "paper"
@@ -51,9 +49,7 @@ class Segmentation:
     iterations: int
     lr: float
     metrics: tuple[str, ...] = ("mIoU",)
-    resize: tuple[int, int] | None = (
-        None  # width, height that bound the image before the random scale; None: original size
-    )
+    resize: tuple[int, int] | None = None  # width, height that bound the image first; None: original size
     ratio: tuple[float, float] = (0.5, 2.0)  # random scale
     batch: int = 16
     momentum: float = 0.9
@@ -75,6 +71,15 @@ class Segmentation:
 
 
 Task = Detection | Segmentation
+
+# What a checkpoint decides, for torchvision's networks and the self-supervised ones; mean and std on the scale 0..255.
+TRAITS: Mapping[str, Any] = {
+    "channel_order": "RGB",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "stem": "7x7",
+    "stride_in_1x1": False,
+}
 
 # What describes a protocol without changing a measured number.
 _DESCRIPTION = {"cite", "expected", "tolerance", "trials", "unverified", "metrics", "scale", "nonstandard"}

@@ -59,7 +59,7 @@ THRESHOLDS = [t / 100 for t in range(50, 100, 5)]
 def class_aps(
     truth: Sequence[tuple[Floats, Floats]], boxes: Floats, scores: Floats, positives: int, eleven_points: bool
 ) -> Floats:
-    """AP of one class at each of THRESHOLDS, in [0, 1]; nan for a class without objects that are not difficult.
+    """AP of one class at each of THRESHOLDS, in [0, 1]; a class without objects has 0 by 11 points, as detectron2 has it.
 
     truth: for each detection, its image's objects of the class: boxes [G, 4], difficult [G]. Detections of one image share
            one pair, so that an object is found once
@@ -103,10 +103,9 @@ def _best(box: Floats, objects: Floats) -> tuple[int, float]:
 
 
 def _ap(hit: Floats, miss: Floats, positives: int, eleven_points: bool) -> float:
-    if positives == 0:
-        return float("nan")
     hits, misses = np.cumsum(hit), np.cumsum(miss)
-    recall = hits / positives
+    with np.errstate(invalid="ignore"):  # no objects: nan reaches no recall
+        recall = hits / positives
     precision = hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
     if eleven_points:
         return float(sum(precision[recall >= t].max(initial=0.0) / 11.0 for t in np.arange(0.0, 1.1, 0.1)))

@@ -1,0 +1,89 @@
+"""What every engine's trial needs: progress for a person and a log for a program, JSON that is written whole or not at all,
+and the fingerprint by which a checkpoint knows the run it belongs to.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+SAVE_SECONDS = 180.0  # between two checkpoints: a killed training loses at most this much
+SPEAK_SECONDS = 15.0  # between two lines where standard error is not a terminal
+LOG_ITERATIONS = 10  # to a line of log.jsonl
+
+
+class Progress:
+    """Iterations on standard error, a bar on a terminal and a line now and then elsewhere; and, with a log, in log.jsonl.
+
+    name:  what is under way
+    total: iterations in all; `start` of them were done before
+    batch: images an iteration
+    log:   a file of JSON lines, cut back to `start`; None writes none
+    quiet: says and writes nothing (in the other processes of a group)
+    """
+
+    def __init__(
+        self, name: str, total: int, batch: int = 1, start: int = 0, log: Path | None = None, quiet: bool = False
+    ):
+        self.name, self.total, self.batch, self.start, self.log, self.quiet = name, total, batch, start, log, quiet
+        self.began = self.spoke = time.monotonic()
+        self.bar: Bar | None = None
+        if log and not quiet:
+            earlier = log.read_text().splitlines() if start and log.is_file() else []
+            log.write_text("".join(f"{line}\n" for line in earlier if json.loads(line)["iteration"] <= start))
+        if not quiet and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self.bar = Bar(*columns, console=Console(stderr=True))
+            self.line = self.bar.add_task(name, total=total, completed=start)
+
+    def __enter__(self) -> "Progress":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, done: int, losses: Mapping[str, float] | None = None, lr: float | None = None) -> None:
+        """`done` iterations are done; `losses` are the last one's, with their sum under "loss"."""
+        if self.quiet or (done % LOG_ITERATIONS and done < self.total):
+            return
+        now = time.monotonic()
+        pace = (done - self.start) / max(now - self.began, 1e-9)  # iterations a second
+        text = f"{self.name} {done}/{self.total}"
+        if losses:
+            text += f"  loss {losses['loss']:.3f}  lr {lr:.4g}"
+        text += f"  {pace * self.batch:.1f} images/s"
+        if self.bar:
+            self.bar.update(self.line, completed=done, description=text)
+        elif now - self.spoke > SPEAK_SECONDS or done == self.total:
+            self.spoke = now
+            print(f"{text}  {(self.total - done) / pace:.0f} s left", file=sys.stderr, flush=True)
+        if self.log:
+            entry = {"iteration": done, "lr": lr, "images_per_second": round(pace * self.batch, 2)} | dict(losses or {})
+            with self.log.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file at once: a reader sees the old one or the new one."""
+    unfinished = file.with_name(file.name + ".part")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    unfinished.replace(file)
+
+
+def fingerprint(tensors: Mapping[str, torch.Tensor] | None) -> str:
+    """sha256 of a backbone's tensors, names and values; of nothing for a random one."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted((tensors or {}).items()):
+        sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()

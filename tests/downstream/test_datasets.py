@@ -1,0 +1,193 @@
+"""VOC and COCO are read as detectron2 reads them, and what is wrong with them is said by name."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.coco import load_coco_json
+from detectron2.data.datasets.pascal_voc import load_voc_instances
+from PIL import Image
+
+from downstream import datasets
+from downstream.datasets import COCO_CLASSES, COCO_IDS, VOC_CLASSES
+
+REAL = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data")
+real = pytest.mark.skipif(not (REAL / "VOC2007").is_dir(), reason="needs real photographs in VOC2007/ and coco/")
+
+XML = """<annotation><size><width>64</width><height>48</height><depth>3</depth></size><object><name>{name}</name>
+<difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>64</xmax><ymax>48</ymax></bndbox></object></annotation>"""
+
+
+@pytest.fixture
+def voc(tmp_path):
+    base = tmp_path / "VOC2007"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (base / folder).mkdir(parents=True)
+    (base / "ImageSets/Main/test.txt").write_text("000001\n000002\n")
+    for name in ("000001", "000002"):
+        Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(base / "JPEGImages" / f"{name}.jpg")
+        (base / "Annotations" / f"{name}.xml").write_text(XML.format(name="cat"))
+    return tmp_path
+
+
+def annotations(**changes):
+    content = {
+        "images": [{"id": 7, "file_name": "7.jpg", "height": 48, "width": 64}],
+        "categories": [{"id": i, "name": n} for i, n in zip(COCO_IDS, COCO_CLASSES, strict=True)],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "iscrowd": 0, "area": 12}],
+    }
+    return json.dumps(content | changes)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "val2017").mkdir()
+    (tmp_path / "coco" / "val2017" / "7.jpg").touch()
+    (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text(annotations())
+    return tmp_path
+
+
+@real
+def test_real_voc_reads_as_detectron2_reads_it():
+    ours = datasets.records("voc_2007_test", REAL)
+    theirs = load_voc_instances(str(REAL / "VOC2007"), "test", VOC_CLASSES)
+    assert len(ours) == len(theirs) > 100
+    for a, b in zip(ours, theirs, strict=True):
+        for annotation in a["annotations"]:
+            del annotation["difficult"]
+        assert a == b
+
+
+@real
+@pytest.mark.filterwarnings("ignore")
+def test_real_coco_reads_as_detectron2_reads_it():
+    ours = datasets.records("coco_2017_val", REAL)
+    folder = REAL / "coco"
+    theirs = load_coco_json(
+        str(folder / "annotations" / "instances_val2017.json"), str(folder / "val2017"), "coco_test"
+    )
+    assert MetadataCatalog.get("coco_test").thing_classes == COCO_CLASSES
+    for a, b in zip(ours, theirs, strict=True):
+        for o in (*a["annotations"], *b["annotations"]):
+            if o["iscrowd"]:
+                del o["segmentation"]  # detectron2 compresses the run lengths that training drops
+        assert a == b
+
+
+@real
+def test_real_voc_originals_with_floats_and_another_order(tmp_path):
+    source = REAL / "voc_originals" / "VOC2012"
+    if not source.is_dir():
+        pytest.skip("needs voc_originals/")
+    (tmp_path / "VOC2012" / "ImageSets" / "Main").mkdir(parents=True)
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / "VOC2012" / folder).symlink_to(source / folder)
+    names = sorted(p.stem for p in (source / "Annotations").iterdir())
+    (tmp_path / "VOC2012" / "ImageSets" / "Main" / "val.txt").write_text("\n".join(names))
+    for record, name in zip(datasets.records("voc_2012_val", tmp_path), names, strict=True):
+        text = (source / "Annotations" / f"{name}.xml").read_text()
+        assert record["annotations"]
+        for annotation in record["annotations"]:
+            x1, y1, x2, y2 = annotation["bbox"]
+            assert 0 <= x1 < x2 <= record["width"] and 0 <= y1 < y2 <= record["height"]
+            assert re.search(rf"<xmax>{x2:g}", text) or re.search(rf"<xmax>{int(x2)}\.", text)
+
+
+def test_a_box_over_the_whole_image_starts_at_0(voc):
+    (first, _) = datasets.records("voc_2007_test", voc)
+    assert first["annotations"] == [
+        {"category_id": VOC_CLASSES.index("cat"), "bbox": [0, 0, 64, 48], "bbox_mode": datasets.XYXY, "difficult": 0}
+    ]
+
+
+def test_vocdevkit_is_the_same_data(voc):
+    plain = datasets.digest(datasets.records("voc_2007_test", voc))
+    (voc / "VOCdevkit").mkdir()
+    (voc / "VOC2007").rename(voc / "VOCdevkit" / "VOC2007")
+    assert datasets.digest(datasets.records("voc_2007_test", voc)) == plain
+
+
+def test_digest_knows_the_annotations_and_not_the_order(voc):
+    records = datasets.records("voc_2007_test", voc)
+    before = datasets.digest(records)
+    assert datasets.digest(records[::-1]) == before
+    records[0]["annotations"][0]["difficult"] = 1
+    assert datasets.digest(records) != before
+
+
+def test_images_without_objects_or_with_crowds_only_are_not_trained_on():
+    images = [{"annotations": []}, {"annotations": [{"iscrowd": 1}]}, {"annotations": [{"iscrowd": 1}, {"iscrowd": 0}]}]
+    assert datasets.trainable(images) == images[2:]
+
+
+def test_missing_pieces_of_voc_are_named(voc, tmp_path):
+    base = voc / "VOC2007"
+    with pytest.raises(FileNotFoundError, match="--data"):
+        datasets.records("voc_2007_test", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"VOC2012/ or VOCdevkit/VOC2012/.*found VOC2007"):
+        datasets.records("voc_2012_trainval", voc)
+    with pytest.raises(FileNotFoundError, match=r"trainval.txt, found test.txt"):
+        datasets.records("voc_2007_trainval", voc)
+    (base / "JPEGImages" / "000002.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"JPEGImages/000002.jpg"):
+        datasets.records("voc_2007_test", voc)
+    (base / "JPEGImages" / "000002.jpg").touch()
+    (base / "Annotations" / "000001.xml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"Annotations/000001.xml"):
+        datasets.records("voc_2007_test", voc)
+    (base / "ImageSets" / "Main" / "test.txt").write_text("\n")
+    with pytest.raises(ValueError, match="empty"):
+        datasets.records("voc_2007_test", voc)
+
+
+def test_wrong_annotations_of_voc_are_named(voc):
+    file = voc / "VOC2007" / "Annotations" / "000002.xml"
+    file.write_text(XML.format(name="unicorn"))
+    with pytest.raises(ValueError, match=r"aeroplane, .*tvmonitor, found the class 'unicorn' in .*000002.xml"):
+        datasets.records("voc_2007_test", voc)
+    file.write_text(XML.format(name="cat")[:100])
+    with pytest.raises(ValueError, match=r"000002.xml"):
+        datasets.records("voc_2007_test", voc)
+    file.write_text(XML.format(name="cat").replace("<xmin>1</xmin>", ""))
+    with pytest.raises(ValueError, match=r"000002.xml"):
+        datasets.records("voc_2007_test", voc)
+    file.write_text(XML.format(name="cat").replace("<width>64", "<width>0"))
+    with pytest.raises(ValueError, match=r"0x48"):
+        datasets.records("voc_2007_test", voc)
+
+
+def test_missing_and_wrong_pieces_of_coco_are_named(coco, tmp_path):
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    assert datasets.records("coco_2017_val", coco)[0]["annotations"][0]["category_id"] == 79
+    with pytest.raises(FileNotFoundError, match=r"instances_train2017.json, found instances_val2017.json"):
+        datasets.records("coco_2017_train", coco)
+    one = {"id": 1, "image_id": 7, "category_id": 12, "bbox": [1, 2, 3, 4]}
+    file.write_text(annotations(annotations=[one]))
+    with pytest.raises(ValueError, match=r"category_id 12 in annotation 1 of .*instances_val2017.json"):
+        datasets.records("coco_2017_val", coco)
+    file.write_text(annotations(categories=[{"id": 1, "name": "unicorn"}]))
+    with pytest.raises(ValueError, match=r"1: 'unicorn'"):
+        datasets.records("coco_2017_val", coco)
+    file.write_text(annotations(categories=[{"id": 1, "name": "person"}]))
+    with pytest.raises(ValueError, match=r"2 \('bicycle'\) is missing"):
+        datasets.records("coco_2017_val", coco)
+    file.write_text(annotations(images=[]))
+    with pytest.raises(ValueError, match="found none"):
+        datasets.records("coco_2017_val", coco)
+    file.write_text(annotations()[:200])
+    with pytest.raises(ValueError, match=r"instances_val2017.json"):
+        datasets.records("coco_2017_val", coco)
+    file.write_text(annotations())
+    (coco / "coco" / "val2017" / "7.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"val2017/7.jpg"):
+        datasets.records("coco_2017_val", coco)
+
+
+def test_an_unknown_dataset_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="lvis"):
+        datasets.records("lvis_v1_train", tmp_path)

@@ -1,0 +1,389 @@
+"""The detectron2 engine: the official network, the batches, the weights that land, and small trials from end to end."""
+
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from detectron2.config import get_cfg
+from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.data.samplers import TrainingSampler
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from PIL import Image
+
+from downstream import detection
+from downstream.datasets import COCO_CLASSES, COCO_IDS, VOC_CLASSES
+from downstream.evaluation import coco
+from downstream.task import mini
+from downstream.tasks import coco_c4_1x, coco_fpn_1x, voc_c4
+
+CPU = torch.device("cpu")
+
+pytestmark = [
+    # detectron2's anchor generator calls meshgrid without the indexing that torch will require one day
+    pytest.mark.filterwarnings("ignore:torch.meshgrid"),
+    # pycocotools 2.0.11 gives numpy 2 arrays that do not know `copy`
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+
+def weights(arch, seed=0):
+    """A torchvision ResNet's tensors without fc, with statistics that are not the initial ones."""
+    torch.manual_seed(seed)
+    tensors = {k: v for k, v in getattr(torchvision.models, arch)().state_dict().items() if not k.startswith("fc.")}
+    for name, tensor in tensors.items():
+        if name.endswith(("running_mean", "running_var")):
+            tensor += torch.rand_like(tensor) * 0.1
+    return tensors
+
+
+def configured(task, arch="resnet50"):
+    cfg = detection.configuration(task, arch)
+    detection._trained_norm(cfg, 1, CPU)
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 8
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 20
+    return cfg
+
+
+def batch():
+    """Two images of noise with two objects each."""
+    inputs = []
+    for number in (1, 2):
+        objects = Instances((64, 96))
+        objects.gt_boxes = Boxes(torch.tensor([[5.0, 5, 40, 50], [30, 20, 90, 60]]))
+        objects.gt_classes = torch.tensor([3, 7])
+        image = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        inputs.append({"image": image, "instances": objects, "height": 64, "width": 96})
+    return inputs
+
+
+def losses(model):
+    torch.manual_seed(1)
+    with EventStorage():
+        return {k: v.item() for k, v in model.train()(batch()).items()}
+
+
+def test_voc_c4_is_the_official_network_and_its_losses():
+    """MoCo's head is detectron2's Res5ROIHeads and a norm after res5; here it is put together from detectron2 alone."""
+    cfg = get_cfg()
+    for key, value in detection.resolved(voc_c4.TASK).items():
+        cfg.merge_from_list([key, value])
+    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE = "Res5ROIHeads", "BN", "cpu"
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 8, 20
+    torch.manual_seed(0)
+    official = build_model(cfg)
+    official.roi_heads.res5.add_module("norm", torch.nn.BatchNorm2d(2048))
+    torch.manual_seed(0)
+    ours = detection.network(configured(voc_c4.TASK))
+    assert list(ours.state_dict()) == list(official.state_dict())
+    assert {"roi_heads.res5.norm.weight", "roi_heads.res5.norm.running_var"} <= set(ours.state_dict())
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.state_dict().values(), official.state_dict().values(), strict=True)
+    )
+    assert losses(ours) == losses(official)
+
+
+def test_fpn_has_norms_where_moco_has_them():
+    cfg = detection.configuration(coco_fpn_1x.TASK)
+    names = detection.network(cfg).state_dict()
+    assert "backbone.fpn_lateral2.norm.weight" in names and "backbone.bottom_up.res5.2.conv3.norm.weight" in names
+    assert not [n for n in names if n.startswith("roi_heads") and "norm" in n]
+    assert "roi_heads.box_head.fc2.weight" in names and "roi_heads.mask_head.mask_fcn4.weight" in names
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_c4_head_of_resnet18_trains_all_of_its_parameters(precision):
+    cfg = configured(mini(voc_c4.TASK), "resnet18")
+    torch.manual_seed(0)
+    model = detection.network(cfg).train()
+    if precision == "bf16":
+        detection._bf16(model, CPU)
+    with EventStorage():
+        values = model(batch())
+    assert all(v.dtype == torch.float32 for v in values.values())
+    sum(values.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    assert model.roi_heads.res5[1].conv2.weight.shape == (512, 512, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "arch", "count"),
+    [(voc_c4.TASK, "resnet18", 120), (voc_c4.TASK, "resnet50", 318), (coco_fpn_1x.TASK, "resnet50", 318)],
+)
+def test_every_tensor_of_the_backbone_lands(task, arch, count):
+    model = detection.network(configured(task, arch))
+    tensors = weights(arch)
+    loaded = detection.load(model, tensors)
+    assert (loaded["matched"], loaded["unused"]) == (count, [])
+    own = model.state_dict()
+    trunk, res5 = ("backbone.", "roi_heads.") if task is voc_c4.TASK else ("backbone.bottom_up.",) * 2
+    assert torch.equal(own[f"{trunk}stem.conv1.norm.running_mean"], tensors["bn1.running_mean"])
+    assert torch.equal(own[f"{res5}res5.1.conv2.weight"], tensors["layer4.1.conv2.weight"])
+    assert torch.equal(own[f"{res5}res5.0.shortcut.norm.running_var"], tensors["layer4.0.downsample.1.running_var"])
+    assert len(own) == loaded["matched"] + len(loaded["missing"])
+    assert not [n for n in loaded["missing"] if "bottom_up" in n or ".res5.0" in n]
+
+
+def test_a_backbone_that_does_not_fit_ends_the_run():
+    model = detection.network(configured(voc_c4.TASK, "resnet18"))
+    with pytest.raises(ValueError, match="--arch"):
+        detection.load(model, weights("resnet50"))
+    short = weights("resnet18")
+    del short["layer3.0.bn1.running_var"]
+    with pytest.raises(ValueError, match=r"found 1 without a tensor, backbone.res4.0.conv1.norm.running_var"):
+        detection.load(model, short)
+    with pytest.raises(ValueError):
+        detection.load(detection.network(configured(voc_c4.TASK)), weights("resnet18"))
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_features_are_torchvisions(arch):
+    tensors, image = weights(arch), torch.randn(1, 3, 64, 80)
+    model = getattr(torchvision.models, arch)()
+    model.load_state_dict(tensors, strict=False)
+    model.eval()
+    with torch.no_grad():
+        x = model.maxpool(model.relu(model.bn1(model.conv1(image))))
+        for stage, ours in zip(
+            ("layer1", "layer2", "layer3", "layer4"), detection.features(tensors, arch, image), strict=True
+        ):
+            x = getattr(model, stage)(x)
+            assert torch.allclose(x, ours, rtol=1e-4, atol=1e-4 * x.abs().max().item())
+
+
+def test_batches_are_those_of_detectron2():
+    rng = np.random.default_rng(0)
+    images = [{"index": i, "width": int(w), "height": 50} for i, w in enumerate(rng.integers(30, 70, 37))]
+    stream = (images[i] for i in TrainingSampler(len(images), seed=3))
+    theirs = [[r["index"] for r in b] for b in itertools.islice(AspectRatioGroupedDataset(stream, 4), 40)]
+    ours = [[i for _, i in b] for b in itertools.islice(detection.batches(images, 4, 3), 40)]
+    assert ours == theirs
+
+
+def test_synchronised_norms_are_told_apart_from_what_is_trained():
+    for task, protocol in ((voc_c4.TASK, "naiveSyncBN"), (coco_fpn_1x.TASK, "SyncBN")):
+        cfg = detection.configuration(task)
+        assert detection._trained_norm(cfg, 1, CPU) == f"BN ({protocol} in one process)"
+        assert "Sync" not in cfg.MODEL.RESNETS.NORM + cfg.MODEL.FPN.NORM
+    cfg = detection.configuration(coco_c4_1x.TASK)
+    assert detection._trained_norm(cfg, 8, torch.device("cuda")) == "SyncBN" == cfg.MODEL.RESNETS.NORM
+    assert detection._trained_norm(cfg, 2, CPU) == "naiveSyncBN (SyncBN in CPU processes)"
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """Eight training and four test images, a bright or dark square each on noise, wide and tall."""
+    root = tmp_path_factory.mktemp("data")
+    base, rng = root / "VOC2007", np.random.default_rng(0)
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (base / folder).mkdir(parents=True)
+    names = [f"{i:06d}" for i in range(12)]
+    for number, name in enumerate(names):
+        width, height = (96, 64) if number % 2 else (64, 96)
+        x, y, side = rng.integers(1, 30, 3) + np.array([0, 0, 15])
+        pixels = rng.integers(90, 160, (height, width, 3), dtype=np.uint8)
+        pixels[y : y + side, x : x + side] = 250 if number % 3 else 5
+        Image.fromarray(pixels).save(base / "JPEGImages" / f"{name}.jpg")
+        (base / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><size><width>{width}</width><height>{height}</height></size><object><name>"
+            f"{VOC_CLASSES[number % 3]}</name><difficult>{int(number == 0)}</difficult><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}"
+            f"</ymin><xmax>{x + side}</xmax><ymax>{y + side}</ymax></bndbox></object></annotation>"
+        )
+    (base / "ImageSets/Main/trainval.txt").write_text("\n".join(names[:8]))
+    (base / "ImageSets/Main/test.txt").write_text("\n".join(names[8:]))
+    return root
+
+
+def tiny(**changes):
+    """voc_c4@mini for six iterations of four images."""
+    task = mini(voc_c4.TASK)
+    settings = dict(task.settings) | {
+        "DATASETS.TRAIN": ["voc_2007_trainval"],
+        "INPUT.MIN_SIZE_TRAIN": [48, 64],
+        "INPUT.MIN_SIZE_TEST": 64,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
+        "SOLVER.IMS_PER_BATCH": 4,
+        "SOLVER.MAX_ITER": 6,
+        "SOLVER.STEPS": [4],
+        "SOLVER.WARMUP_ITERS": 2,
+        "TEST.PRECISE_BN.NUM_ITER": 2,
+    }
+    return dataclasses.replace(task, settings=settings | changes, passes=None, precision="fp32")
+
+
+def logged(out):
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def test_a_trial_from_end_to_end_and_again_after_a_kill(voc, tmp_path, monkeypatch):
+    task, tensors = tiny(), weights("resnet18")
+    assert {k: detection.found(task, voc)[k] for k in ("train", "test")} == {"train": 8, "test": 4}
+    whole = detection.run(task, tensors, None, "resnet18", voc, tmp_path / "whole", seed=1)
+    assert list(whole["metrics"]) == ["AP", "AP50", "AP75"]
+    assert whole["loaded"]["matched"] == 120
+    assert whole["effective"] == {
+        "batch": 4,
+        "lr": 0.01,
+        "iterations": 6,
+        "norm": "BN (naiveSyncBN in one process)",
+        "world_size": 1,
+        "precision": "fp32",
+    }
+    assert json.loads((tmp_path / "whole" / "metrics.json").read_text()) == whole
+    assert json.loads((tmp_path / "whole" / "loaded.json").read_text()) == whole["loaded"]
+    assert not (tmp_path / "whole" / "last.pth").exists()
+
+    class Killed(Exception):
+        pass
+
+    step = detection._Training._step
+
+    def until_killed(self, inputs, iteration):
+        if iteration == 4:
+            raise Killed
+        return step(self, inputs, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detection._Training, "_step", until_killed)
+        patch.setattr(detection._Training, "_due", lambda self, iteration: iteration == 3)
+        with pytest.raises(Killed):
+            detection.run(task, tensors, None, "resnet18", voc, tmp_path / "killed", seed=1)
+    with pytest.raises(ValueError, match="another seed"):
+        detection.run(task, tensors, None, "resnet18", voc, tmp_path / "killed", seed=2, resume=True)
+    resumed = detection.run(task, tensors, None, "resnet18", voc, tmp_path / "killed", seed=1, resume=True)
+    assert resumed["metrics"] == whole["metrics"]
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+
+
+def test_random_weights_train_in_bf16(voc, tmp_path):
+    task = dataclasses.replace(tiny(**{"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": []}), precision="bf16")
+    result = detection.run(task, None, None, "resnet18", voc, tmp_path, seed=0)
+    assert result["loaded"]["matched"] == 0 and result["effective"]["precision"] == "bf16"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(voc, tmp_path):
+    task = tiny(**{"SOLVER.BASE_LR": 1e12, "SOLVER.WARMUP_ITERS": 0})
+    with pytest.raises(
+        FloatingPointError, match=r"finite loss, found .* in iteration \d with learning rate 1e\+12 and batch 4"
+    ):
+        detection.run(task, None, None, "resnet18", voc, tmp_path, seed=0)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_data_without_objects_is_an_error(voc, tmp_path):
+    base = tmp_path / "VOC2007"
+    for folder in ("Annotations", "ImageSets/Main"):
+        (base / folder).mkdir(parents=True)
+    (base / "JPEGImages").symlink_to(voc / "VOC2007" / "JPEGImages")
+    for split in ("trainval", "test"):
+        (base / "ImageSets/Main" / f"{split}.txt").write_text("000000")
+    empty = "<annotation><size><width>64</width><height>96</height></size></annotation>"
+    (base / "Annotations" / "000000.xml").write_text(empty)
+    with pytest.raises(ValueError, match="found none"):
+        detection.found(tiny(), tmp_path)
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """Four images of COCO's layout, the same for training and test, a square of class 90 or 1 in each."""
+    images, annotations = [], []
+    for split in ("train", "val"):
+        (tmp_path / "coco" / f"{split}2017").mkdir(parents=True)
+        for number in range(1, 5):
+            pixels = np.full((64, 96, 3), 120, np.uint8)
+            pixels[10:42, 20:60] = 250
+            Image.fromarray(pixels).save(tmp_path / "coco" / f"{split}2017" / f"{number}.jpg")
+    for number in range(1, 5):
+        images.append({"id": number, "file_name": f"{number}.jpg", "height": 64, "width": 96})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 90 if number % 2 else 1,
+                "bbox": [20, 10, 40, 32],
+                "area": 40 * 32,
+                "iscrowd": 0,
+                "segmentation": [[20, 10, 60, 10, 60, 42, 20, 42]],
+            }
+        )
+    categories = [{"id": i, "name": n} for i, n in zip(COCO_IDS, COCO_CLASSES, strict=True)]
+    content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "coco" / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "coco" / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", [coco_fpn_1x, coco_c4_1x])
+def test_boxes_and_masks_are_measured_on_coco(module, shapes, tmp_path):
+    task = mini(module.TASK)
+    settings = dict(task.settings) | {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": [], "SOLVER.IMS_PER_BATCH": 2}
+    task = dataclasses.replace(task, settings=settings | {"TEST.PRECISE_BN.NUM_ITER": 1}, passes=None)
+    result = detection.run(task, None, None, "resnet18", shapes, tmp_path / "out", seed=0)
+    assert list(result["metrics"]) == ["APbb", "APbb50", "APbb75", "APmk", "APmk50", "APmk75"]
+    assert all(0 <= v <= 100 for v in result["metrics"].values())
+
+
+def test_the_truth_as_a_prediction_is_100_on_coco(shapes):
+    mask = np.zeros((1, 64, 96), bool)
+    mask[0, 10:42, 20:60] = True
+    box = np.array([[20, 10, 60, 42]], np.float32)
+    detections = [
+        entry
+        for number in range(1, 5)
+        for entry in detection._coco_results(
+            number, box, np.array([0.9], np.float32), np.array([79 if number % 2 else 0]), detection._encoded(mask)
+        )
+    ]
+    for kind, name in (("bbox", "APbb"), ("segm", "APmk")):
+        file = shapes / "coco" / "annotations" / "instances_val2017.json"
+        assert coco.evaluate(detections, file, kind)[name] == pytest.approx(100.0)
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_detection_task import task
+from downstream import detection
+result = detection.run(task, None, None, "resnet18", Path(sys.argv[2]), Path(sys.argv[3]), seed=0)
+print("RESULT", json.dumps([result["metrics"], result["effective"]]))
+"""
+
+
+def test_two_processes_share_the_batch_and_agree(voc, tmp_path):
+    task = dataclasses.asdict(tiny(**{"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": []}))
+    (tmp_path / "test_detection_task.py").write_text(
+        f"from downstream.task import Detection\ntask = Detection(**{task!r})\n"
+    )
+    (tmp_path / "trial.py").write_text(SCRIPT)
+    call = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(tmp_path / "trial.py"),
+    ]
+    done = subprocess.run(
+        [*call, str(tmp_path), str(voc), str(tmp_path / "out")],
+        cwd=Path(detection.__file__).parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(detection.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads(line.split("RESULT ")[1]) for line in done.stdout.splitlines() if "RESULT" in line]
+    assert len(results) == 2 and results[0] == results[1]
+    assert results[0][1] | {"world_size": 2, "norm": "naiveSyncBN", "batch": 4} == results[0][1]

@@ -1,0 +1,88 @@
+"""The detectron2 protocols resolve to the official configurations, and the mini rule keeps them runnable."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from downstream import detection
+from downstream.task import Detection, digest, iterations, mini, overridden
+from downstream.tasks import coco_c4_1x, coco_fpn_1x, voc_c4
+
+GOLDEN = {
+    "moco_voc_c4": voc_c4.TASK,
+    "pixpro_coco_c4_1x": coco_c4_1x.TASK,
+    "mmselfsup_coco_fpn_1x": coco_fpn_1x.TASK,
+}
+FOLDER = Path(os.environ.get("DETECTRON2_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "data")).parent
+# The weights are an argument of a trial here, not a line of its configuration.
+ALLOWED = {"MODEL.WEIGHTS"}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_protocol_is_the_official_configuration_key_by_key(name):
+    file = FOLDER / "golden" / f"{name}.json"
+    if not file.is_file():
+        pytest.skip("needs the official configurations, resolved, in golden/ beside the data")
+    official = {k: v for k, v in json.loads(file.read_text()).items() if k not in ALLOWED}
+    assert detection.resolved(GOLDEN[name]) == official
+
+
+def test_the_checkpoint_brings_its_colours_and_depth():
+    msra = {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "stride_in_1x1": True}
+    changed = detection.resolved(voc_c4.TASK, "resnet50", msra)
+    # exactly detectron2's defaults, so that none of these keys differs from them
+    assert not [k for k in changed if k.startswith(("INPUT.FORMAT", "MODEL.PIXEL", "MODEL.RESNETS.STRIDE"))]
+    assert detection.resolved(voc_c4.TASK, "resnet18")["MODEL.RESNETS.DEPTH"] == 18
+
+
+@pytest.mark.parametrize("task", GOLDEN.values(), ids=lambda t: t.name)
+def test_every_expected_value_names_the_metrics(task):
+    for values in task.expected.values():
+        assert set(values) == set(task.metrics)
+    assert max(task.settings["SOLVER.STEPS"]) < task.settings["SOLVER.MAX_ITER"]
+
+
+@pytest.mark.parametrize("task", GOLDEN.values(), ids=lambda t: t.name)
+def test_mini_is_another_protocol_with_the_same_proportions(task):
+    small = mini(task)
+    assert (small.name, small.scale) == (f"{task.name}@mini", "mini") and digest(small) != digest(task)
+    full, less = (detection.configuration(t) for t in (task, small))
+    assert less.SOLVER.IMS_PER_BATCH / less.SOLVER.BASE_LR == full.SOLVER.IMS_PER_BATCH / full.SOLVER.BASE_LR
+    assert less.INPUT.MIN_SIZE_TEST * 5 == full.INPUT.MIN_SIZE_TEST
+    ratio = [s / less.SOLVER.MAX_ITER for s in less.SOLVER.STEPS]
+    assert ratio == pytest.approx([s / full.SOLVER.MAX_ITER for s in full.SOLVER.STEPS], abs=0.01)
+    assert less.MODEL.RESNETS.NORM == full.MODEL.RESNETS.NORM
+
+
+def test_few_images_shorten_the_mini_schedule():
+    assert iterations(mini(voc_c4.TASK), 5000)[0] == 600
+    short, steps = iterations(mini(voc_c4.TASK), 20)
+    assert short == 60 and steps == (45, 55)
+    assert iterations(voc_c4.TASK, 20) == (24000, (18000, 22000))
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_work_grows_with_the_scale(arch):
+    paper, small = (detection.macs(t, arch) for t in (voc_c4.TASK, mini(voc_c4.TASK)))
+    assert all(math.isfinite(v) and v > 1e9 for v in (*paper.values(), *small.values()))
+    assert paper["train"] > 50 * small["train"] and paper["test"] > 50 * small["test"]
+
+
+def test_unknown_keys_and_values_are_answered():
+    with pytest.raises(ValueError, match=r"perhaps SOLVER.BASE_LR"):
+        detection.configuration(overridden(voc_c4.TASK, {"SOLVER.BASE_LT": "1"}))
+    with pytest.raises(ValueError, match=r"SOLVER.MAX_ITER"):
+        detection.configuration(overridden(voc_c4.TASK, {"SOLVER.MAX_ITER": "[1]"}))
+    with pytest.raises(ValueError, match=r"INPUT.FORMAT.*traits"):
+        detection.configuration(overridden(voc_c4.TASK, {"INPUT.FORMAT": "BGR"}))
+    with pytest.raises(ValueError, match="resnet51"):
+        detection.configuration(voc_c4.TASK, "resnet51")
+
+
+def test_a_whole_number_is_a_learning_rate_too():
+    changed = overridden(voc_c4.TASK, {"SOLVER.BASE_LR": "1"})
+    assert detection.configuration(changed).SOLVER.BASE_LR == 1.0 and changed.nonstandard == ("SOLVER.BASE_LR",)
+    assert isinstance(changed, Detection)

@@ -1,0 +1,96 @@
+"""Everything README says is true: its commands parse, its tree is the tree, its numbers are records."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer
+
+from bench import catalog, cli, journey
+from results import table
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = sorted(
+    {
+        line.partition("  #")[0].strip()
+        for language, block in BLOCKS
+        if language == "sh"
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip() and not line.startswith("#")
+    }
+)
+
+
+def block(name: str) -> str:
+    """What stands between <!-- name --> and <!-- /name -->."""
+    return README.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
+
+
+def test_there_are_commands():
+    assert {"make demo", "make test"} <= set(COMMANDS)
+    assert sum(command.startswith("bench ") for command in COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_parses(command):
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        return
+    if words[0] == "torchrun":
+        words = words[words.index("bench") :]
+    if words[0] != "bench":
+        assert words[0] in {"git", "cd", ".venv/bin/bench", ".venv/bin/pre-commit"}, command
+        return
+    command_object = typer.main.get_command(cli.app)
+    context = command_object.make_context("bench", words[1:], resilient_parsing=True)
+    rest = words[1:]
+    while hasattr(command_object, "commands"):
+        name, command_object, rest = command_object.resolve_command(context, rest)
+        assert command_object is not None, name
+        if not hasattr(command_object, "commands"):
+            parsed = command_object.make_context(name, list(rest), parent=context)
+            for kind, key in (("task", "task"), ("method", "method"), ("table", "format")):
+                if isinstance(parsed.params.get(key), str) and name != "list":
+                    assert parsed.params[key] in catalog.names(kind), command
+
+
+def test_the_file_tree_is_the_tree():
+    tree = next(text for language, text in BLOCKS if language == "text" and "pyproject.toml" in text)
+    listed, folder = set(), ""
+    for line in tree.splitlines():
+        names = line.split("  ")[0] if not line.startswith("  ") else line[2:].split("  ")[0]
+        for name in names.split():
+            if name.endswith("/"):
+                if not line.startswith("  "):
+                    folder = name
+            else:
+                listed.add((folder if line.startswith("  ") else "") + name)
+    for name in listed:
+        assert list(ROOT.glob(name)), f"README lists {name}"
+    tracked = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "*.py"], capture_output=True, text=True
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout: nothing to compare the tree with")
+    for file in tracked:
+        path = Path(file)
+        if path.parts[0] in {"tests"} or path.name.startswith("__"):
+            continue
+        assert any(
+            path.match(name) or path.full_match(name) if hasattr(path, "full_match") else path.match(name)
+            for name in listed
+        ), f"README's tree lacks {file}"
+
+
+def test_the_measured_tables_are_what_the_records_say():
+    measured = journey.measured(ROOT / "results" / "measured")
+    assert measured
+    for name in ("moco", "pixpro"):
+        printed = table.render(name, measured, "md")
+        for part in block(f"bench table {name}").split("\n\n"):
+            assert part in printed, part
