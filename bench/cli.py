@@ -297,18 +297,24 @@ def leaderboard(
 
 @data_app.command()
 def synthesize(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    seed: Annotated[int, typer.Option(help="The same seed draws the same pixels.")] = 0,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the datasets will stand; none may be there yet.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and sizes draw the same pixels.")] = 0,
+    voc: Annotated[int, typer.Option(min=0, help="Pictures in each split of VOC2007 and of VOC2012.")] = 60,
+    coco: Annotated[int, typer.Option(min=0, help="Pictures in each split of coco.")] = 100,
+    cityscapes: Annotated[int, typer.Option(min=0, help="Pictures in each split of cityscapes.")] = 40,
+    imagenet: Annotated[int, typer.Option(min=0, help="Training pictures in each of imagenet's 20 classes.")] = 32,
+    side: Annotated[int, typer.Option(min=96, help="Longer side of a VOC or COCO picture, in pixels.")] = 192,
 ) -> None:
-    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco, cityscapes, imagenet.
+    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco, cityscapes, imagenet. A size of 0 leaves one out.
 
     Example: bench data synthesize datasets
     """
     from downstream import synthetic
 
     say(f"bench data synthesize: drawing scenes into {out}")
-    for name, count in synthetic.synthesize(out, seed=seed).items():
-        print(f"{name}: {count}")
+    drawn = synthetic.synthesize(out, seed, voc=voc, coco=coco, cityscapes=cityscapes, imagenet=imagenet, side=side)
+    for name, splits in drawn.items():
+        print(f"{name}: " + ", ".join(f"{split} {count}" for split, count in splits.items()))
 
 
 @data_app.command()

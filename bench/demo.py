@@ -5,6 +5,7 @@ Draws the datasets, pretrains MoCo v2 and PixPro at mini scale, transfers both a
 there is not done again. The training sets are tiny, so the numbers show the path, not the methods' worth.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench import catalog, journey, preview
 METHODS = ("moco", "pixpro")
 TASKS = ("voc_c4", "cityscapes_semantic")
 ARCH = "resnet18"
+SIZES = {"voc": 12, "coco": 0, "cityscapes": 32, "imagenet": 12}  # pictures a split; of imagenet a class
 
 
 def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
@@ -27,8 +29,9 @@ def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
     say(f"bench demo: draw, pretrain, convert, transfer and tabulate, under 10 minutes on two cores -> {out}")
 
     say(f"[1/4] drawing small datasets in the authentic layouts -> {data}")
-    if not data.exists():
-        synthetic.synthesize(data, seed=seed)
+    if not (data / "imagenet").exists():  # the last one drawn
+        shutil.rmtree(data, ignore_errors=True)
+        synthetic.synthesize(data, seed=seed, **SIZES)
 
     checkpoints = {"random": "random"}
     for method in METHODS:

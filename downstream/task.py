@@ -113,7 +113,7 @@ WIDTHS = 2  # channels of FPN and heads; the backbone keeps its own
 ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at least 20 remain
 BATCH = 2  # and, linearly, the learning rate
 IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset
-PASSES = 24  # at most this often over the training set (VOC's 24k iterations of 16 are 23 passes)
+PASSES = 12  # at most this often over the training set, as COCO's 1x schedule does
 
 _MINI_PIXELS = (
     "INPUT.MIN_SIZE_TRAIN",
@@ -206,11 +206,11 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
         if unknown := sorted(set(parsed) - fields):
             raise ValueError(f"expected a field of {task.name} ({', '.join(sorted(fields))}), found {unknown[0]!r}")
         parsed = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
-        differing = tuple(sorted(k for k, v in parsed.items() if v != getattr(task, k)))
-        return dataclasses.replace(task, **parsed, nonstandard=differing)
+        changed = {k: v for k, v in parsed.items() if v != getattr(task, k)}
+        return dataclasses.replace(task, **changed, nonstandard=tuple(sorted(changed)))
     full = DEFAULTS | dict(task.settings)
-    differing = tuple(sorted(k for k, v in parsed.items() if k not in full or v != full[k]))
-    return dataclasses.replace(task, settings=dict(task.settings) | parsed, nonstandard=differing)
+    changed = {k: v for k, v in parsed.items() if k not in full or v != full[k]}
+    return dataclasses.replace(task, settings=dict(task.settings) | changed, nonstandard=tuple(sorted(changed)))
 
 
 def protocol(task: Task) -> dict[str, Any]:
