@@ -250,9 +250,9 @@ def transfer(
         f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
     )
-    paths = journey.transfer(plan, seeds, out, resume, say)
+    records = journey.transfer(plan, seeds, out, resume, say)
     if json:
-        print(jsonlib.dumps([jsonlib.loads(path.read_text()) for path in paths], indent=1))
+        print(jsonlib.dumps(records, indent=1))
     say("Next: bench table moco, bench table pixpro, bench leaderboard")
 
 

@@ -6,8 +6,9 @@ transfer  one trial a seed; a trial that has its record is skipped
 
 import datetime
 import importlib
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -114,14 +115,14 @@ def plan(
     return Plan(task, runner, data, found, about, tensors, proof)
 
 
-def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Any) -> list[Path]:
-    """One trial a seed; returns the records' paths, those of trials that were already there included.
+def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Callable[[str], None]) -> list[dict]:
+    """One trial a seed; returns the records, those of trials that were already there included.
 
     Raises FloatingPointError on a non-finite loss and OSError on a full disk; finished trials keep their records.
     """
     from results import record as records
 
-    paths = []
+    done = []
     for seed in seeds:
         record = {
             "schema": 1,
@@ -141,9 +142,9 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Any
             "nonstandard": list(plan.task.nonstandard),
         }
         path = records.path(out, record)
-        paths.append(path)
         if path.exists():
             say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
+            done.append(json.loads(path.read_text()))
             continue
         say(f"{plan.task.name} of {plan.model['name']}, seed {seed}")
         work = path.with_suffix("")
@@ -161,8 +162,9 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Any
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         records.write(record, out)
+        done.append(record)
         say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
-    return paths
+    return done
 
 
 def measured(results: Path) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def test_mini_is_another_protocol_with_the_same_proportions(task):
 
 def test_few_images_shorten_the_mini_schedule():
     assert iterations(mini(voc_c4.TASK), 5000)[0] == 600
-    short, steps = iterations(mini(voc_c4.TASK), 20)
+    short, steps = iterations(mini(voc_c4.TASK), 40)
     assert short == 60 and steps == (45, 55)
     assert iterations(voc_c4.TASK, 20) == (24000, (18000, 22000))
 
