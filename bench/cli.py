@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the work failed, 2 the call was wrong. Results go to stand
 import json as jsonlib
 import os
 import sys
-import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -418,9 +417,6 @@ def doctor() -> None:
 
 def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
-    # torch 2.14 deprecates torch.jit.script, which fvcore and detectron2 still call when they are imported
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
     try:
         app()
     except (ValueError, FileNotFoundError) as error:

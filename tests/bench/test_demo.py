@@ -1,0 +1,37 @@
+"""The whole journey, on fewer pictures than `make demo` draws."""
+
+import csv
+
+from bench import demo, journey
+
+
+def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "SIZES", {"voc": 2, "coco": 0, "cityscapes": 2, "imagenet": 2})
+    said = []
+    demo.run(tmp_path / "demo", 0, said.append)
+    printed = capsys.readouterr().out
+    records = journey.measured(tmp_path / "demo" / "transfer")
+    assert {(r["task"], r["model"]["name"], r["seed"]) for r in records} == {
+        (task, model, seed)
+        for task in ("voc_c4", "cityscapes_semantic")
+        for model in ("random", "moco_v2", "pixpro")
+        for seed in (0, 1)
+    }
+    assert len({r["protocol"]["hash"] for r in records}) == 2
+    for record in records:
+        assert record["scale"] == "mini" and record["marks"] == ["mini"]
+        random = record["model"]["name"] == "random"
+        assert record["loaded"]["matched"] == (0 if random else 120)
+        assert all(difference < 1e-4 for difference in record["proof"].values()) and len(record["proof"]) == 2 * (
+            not random
+        )
+        assert record["effective"]["norm"].startswith("BN")
+    assert "MoCo Table 2(b)" in printed and "voc_c4@mini" in printed and "Leaderboard" in printed
+    with (tmp_path / "demo" / "leaderboard" / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {r["model"] for r in rows if r["kind"] == "measured"} >= {"random"}
+    assert (tmp_path / "demo" / "leaderboard" / "leaderboard.md").is_file()
+
+    demo.run(tmp_path / "demo", 0, said.append)
+    assert capsys.readouterr().out.partition("Done in")[0] == printed.partition("Done in")[0]
+    assert journey.measured(tmp_path / "demo" / "transfer") == records
