@@ -164,6 +164,12 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
         records.write(record, out)
         done.append(record)
         say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
+        for name, published in plan.task.expected.get(plan.model["name"], {}).items():
+            if abs(result["metrics"][name] - published) > plan.task.tolerance:
+                say(
+                    f"  expected {name} {published} +- {plan.task.tolerance} as published, found {result['metrics'][name]:.1f}: "
+                    "look at the data's counts, the traits and the batch before believing it"
+                )
     return done
 
 
