@@ -6,6 +6,15 @@ frozen. This is the only file that imports mmseg, mmcv or mmengine.
 
     bench transfer --task cityscapes_semantic --checkpoint FILE
 
+    cityscapes/                          leftImg8bit/{train,val}/<city>, gtFine/{train,val}/<city> with labelTrainIds
+    VOC2012/ or VOCdevkit/VOC2012/       JPEGImages, ImageSets/Segmentation/{train,val,trainaug or train_aug}.txt,
+                                         SegmentationClass, SegmentationClassAug
+
+VOC trains on the list trainaug (VOC's train and SBD's images) and tests on val. As in mmsegmentation's VOC12aug, an image of
+VOC's train has VOC's label map (SegmentationClass), any other image of trainaug SBD's (SegmentationClassAug), and val VOC's.
+So what an archive's SegmentationClassAug has for VOC's own images (VOC's map, SBD's drawing, which knows no 255, or none)
+does not matter. No map takes the place of a missing one.
+
 What the paper leaves open, and what is done here: weight decay also on norm parameters and biases, momentum 0.9, constant
 learning rate between the two steps without warm-up, cross-entropy averaged over the labelled pixels of a process's batch,
 bilinear interpolation without aligned corners, a crop larger than the image filled with the mean colour and label 255, the
@@ -26,7 +35,7 @@ import sys
 import time
 import types
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -41,6 +50,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
+from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
 from downstream.trial import SAVE_SECONDS, Progress, fingerprint, write_json
@@ -61,7 +71,14 @@ CLASSES = {
             "terrain",
         ),
         *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-    )
+    ),
+    "voc": ("background", *VOC_CLASSES),
+}
+# VOC's palette: the bits of an index, three at a time, are the high bits of red, green and blue. Black, class 0, is left out:
+# it fills unused places of a palette too.
+VOC_COLOURS = {
+    tuple(sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)): index
+    for index in (*range(1, 21), IGNORE)
 }
 CHECKED_MAPS = 256  # label maps of a split that are read before a training; all of them in a smaller split
 
@@ -76,8 +93,8 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
     """{"train", "test"}: image counts; "digest": sha256 of the data; "classes_present": names seen in the checked label maps.
 
     The digest covers every image's name and size in bytes, and the content of the label maps that were read: all of them,
-    or `CHECKED_MAPS` evenly spread over a larger split. Raises FileNotFoundError for a missing folder, split or label map,
-    ValueError for a label map that does not fit its image or holds an unknown class.
+    or `CHECKED_MAPS` evenly spread over a larger split. Raises FileNotFoundError for a missing folder, split, image or label
+    map, ValueError for a label map that does not fit its image or holds an unknown class, and for a VOC image in both splits.
     """
     content = hashlib.sha256()
     present: set[int] = set()
@@ -88,7 +105,7 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
         spread = np.linspace(0, len(pairs) - 1, min(len(pairs), CHECKED_MAPS)).round().astype(int)
         checked = [pairs[i] for i in spread]
         with ThreadPoolExecutor(_cpus()) as pool:
-            for classes, sha in pool.map(lambda pair: _checked(pair, task.classes), checked):
+            for classes, sha in pool.map(lambda pair: _checked(pair, task), checked):
                 present |= classes
                 content.update(sha)
     names = CLASSES[task.dataset]
@@ -101,10 +118,17 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
 
 
 def _pairs(task: Segmentation, data: Path, split: str) -> list[Pair]:
-    """Every image of a split with its label map, by name."""
-    if task.dataset != "cityscapes":
-        raise ValueError(f"expected a protocol on 'cityscapes', found {task.dataset!r}: no other layout is known here")
-    root = Path(data) / "cityscapes"
+    """Every image of a split, "train" or "val", with its label map, by name."""
+    layouts = {"cityscapes": _cityscapes, "voc": _voc}
+    if task.dataset not in layouts:
+        raise ValueError(
+            f"expected a protocol on {' or '.join(map(repr, layouts))}, found {task.dataset!r}: no other layout is known here"
+        )
+    return layouts[task.dataset](Path(data), split)
+
+
+def _cityscapes(data: Path, split: str) -> list[Pair]:
+    root = data / "cityscapes"
     images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
     for folder in (root, images, labels):
         if not folder.is_dir():
@@ -131,10 +155,65 @@ def _pairs(task: Segmentation, data: Path, split: str) -> list[Pair]:
     return pairs
 
 
-def _checked(pair: Pair, classes: int) -> tuple[set[int], bytes]:
+def _voc(data: Path, split: str) -> list[Pair]:
+    places = (data / "VOC2012", data / "VOCdevkit" / "VOC2012")
+    root = next((place for place in places if place.is_dir()), None)
+    if root is None:
+        raise FileNotFoundError(
+            f"expected VOC2012/ or VOCdevkit/VOC2012/ in {data}, found neither: "
+            "extract VOCtrainval_11-May-2012.tar there, or give the folder that has it as --data"
+        )
+    listed, own, tested = (_listed(root, *names) for names in (("trainaug", "train_aug"), ("train",), ("val",)))
+    if both := sorted(set(listed) & set(tested)):
+        raise ValueError(
+            f"expected no image of val in trainaug, found {len(both)} such as {both[0]} in {root / 'ImageSets/Segmentation'}: "
+            "take trainaug without val (10,582 names), not SBD's own split of 8,498 and 2,857, which crosses VOC's"
+        )
+    official = {*own, *tested}
+    pairs = []
+    for name in sorted(listed if split == "train" else tested):
+        image = root / "JPEGImages" / f"{name}.jpg"
+        label = root / ("SegmentationClass" if name in official else "SegmentationClassAug") / f"{name}.png"
+        if not image.is_file():
+            raise FileNotFoundError(
+                f"expected {image}, which the split {split} lists, found none: extract VOCtrainval_11-May-2012.tar again"
+            )
+        if not label.is_file():
+            way_out = (
+                "extract VOCtrainval_11-May-2012.tar again"
+                if name in official
+                else "it is SBD's: extract SegmentationClassAug there, or make it with mmsegmentation's voc_aug.py"
+            )
+            raise FileNotFoundError(f"expected {label} as the label map of {image.name}, found none: {way_out}")
+        pairs.append((image, label))
+    return pairs
+
+
+def _listed(root: Path, *names: str) -> list[str]:
+    """The image names of the first of these lists that is there; a line is a name, or DeepLab's two paths, image and map."""
+    folder = root / "ImageSets" / "Segmentation"
+    file = next((f for name in names if (f := folder / f"{name}.txt").is_file()), None)
+    if file is None:
+        way_out = (
+            "VOC's own archive does not have it: add the list of 10,582 names and SegmentationClassAug, or make both from SBD "
+            "with mmsegmentation's voc_aug.py"
+            if "trainaug" in names
+            else "extract VOCtrainval_11-May-2012.tar again"
+        )
+        raise FileNotFoundError(f"expected the list {folder / names[0]}.txt, found none: {way_out}")
+    listed = [Path(line.split()[0]).stem for line in file.read_text().splitlines() if line.strip()]
+    if not listed:
+        raise ValueError(f"expected image names in {file}, found an empty list")
+    name, times = Counter(listed).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"expected every image once in {file}, found {name} {times} times: remove what is repeated")
+    return listed
+
+
+def _checked(pair: Pair, task: Segmentation) -> tuple[set[int], bytes]:
     """The classes in a label map and the sha256 of its pixels; ValueError where it does not fit."""
     image, label = pair
-    truth = _label(label)
+    classes, truth = task.classes, _label(label, task.dataset)
     try:
         with Image.open(image) as header:
             width, height = header.size
@@ -147,9 +226,10 @@ def _checked(pair: Pair, classes: int) -> tuple[set[int], bytes]:
     values = np.flatnonzero(np.bincount(truth.ravel(), minlength=256))
     wrong = [int(v) for v in values if v >= classes and v != IGNORE]
     if wrong:
+        other = "labelIds" if task.dataset == "cityscapes" else "other classes than VOC's, or of objects,"
         raise ValueError(
             f"expected train ids 0..{classes - 1} and {IGNORE}, found {wrong[0]} in {label}: "
-            "is it a map of labelIds under another name?"
+            f"is it a map of {other} under another name?"
         )
     return {int(v) for v in values if v != IGNORE}, hashlib.sha256(truth.tobytes()).digest()
 
@@ -161,11 +241,39 @@ def _read(path: Path, flag: int) -> np.ndarray:
     return pixels
 
 
-def _label(path: Path) -> np.ndarray:
+def _label(path: Path, dataset: str) -> np.ndarray:
     """[H, W] uint8 train ids."""
+    if dataset == "voc":
+        return _indices(path)
     pixels = _read(path, cv2.IMREAD_UNCHANGED)
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected one 8-bit channel of train ids, found {pixels.dtype} {pixels.shape} in {path}")
+    return pixels
+
+
+def _indices(path: Path) -> np.ndarray:
+    """[H, W] uint8 of a palette PNG, whose colours OpenCV would give, or of a plain one.
+
+    Raises ValueError for colours, and for a palette with VOC's colours in another order, as a recompressed file may have.
+    """
+    try:
+        with Image.open(path) as picture:
+            mode, palette, pixels = picture.mode, picture.getpalette(), np.asarray(picture)
+    except (OSError, SyntaxError):  # PIL's, for what is no picture, and for one that is cut short or damaged
+        raise ValueError(_BROKEN.format(path)) from None
+    mend = "take the file from its archive, not a copy in colour or a recompressed one"
+    if mode not in ("P", "L"):
+        raise ValueError(
+            f"expected a PNG of class indices, with a palette or one 8-bit channel, found mode {mode} in {path}: {mend}"
+        )
+    if palette:
+        colours = list(zip(palette[0::3], palette[1::3], palette[2::3], strict=True))
+        for index in np.flatnonzero(np.bincount(pixels.ravel())).tolist():
+            meant = VOC_COLOURS.get(colours[index] if index < len(colours) else (), index)
+            if meant != index:
+                raise ValueError(
+                    f"expected index {meant} for VOC's colour of class {meant}, found {index} in {path}: {mend}"
+                )
     return pixels
 
 
@@ -200,7 +308,7 @@ class Crops:
     def __call__(self, number: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(number, len(self.pairs))
         image_file, label_file = self.pairs[_order(self.seed, epoch, len(self.pairs))[position]]
-        image, label = _image(image_file, self.task.resize), _label(label_file)
+        image, label = _image(image_file, self.task.resize), _label(label_file, self.task.dataset)
         draw = np.random.default_rng((1, self.seed, number))
         scale = draw.uniform(*self.task.ratio)
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -592,7 +700,7 @@ def _test(
 
     def load(pair: Pair) -> tuple[Tensor, np.ndarray]:
         image = np.ascontiguousarray(_normalised(_image(pair[0], task.resize), traits).transpose(2, 0, 1))
-        return torch.from_numpy(image)[None], _label(pair[1])
+        return torch.from_numpy(image)[None], _label(pair[1], task.dataset)
 
     counts = np.zeros((task.classes, task.classes), np.int64)
     model.eval()

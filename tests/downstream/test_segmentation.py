@@ -1,7 +1,8 @@
-"""MoCo's FCN on mmsegmentation: its structure, its weights, its data, and a whole run on six drawn images."""
+"""MoCo's FCN on mmsegmentation: its structure, its weights, its data, and whole runs on a few drawn images."""
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
 from downstream import segmentation
-from downstream.task import Segmentation, mini
+from downstream.synthetic import synthesize
+from downstream.task import Segmentation, digest, iterations, mini
 from downstream.tasks.cityscapes_semantic import TASK
+from downstream.tasks.voc_semantic import TASK as VOC
 
 TINY = dataclasses.replace(
     TASK, name="tiny", crop=48, iterations=6, batch=2, channels=16, resize=(96, 96), precision="bf16", lr=0.02
 )
+TINY_VOC = dataclasses.replace(TINY, name="tiny_voc", dataset="voc", classes=21, resize=(64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -279,5 +284,176 @@ def test_an_unknown_arch_stem_and_dataset_are_refused() -> None:
         segmentation.network(TASK, "vgg16")
     with pytest.raises(ValueError, match="3x3x3"):
         segmentation.network(TASK, "resnet50", dict(segmentation.TRAITS) | {"stem": "3x3x3"})
-    with pytest.raises(ValueError, match="'voc'"):
-        segmentation.found(dataclasses.replace(TASK, dataset="voc"), Path())
+    with pytest.raises(ValueError, match="'cityscapes' or 'voc', found 'ade20k'"):
+        segmentation.found(dataclasses.replace(TASK, dataset="ade20k"), Path())
+
+
+# PASCAL VOC
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("drawn")
+    synthesize(out, voc=4, coco=0, cityscapes=0, imagenet=0, side=96)
+    return out / "VOC2012"
+
+
+@pytest.fixture
+def voc(drawn: Path, tmp_path: Path) -> Path:
+    """Four images of trainaug, of which VOC's train has three; the fourth has a map only in SegmentationClassAug."""
+    root = tmp_path / "data/VOC2012"
+    shutil.copytree(drawn, root)
+    lists = root / "ImageSets/Segmentation"
+    names = (lists / "trainaug.txt").read_text().split()
+    assert len(names) == 4
+    (lists / "train.txt").write_text("\n".join(names[:3]))
+    (root / "SegmentationClass" / f"{names[3]}.png").unlink()
+    return root
+
+
+def names_of(root: Path, split: str) -> list[str]:
+    return (root / f"ImageSets/Segmentation/{split}.txt").read_text().split()
+
+
+def test_protocols_with_results_keep_their_digests() -> None:
+    assert digest(TASK) == "72ef05d41b876322f21e3c1fa2a18075811ded984ba8ad9763c70236aa71d118"
+    assert digest(mini(TASK)) == "88db888675ed3a8d0cd9bd95b53f950019bef2324eae459ceb37a2417d2e7df9"
+
+
+def test_voc_is_mocos_appendix_a5_and_mini_its_smaller_lens() -> None:
+    paper = (VOC.classes, VOC.crop, VOC.batch, VOC.lr, VOC.weight_decay, VOC.ratio, VOC.channels, VOC.dilation)
+    assert paper == (21, 513, 16, 0.003, 1e-4, (0.5, 2.0), 256, 6)
+    assert VOC.resize is None and VOC.trials == 5  # tested in the original size
+    assert iterations(VOC, 10_582) == (30_000, (21_000, 27_000))
+    small = mini(VOC)
+    assert (small.crop, small.batch, small.lr, small.resize) == (102, 8, 0.0015, (100, 100))
+    assert segmentation._bounded(500, 375, small.resize) == (100, 75)
+    assert len(segmentation.CLASSES["voc"]) == 21
+    with torch.device("meta"):
+        assert segmentation.network(VOC, "resnet50").decode_head.conv_seg.out_channels == 21
+
+
+def test_voc_trains_on_trainaug_and_tests_on_val(voc: Path) -> None:
+    found = segmentation.found(TINY_VOC, voc.parent)
+    assert (found["train"], found["test"]) == (4, 4)
+    seen: set[int] = set()
+    for name in names_of(voc, "trainaug") + names_of(voc, "val"):
+        seen |= set(np.unique(np.asarray(Image.open(voc / f"SegmentationClassAug/{name}.png"))).tolist())
+    assert found["classes_present"] == [segmentation.CLASSES["voc"][c] for c in sorted(seen - {255})]
+    (voc.parent / "VOCdevkit").mkdir()
+    voc.rename(voc.parent / "VOCdevkit/VOC2012")
+    assert segmentation.found(TINY_VOC, voc.parent) == found
+    lists = voc.parent / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    paths = [
+        f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png\n" for n in (lists / "trainaug.txt").read_text().split()
+    ]
+    (lists / "train_aug.txt").write_text("".join(paths))  # as DeepLab's list is
+    (lists / "trainaug.txt").unlink()
+    assert segmentation.found(TINY_VOC, voc.parent) == found
+
+
+def test_an_image_of_vocs_train_has_vocs_map_and_another_sbds(voc: Path) -> None:
+    pairs = segmentation._pairs(TINY_VOC, voc.parent, "train")
+    assert [image.stem for image, _ in pairs] == [label.stem for _, label in pairs] == names_of(voc, "trainaug")
+    assert [label.parent.name for _, label in pairs] == ["SegmentationClass"] * 3 + ["SegmentationClassAug"]
+    tested = segmentation._pairs(TINY_VOC, voc.parent, "val")
+    assert {label.parent.name for _, label in tested} == {"SegmentationClass"}
+    before = segmentation.found(TINY_VOC, voc.parent)
+    for name in names_of(voc, "train") + names_of(voc, "val"):  # SBD's archive has not all of VOC's images
+        (voc / f"SegmentationClassAug/{name}.png").unlink()
+    assert segmentation.found(TINY_VOC, voc.parent) == before
+
+
+def test_a_voc_map_is_its_indices_with_and_without_a_palette(voc: Path, tmp_path: Path) -> None:
+    file = voc / f"SegmentationClass/{names_of(voc, 'val')[0]}.png"
+    with Image.open(file) as picture:
+        assert picture.mode == "P"
+        indices = np.asarray(picture)
+        colours = np.asarray(picture.convert("RGB"))
+    assert np.array_equal(segmentation._label(file, "voc"), indices)
+    assert segmentation._label(file, "voc").dtype == np.uint8
+    found = segmentation.found(TINY_VOC, voc.parent)
+    Image.fromarray(indices).save(file)  # plain
+    assert np.array_equal(segmentation._label(file, "voc"), indices)
+    assert segmentation.found(TINY_VOC, voc.parent) == found
+    # the palette that a VOC colour is refused by, from the devkit's table: aeroplane, person, tvmonitor, border
+    table = {1: (128, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    assert len(segmentation.VOC_COLOURS) == 21
+    assert all(segmentation.VOC_COLOURS[rgb] == index for index, rgb in table.items())
+    grey = Image.fromarray(indices)
+    grey.putpalette([v for i in range(256) for v in (i, i, i)])
+    grey.save(file)
+    assert np.array_equal(segmentation._label(file, "voc"), indices)
+    Image.fromarray(colours).save(file)
+    with pytest.raises(ValueError, match=rf"class indices.* found mode RGB in .*{file.name}: take the file"):
+        segmentation.found(TINY_VOC, voc.parent)
+    Image.fromarray(colours).convert("P", palette=Image.Palette.ADAPTIVE).save(file)  # indices in order of frequency
+    with pytest.raises(ValueError, match=rf"VOC's colour of class \d+, found \d+ in .*{file.name}"):
+        segmentation.found(TINY_VOC, voc.parent)
+
+
+def test_an_image_in_trainaug_and_val_is_refused_by_name(voc: Path) -> None:
+    leaked = names_of(voc, "val")[1]
+    with (voc / "ImageSets/Segmentation/trainaug.txt").open("a") as file:
+        file.write(f"{leaked}\n")
+    with pytest.raises(ValueError, match=rf"no image of val in trainaug, found 1 such as {leaked}"):
+        segmentation.found(TINY_VOC, voc.parent)
+
+
+def test_voc_data_that_lacks_something_is_refused_by_name(voc: Path, tmp_path: Path) -> None:
+    def refused(error: type[Exception], match: str) -> None:
+        with pytest.raises(error, match=match):
+            segmentation.found(TINY_VOC, voc.parent)
+
+    with pytest.raises(FileNotFoundError, match=r"VOC2012/ or VOCdevkit/VOC2012/ in .*nowhere"):
+        segmentation.found(TINY_VOC, tmp_path / "nowhere")
+    *_, sbd = names_of(voc, "trainaug")
+    tested = names_of(voc, "val")[0]
+    label = voc / f"SegmentationClass/{tested}.png"
+    Image.fromarray(np.full((4, 4), 21, np.uint8)).save(label)
+    refused(ValueError, rf"found 4x4 in .*{tested}")
+    with Image.open(voc / f"JPEGImages/{tested}.jpg") as picture:
+        size = picture.size
+    Image.new("L", size, 21).save(label)
+    refused(ValueError, rf"0\.\.20 and 255, found 21 in .*{tested}.* other classes than VOC's")
+    label.write_bytes(b"not a picture")
+    refused(ValueError, rf"broken or foreign file.*{tested}")
+    whole = (voc / f"SegmentationClassAug/{tested}.png").read_bytes()
+    label.write_bytes(whole[: len(whole) * 2 // 3])
+    refused(ValueError, rf"broken or foreign file.*{tested}")
+    label.unlink()  # though SegmentationClassAug has one
+    refused(FileNotFoundError, rf"SegmentationClass/{tested}.png .* VOCtrainval_11-May-2012")
+    (voc / f"SegmentationClassAug/{sbd}.png").rename(voc / f"SegmentationClass/{sbd}.png")
+    refused(FileNotFoundError, rf"SegmentationClassAug/{sbd}.png .* it is SBD's")
+    (voc / f"JPEGImages/{sbd}.jpg").unlink()
+    refused(FileNotFoundError, rf"JPEGImages/{sbd}.jpg, which the split train lists")
+    listed = voc / "ImageSets/Segmentation/trainaug.txt"
+    listed.write_text(f"{sbd}\n{sbd}\n")
+    refused(ValueError, rf"every image once in .*trainaug.txt, found {sbd} 2 times")
+    listed.write_text("\n")
+    refused(ValueError, r"trainaug.txt, found an empty list")
+    listed.unlink()  # VOC's train alone is never taken for it
+    refused(FileNotFoundError, r"trainaug.txt, found none: VOC's own archive does not have it")
+    (voc / "ImageSets/Segmentation/train.txt").unlink()
+    listed.write_text(sbd)
+    refused(FileNotFoundError, r"train.txt, found none: extract")
+
+
+def test_a_whole_voc_trial_counts_the_pixels_of_the_original_maps(
+    resnet18: dict[str, torch.Tensor], voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    plain = segmentation.confusion
+
+    def confusion(prediction: Any, truth: Any, *rest: Any) -> Any:
+        counted.append((prediction.shape, truth))
+        return plain(prediction, truth, *rest)
+
+    monkeypatch.setattr(segmentation, "confusion", confusion)
+    result = run(TINY_VOC, resnet18, voc.parent, tmp_path / "out")
+    assert 0 <= result["metrics"]["mIoU"] <= 100
+    assert result["loaded"]["matched"] == len(resnet18)
+    assert set(json.loads((tmp_path / "out/metrics.json").read_text())["IoU"]) == set(segmentation.CLASSES["voc"])
+    originals = [np.asarray(Image.open(voc / f"SegmentationClass/{name}.png")) for name in names_of(voc, "val")]
+    assert [shape for shape, _ in counted] == [original.shape for original in originals]
+    assert all(np.array_equal(truth, original) for (_, truth), original in zip(counted, originals, strict=True))
