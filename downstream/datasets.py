@@ -1,14 +1,17 @@
-"""PASCAL VOC and COCO on disk, read and checked into the list of dictionaries that detectron2 trains on.
+"""PASCAL VOC, COCO and LVIS on disk, read and checked into the list of dictionaries that detectron2 trains on.
 
 A dataset has detectron2's name (`voc_2007_trainval`, `coco_2017_train`) and detectron2's place under one root:
 
     VOC2007/ or VOCdevkit/VOC2007/    Annotations/*.xml  JPEGImages/*.jpg  ImageSets/Main/{trainval,test,...}.txt
     coco/                             annotations/instances_{train,val}2017.json  {train,val}2017/*.jpg
+                                      annotations/person_keypoints_{train,val}2017.json
+    lvis/                             lvis_{v0.5,v1}_{train,val}.json, whose images are COCO's
 
 What is wrong with the data is said before anything trains: a missing folder, split, image or annotation file, an annotation
 that does not parse, a class nobody knows. Pure Python; detectron2's semantics follow its data/datasets/pascal_voc.py and
-coco.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; COCO polygons
-need three points).
+coco.py and lvis.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; COCO
+polygons need three points; a COCO keypoint is a pixel, whose centre is half a pixel further; an LVIS image lies where its
+`coco_url` says, because v0.5's `file_name` is COCO 2014's).
 """
 
 import hashlib
@@ -35,9 +38,16 @@ COCO_CLASSES = [
     "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
     "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 ]
+KEYPOINTS = [
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+]
 # fmt: on
 # COCO's ids run from 1 to 90 and leave these out.
 COCO_IDS = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
+LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
+FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: LVIS's groups of classes
 
 # The values of detectron2.structures.BoxMode, which this module does not import.
 XYXY, XYWH = 0, 1
@@ -47,7 +57,8 @@ Record = dict[str, Any]
 
 def records(name: str, root: Path) -> list[Record]:
     """One dictionary an image: file_name, image_id, height, width, annotations (category_id from 0, bbox in pixels,
-    bbox_mode, and difficult or iscrowd and segmentation). Annotations keep their file's order.
+    bbox_mode, and difficult or iscrowd, segmentation and keypoints x, y, visibility, ...). Annotations keep their file's
+    order. LVIS's images also have neg_category_ids and not_exhaustive_category_ids, in the file's ids.
 
     Raises FileNotFoundError for what is not there and ValueError for what is there and wrong.
     """
@@ -57,14 +68,24 @@ def records(name: str, root: Path) -> list[Record]:
         )
     if match := re.fullmatch(r"voc_(2007|2012)_(\w+)", name):
         return _voc(root, match[1], match[2])
-    if match := re.fullmatch(r"coco_2017_(train|val)", name):
-        return _coco(root, match[1])
+    if match := re.fullmatch(r"(keypoints_)?coco_2017_(train|val)", name):
+        return _coco(root, match[2], annotation_file(name, root), bool(match[1]))
+    if match := re.fullmatch(r"lvis_(v0\.5|v1)_(train|val)", name):
+        return _lvis(root, match[1], match[2], annotation_file(name, root))
     raise ValueError(f"expected a dataset like voc_2007_trainval or coco_2017_train, found {name!r}")
 
 
-def coco_annotations(name: str, root: Path) -> Path:
-    """The annotation file of coco_2017_train or coco_2017_val."""
-    return root / "coco" / "annotations" / f"instances_{name.split('_')[2]}2017.json"
+def annotation_file(name: str, root: Path) -> Path:
+    """The annotation file of a split of COCO, of COCO's keypoints or of LVIS."""
+    if name.startswith("lvis"):
+        return root / "lvis" / f"{name}.json"
+    kind = "person_keypoints" if name.startswith("keypoints") else "instances"
+    return root / "coco" / "annotations" / f"{kind}_{name.rpartition('_')[2]}2017.json"
+
+
+def category_id(name: str, label: int) -> int:
+    """The id that a class, counted from 0, has in the annotation file of COCO, of COCO's keypoints or of LVIS."""
+    return COCO_IDS[label] if name.startswith("coco") else label + 1
 
 
 def digest(*datasets: Sequence[Record]) -> str:
@@ -73,14 +94,21 @@ def digest(*datasets: Sequence[Record]) -> str:
     for images in datasets:
         for r in sorted(images, key=lambda r: str(r["image_id"])):
             content = [r["image_id"], r["height"], r["width"], r["annotations"]]
+            content += [r[key] for key in ("neg_category_ids", "not_exhaustive_category_ids") if key in r]
             sha.update(json.dumps(content, sort_keys=True).encode())
         sha.update(b"\n")
     return sha.hexdigest()
 
 
-def trainable(images: Sequence[Record]) -> list[Record]:
-    """The images with at least one object that is not a crowd (detectron2's DATALOADER.FILTER_EMPTY_ANNOTATIONS)."""
-    return [r for r in images if any(not a.get("iscrowd", 0) for a in r["annotations"])]
+def trainable(images: Sequence[Record], keypoints: int = 0) -> list[Record]:
+    """The images with at least one object that is not a crowd (detectron2's DATALOADER.FILTER_EMPTY_ANNOTATIONS) and with that
+    many visible keypoints in all (detectron2's MIN_KEYPOINTS_PER_IMAGE)."""
+    return [
+        r
+        for r in images
+        if any(not a.get("iscrowd", 0) for a in r["annotations"])
+        and sum(v > 0 for a in r["annotations"] for v in a.get("keypoints", ())[2::3]) >= keypoints
+    ]
 
 
 def _voc(root: Path, year: str, split: str) -> list[Record]:
@@ -151,18 +179,19 @@ def _voc_image(base: Path, image_id: str) -> Record:
     }
 
 
-def _coco(root: Path, split: str) -> list[Record]:
-    base, file = root / "coco", coco_annotations(f"coco_2017_{split}", root)
+def _annotated(base: Path, file: Path) -> tuple[list[dict], dict[int, dict], dict[int, list[dict]]]:
+    """Images, sorted by id, categories by id and annotations by image of a file in COCO's format."""
     if not base.is_dir():
         raise FileNotFoundError(
-            f"expected coco/ in {root}, found {_listing(root)}: extract COCO 2017 there, or point --data at its parent"
+            f"expected coco/ in {base.parent}, found {_listing(base.parent)}: extract COCO 2017 there, or point --data at its "
+            "parent"
         )
     if not file.is_file():
         raise FileNotFoundError(f"expected the annotations {file}, found {_listing(file.parent)}: extract them there")
     try:
         content = json.loads(file.read_bytes())
         images = sorted(content["images"], key=lambda image: image["id"])
-        categories = {c["id"]: c["name"] for c in content["categories"]}
+        categories = {c["id"]: {"frequency": None, **c, "name": c["name"]} for c in content["categories"]}
         objects = defaultdict(list)
         for annotation in content["annotations"]:
             objects[annotation["image_id"]].append(annotation)
@@ -172,29 +201,101 @@ def _coco(root: Path, split: str) -> list[Record]:
         ) from None
     if not images:
         raise ValueError(f"expected images in {file}, found none")
-    real = dict(zip(COCO_IDS, COCO_CLASSES, strict=True))
-    if wrong := [f"{i}: {name!r}" for i, name in categories.items() if real.get(i) != name]:
-        raise ValueError(f"expected COCO's 80 classes with their ids, found {wrong[0]} in {file}; they are {real}")
+    return images, categories, objects
+
+
+def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
+    base = root / "coco"
+    images, categories, objects = _annotated(base, file)
+    if keypoints:
+        real = {1: "person"}
+        what = "COCO's person, with id 1"
+    else:
+        real = dict(zip(COCO_IDS, COCO_CLASSES, strict=True))
+        what = "COCO's 80 classes with their ids"
+    if wrong := [f"{i}: {c['name']!r}" for i, c in categories.items() if real.get(i) != c["name"]]:
+        raise ValueError(f"expected {what}, found {wrong[0]} in {file}; they are {real}")
     if absent := sorted(real.keys() - categories.keys()):
         raise ValueError(
-            f"expected COCO's 80 classes with their ids, found {len(categories)} of them in {file}; "
-            f"{absent[0]} ({real[absent[0]]!r}) is missing"
+            f"expected {what}, found {len(categories)} of them in {file}; {absent[0]} ({real[absent[0]]!r}) is missing"
         )
+    if keypoints and (named := categories[1].get("keypoints")) != KEYPOINTS:
+        raise ValueError(f"expected the keypoints {', '.join(KEYPOINTS)}, found {named} in {file}: download it again")
+    classes = {i: label for label, i in enumerate(real)}
     photographs = _names(base / f"{split}2017")
-    return [_coco_image(base / f"{split}2017", file, photographs, image, objects[image["id"]]) for image in images]
-
-
-def _coco_image(folder: Path, file: Path, photographs: set[str], image: dict, objects: list[dict]) -> Record:
-    if image["file_name"] not in photographs:
-        raise FileNotFoundError(
-            f"expected the image {folder / image['file_name']}, which {file} lists: extract it again"
+    return [
+        _coco_image(
+            base / f"{split}2017",
+            file,
+            photographs,
+            image["file_name"],
+            image,
+            objects[image["id"]],
+            classes,
+            keypoints,
         )
+        for image in images
+    ]
+
+
+def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
+    base, count = root / "coco", LVIS_CLASSES[version]
+    images, categories, objects = _annotated(base, file)
+    if sorted(categories) != list(range(1, count + 1)):
+        raise ValueError(
+            f"expected the {count:,} classes of LVIS {version} with the ids 1 to {count}, found {len(categories):,} in {file}: "
+            "is it another version's?"
+        )
+    if unknown := [c for c in categories.values() if c.get("frequency") not in FREQUENCIES]:
+        raise ValueError(
+            f"expected the frequency r, c or f of each class, found {unknown[0].get('frequency')!r} for {unknown[0]['name']!r} "
+            f"in {file}: download it again"
+        )
+    if split == "val":
+        seen = {categories.get(o["category_id"], {}).get("frequency") for found in objects.values() for o in found}
+        if absent := set(FREQUENCIES) - seen:
+            raise ValueError(
+                f"expected objects of rare, common and frequent classes to test on, found none of frequency "
+                f"{', '.join(sorted(absent))} in {file}: APr, APc and APf need them"
+            )
+    classes = {i: i - 1 for i in categories}
+    photographs: dict[str, set[str]] = {}
+    found = []
+    for image in images:
+        place = str(image.get("coco_url", "")).split("/")[-2:]
+        if len(place) != 2 or not re.fullmatch(r"(train|val)2017", place[0]):
+            raise ValueError(
+                f"expected a coco_url like http://images.cocodataset.org/train2017/000000000001.jpg, found "
+                f"{image.get('coco_url')!r} for image {image['id']} in {file}: download it again"
+            )
+        if place[0] not in photographs:
+            photographs[place[0]] = _names(base / place[0])
+        record = _coco_image(
+            base / place[0], file, photographs[place[0]], place[1], image, objects[image["id"]], classes, False
+        )
+        record |= {key: image.get(key, []) for key in ("neg_category_ids", "not_exhaustive_category_ids")}
+        found.append(record)
+    return found
+
+
+def _coco_image(
+    folder: Path,
+    file: Path,
+    photographs: set[str],
+    name: str,
+    image: dict,
+    objects: list[dict],
+    classes: dict[int, int],
+    keypoints: bool,
+) -> Record:
+    if name not in photographs:
+        raise FileNotFoundError(f"expected the image {folder / name}, which {file} lists: extract it again")
     annotations = []
     for o in objects:
-        if o["category_id"] not in COCO_IDS:
+        if o["category_id"] not in classes:
             raise ValueError(
-                f"expected a COCO class, found category_id {o['category_id']} in annotation {o.get('id')} of {file}; "
-                f"the ids are {COCO_IDS}"
+                f"expected a class of the file, found category_id {o['category_id']} in annotation {o.get('id')} of {file}; "
+                f"the ids are {list(classes)[:100]}"
             )
         if len(o.get("bbox", ())) != 4:
             raise ValueError(
@@ -207,20 +308,32 @@ def _coco_image(folder: Path, file: Path, photographs: set[str], image: dict, ob
                 continue
         annotations.append(
             {
-                "category_id": COCO_IDS.index(o["category_id"]),
+                "category_id": classes[o["category_id"]],
                 "bbox": o["bbox"],
                 "bbox_mode": XYWH,
                 "iscrowd": o.get("iscrowd", 0),
             }
             | ({"segmentation": shape} if shape else {})
+            | ({"keypoints": _keypoints(o, file)} if keypoints else {})
         )
     return {
-        "file_name": str(folder / image["file_name"]),
+        "file_name": str(folder / name),
         "image_id": image["id"],
         "height": image["height"],
         "width": image["width"],
         "annotations": annotations,
     }
+
+
+def _keypoints(annotation: dict, file: Path) -> list[float]:
+    """x, y, visibility of each keypoint, centred in its pixel; a person nobody marked (a crowd, often) has invisible ones."""
+    points = annotation.get("keypoints") or [0] * (3 * len(KEYPOINTS))
+    if len(points) != 3 * len(KEYPOINTS):
+        raise ValueError(
+            f"expected x, y and visibility of {len(KEYPOINTS)} keypoints, found {len(points)} numbers in annotation "
+            f"{annotation.get('id')} of {file}"
+        )
+    return [value if i % 3 == 2 else value + 0.5 for i, value in enumerate(points)]
 
 
 def _names(folder: Path) -> set[str]:

@@ -32,7 +32,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data.common import DatasetFromList
-from detectron2.data.samplers import InferenceSampler, TrainingSampler
+from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.layers import NaiveSyncBatchNorm, get_norm
 from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
@@ -49,7 +49,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import datasets
-from downstream.evaluation import coco, voc
+from downstream.evaluation import coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import SAVE_SECONDS, Progress, fingerprint, write_json
 from downstream.weights import to_detectron2
@@ -94,13 +94,11 @@ DECIDED_ELSEWHERE = (
     "MODEL.DEVICE",
     "MODEL.META_ARCHITECTURE",
     "MODEL.LOAD_PROPOSALS",
-    "MODEL.KEYPOINT_ON",
     "OUTPUT_DIR",
     "SEED",
     "SOLVER.AMP.",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.CHECKPOINT_PERIOD",
-    "DATALOADER.SAMPLER_TRAIN",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
     "TEST.EVAL_PERIOD",
     "TEST.AUG.",
@@ -134,6 +132,17 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
             raise ValueError(
                 f"expected for {key} a value like detectron2's {default[key]!r}, found {value!r}: give one of that type"
             ) from None
+    if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
+        raise ValueError(
+            f"expected TrainingSampler or RepeatFactorTrainingSampler, found DATALOADER.SAMPLER_TRAIN "
+            f"{cfg.DATALOADER.SAMPLER_TRAIN!r}: no protocol here draws its images otherwise"
+        )
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if name.startswith("keypoints_") != cfg.MODEL.KEYPOINT_ON:
+            raise ValueError(
+                f"expected datasets with keypoints for a network with a keypoint head and others for others, found {name} and "
+                f"MODEL.KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}: change both, or take another task"
+            )
     cfg.INPUT.FORMAT = traits["channel_order"]
     cfg.MODEL.PIXEL_MEAN = list(traits["mean"])
     cfg.MODEL.PIXEL_STD = list(traits["std"])
@@ -240,21 +249,27 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
     """
     cfg = configuration(task)
     splits = {name: datasets.records(name, data) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
-    train = [r for name in cfg.DATASETS.TRAIN for r in splits[name]]
-    usable = datasets.trainable(train)
-    if not usable:
-        raise ValueError(f"expected objects to train on in {', '.join(cfg.DATASETS.TRAIN)} of {data}, found none")
+    for purpose, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
+        if not _usable(cfg, [r for name in names for r in splits[name]]):
+            raise ValueError(f"expected objects to {purpose} on in {', '.join(names)} of {data}, found none")
     return {
-        "train": len(usable),
+        "train": len(_usable(cfg, [r for name in cfg.DATASETS.TRAIN for r in splits[name]])),
         "test": sum(len(splits[name]) for name in cfg.DATASETS.TEST),
         "splits": {name: len(images) for name, images in splits.items()},
         "digest": datasets.digest(*splits.values()),
     }
 
 
+def _usable(cfg: CfgNode, images: Sequence[datasets.Record]) -> list[datasets.Record]:
+    """The images that detectron2 trains on."""
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    return datasets.trainable(images, keypoints)
+
+
 def macs(task: Detection, arch: str) -> dict[str, float]:
     """Multiply-accumulates per image: train (forward and backward, taken as three forwards) and test. Rough: convolutions and
-    linear layers of trunk, RPN and heads for a 4:3 image with all its RoIs, a quarter of them (training) or 100 (test) with masks.
+    linear layers of trunk, RPN and heads for a 4:3 image with all its RoIs, a quarter of them (training) or 100 (test) with masks
+    or keypoints.
     """
     cfg = configuration(task, arch)
     _trained_norm(cfg, 1, torch.device("cpu"))
@@ -291,6 +306,8 @@ def _forward_macs(cfg: CfgNode, model: GeneralizedRCNN, side: int, rois: int, ma
             masked = pooled(masks, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION)
         if cfg.MODEL.MASK_ON:
             heads.mask_head.layers(masked)
+        if cfg.MODEL.KEYPOINT_ON:
+            heads.keypoint_head.layers(pooled(masks, cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION))
     return counter.get_total_flops() // 2
 
 
@@ -314,7 +331,7 @@ def run(
     device = _device()
     world = comm.get_world_size()
     cfg = configuration(task, arch, traits)
-    train = datasets.trainable([r for name in cfg.DATASETS.TRAIN for r in datasets.records(name, data)])
+    train = _usable(cfg, [r for name in cfg.DATASETS.TRAIN for r in datasets.records(name, data)])
     tests = {name: datasets.records(name, data) for name in cfg.DATASETS.TEST}
     cfg.SOLVER.MAX_ITER, steps = iterations(task, len(train))
     cfg.SOLVER.STEPS = tuple(sorted({s for s in steps if s < cfg.SOLVER.MAX_ITER}))
@@ -371,6 +388,7 @@ def _quiet() -> None:
     for name in ("detectron2", "fvcore", "torch.fx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="torch.meshgrid")
+    warnings.filterwarnings("ignore", message="Creating a tensor from a list of numpy.ndarrays")  # keypoints
 
 
 def _device() -> torch.device:
@@ -418,6 +436,12 @@ def _bf16(model: GeneralizedRCNN, device: torch.device) -> None:
     narrow(heads.res5 if hasattr(heads, "res5") else heads.box_head)
     if hasattr(heads, "mask_head"):
         narrow(heads.mask_head, "layers")
+    if hasattr(heads, "keypoint_head"):  # a keypoint is the peak of a map: the layer that draws it stays fp32
+        for layer in heads.keypoint_head:
+            if isinstance(layer, nn.Conv2d):
+                narrow(layer)
+        draw = heads.keypoint_head.layers
+        heads.keypoint_head.layers = lambda x: draw(x).contiguous()  # detectron2 views it, which channels last forbids
     for module in model.modules():
         if isinstance(module, NaiveSyncBatchNorm):  # takes the variance as a difference of means
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
@@ -458,17 +482,30 @@ class _Images(Dataset):
 
 
 def batches(
-    images: Sequence[datasets.Record], size: int, seed: int, grouped: bool = True
+    images: Sequence[datasets.Record], size: int, seed: int, grouped: bool = True, repeats: torch.Tensor | None = None
 ) -> Iterator[list[tuple[int, int]]]:
     """Endless batches of (position, index) for this process, as detectron2 composes them: shuffled passes over the images,
-    wide and tall images in batches of their own if `grouped`."""
+    wide and tall images in batches of their own if `grouped`; an image appears `repeats` times in a pass, on average."""
     buckets: tuple[list, list] = ([], [])
-    for position, index in enumerate(TrainingSampler(len(images), seed=seed)):
+    sampler = TrainingSampler(len(images), seed=seed)
+    if repeats is not None:
+        sampler = RepeatFactorTrainingSampler(repeats, seed=seed)
+    for position, index in enumerate(sampler):
         bucket = buckets[grouped and images[index]["width"] <= images[index]["height"]]
         bucket.append((position, index))
         if len(bucket) == size:
             yield bucket[:]
             bucket.clear()
+
+
+def repeat_factors(cfg: CfgNode, images: list[datasets.Record]) -> torch.Tensor | None:
+    """How often each image is seen in a pass, [images], so that rare classes are not (LVIS, arXiv 1908.03195, appendix B.2);
+    None where every image is seen once."""
+    loader = cfg.DATALOADER
+    if loader.SAMPLER_TRAIN == "TrainingSampler":
+        return None
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+    return factors(images, loader.REPEAT_THRESHOLD, sqrt=loader.REPEAT_SQRT)
 
 
 class _Training:
@@ -537,7 +574,8 @@ class _Training:
 
     def _loader(self, skip: int = 0) -> Iterator[list[dict]]:
         size = self.batch // comm.get_world_size()
-        stream = batches(self.images, size, self.cfg.SEED, self.cfg.DATALOADER.ASPECT_RATIO_GROUPING)
+        grouped = self.cfg.DATALOADER.ASPECT_RATIO_GROUPING
+        stream = batches(self.images, size, self.cfg.SEED, grouped, repeat_factors(self.cfg, self.images))
         return iter(
             DataLoader(
                 _Images(self.cfg, self.images),
@@ -624,17 +662,20 @@ def _test(
             inputs = mapper(image)
             objects = model([inputs])[0]["instances"].to("cpu")
             masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
+            points = objects.pred_keypoints.numpy() if objects.has("pred_keypoints") else None
             boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
-            kept.append((image["image_id"], boxes.numpy(), scores.numpy(), classes.numpy(), masks))
+            kept.append((image["image_id"], boxes.numpy(), scores.numpy(), classes.numpy(), masks, points))
             progress.step(done)
     everything = list(itertools.chain.from_iterable(comm.all_gather(kept)))
     if name.startswith("voc"):
-        predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, _ in everything}
+        predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
         return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
-    detections = list(itertools.chain.from_iterable(_coco_results(*image) for image in everything))
+    detections = list(itertools.chain.from_iterable(_coco_results(name, *image) for image in everything))
     metrics: dict[str, float] = {}
-    for kind in ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",):
-        metrics |= coco.evaluate(detections, datasets.coco_annotations(name, data), kind)
+    kinds = {"bbox": not cfg.MODEL.KEYPOINT_ON, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    for kind in (kind for kind, wanted in kinds.items() if wanted):
+        evaluate = lvis.evaluate if name.startswith("lvis") else coco.evaluate
+        metrics |= evaluate(detections, datasets.annotation_file(name, data), kind)
     return metrics
 
 
@@ -646,14 +687,23 @@ def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def _coco_results(image_id: int, boxes: Any, scores: Any, classes: Any, masks: list | None) -> Iterator[dict[str, Any]]:
-    """One image's objects in COCO's results format."""
+def _coco_results(
+    name: str, image_id: int, boxes: Any, scores: Any, classes: Any, masks: list | None, keypoints: Any = None
+) -> Iterator[dict[str, Any]]:
+    """One image's objects in COCO's results format, by the ids of the split `name`.
+
+    keypoints: [K, 17, 3] x, y, score or None; half a pixel goes from x and y, which counts from a pixel's corner here
+    """
     corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
     for i, box in enumerate(corners):
         entry = {
             "image_id": image_id,
-            "category_id": datasets.COCO_IDS[classes[i]],
+            "category_id": datasets.category_id(name, int(classes[i])),
             "bbox": box,
             "score": float(scores[i]),
         }
-        yield entry | ({"segmentation": masks[i]} if masks else {})
+        if masks:
+            entry["segmentation"] = masks[i]
+        if keypoints is not None:
+            entry["keypoints"] = (keypoints[i] - np.array([0.5, 0.5, 0], np.float32)).ravel().tolist()
+        yield entry

@@ -100,6 +100,8 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.ROI_BOX_HEAD.CONV_DIM": 256,
     "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,
     "MODEL.ROI_MASK_HEAD.CONV_DIM": 256,
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": [512] * 8,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 14,
     "SOLVER.IMS_PER_BATCH": 16,
     "SOLVER.WARMUP_ITERS": 1000,
     "TEST.PRECISE_BN.NUM_ITER": 200,
@@ -109,7 +111,7 @@ DEFAULTS: dict[str, Any] = {
 PIXELS = 5  # image sides, anchors, crops
 BOXES = 16  # proposals and sampled RoIs
 GRID = 4  # of a C4 head's RoI, for 14: RoIs are PIXELS times smaller, and res5 on them is most of the work
-WIDTHS = 2  # channels of FPN and heads; the backbone keeps its own
+WIDTHS = 2  # channels of FPN and heads, and the sides of a keypoint head's maps; the backbone keeps its own
 ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at least 20 remain
 BATCH = 2  # and, linearly, the learning rate
 IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset
@@ -135,6 +137,7 @@ _MINI_WIDTHS = (
     "MODEL.ROI_BOX_HEAD.FC_DIM",
     "MODEL.ROI_MASK_HEAD.CONV_DIM",
 )
+_MINI_KEYPOINTS = ("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION")
 
 
 def mini(task: Task) -> Task:
@@ -162,6 +165,8 @@ def mini(task: Task) -> Task:
     settings |= {key: _divided(full[key], PIXELS) for key in _MINI_PIXELS}
     settings |= {key: _divided(full[key], BOXES) for key in _MINI_BOXES}
     settings |= {key: _divided(full[key], WIDTHS) for key in _MINI_WIDTHS}
+    if full.get("MODEL.KEYPOINT_ON"):
+        settings |= {key: _divided(full[key], WIDTHS) for key in _MINI_KEYPOINTS}
     settings |= {
         "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": GRID if grid == 14 else grid,
         "SOLVER.MAX_ITER": full["SOLVER.MAX_ITER"] // ITERATIONS,

@@ -10,7 +10,8 @@ from typing import Any
 
 Record = Mapping[str, Any]
 
-# Training and test images of the papers' own splits, for every task where they are certain.
+# Training and test images of the papers' own splits, for every task where they are certain. The others (keypoints, LVIS) have
+# no place beside published figures yet: nothing here could tell a reduced set from the whole.
 # COCO's training set counts with or without the images that have no annotation.
 IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
     "voc_c4": ((16551,), 4952),
@@ -47,7 +48,7 @@ class Group:
     def papers(self, arch: str) -> bool:
         """Whether this is the paper's protocol on the paper's data."""
         data = self.first["data"]
-        train, test = IMAGES.get(self.task, ((data["train"],), data["test"]))
+        train, test = IMAGES.get(self.task, ((), 0))
         return (
             self.kind == ("paper", False, arch)
             and not {"mini", "reduced", "nonstandard"} & set(self.union("marks"))

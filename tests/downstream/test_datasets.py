@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from detectron2.data.build import filter_images_with_few_keypoints, filter_images_with_only_crowd_annotations
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.data.datasets.pascal_voc import load_voc_instances
 from PIL import Image
 
 from downstream import datasets
-from downstream.datasets import COCO_CLASSES, COCO_IDS, VOC_CLASSES
+from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
 
 REAL = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data")
 real = pytest.mark.skipif(not (REAL / "VOC2007").is_dir(), reason="needs real photographs in VOC2007/ and coco/")
@@ -77,6 +78,27 @@ def test_real_coco_reads_as_detectron2_reads_it():
             if o["iscrowd"]:
                 del o["segmentation"]  # detectron2 compresses the run lengths that training drops
         assert a == b
+
+
+@real
+@pytest.mark.filterwarnings("ignore")
+def test_real_keypoints_read_as_detectron2_reads_them():
+    ours = datasets.records("keypoints_coco_2017_train", REAL)
+    folder = REAL / "coco"
+    file = folder / "annotations" / "person_keypoints_train2017.json"
+    theirs = load_coco_json(str(file), str(folder / "train2017"), "keypoints_test")
+    assert sum(len(r["annotations"]) for r in ours) > 100
+    for a, b in zip(ours, theirs, strict=True):
+        for o in (*a["annotations"], *b["annotations"]):
+            if o["iscrowd"]:
+                del o["segmentation"]
+        assert a == b
+    few = filter_images_with_few_keypoints(filter_images_with_only_crowd_annotations(theirs), 1)
+    assert datasets.trainable(ours, keypoints=1) == few and 0 < len(few) < len(ours)
+
+
+def test_keypoints_have_the_order_that_detectron2_flips():
+    assert list(MetadataCatalog.get("keypoints_coco_2017_train").keypoint_names) == KEYPOINTS
 
 
 @real
@@ -188,6 +210,116 @@ def test_missing_and_wrong_pieces_of_coco_are_named(coco, tmp_path):
         datasets.records("coco_2017_val", coco)
 
 
+@pytest.fixture
+def people(coco):
+    """A person with a visible nose, one that nobody marked, and a crowd without keypoints."""
+    nose = [10, 20, 2, *[0] * 48]
+    one = {"image_id": 7, "category_id": 1, "bbox": [1, 2, 30, 40], "area": 12}
+    content = json.loads(annotations())
+    content["categories"] = [{"id": 1, "name": "person", "keypoints": KEYPOINTS}]
+    content["annotations"] = [
+        one | {"id": 1, "iscrowd": 0, "num_keypoints": 1, "keypoints": nose},
+        one | {"id": 2, "iscrowd": 0, "num_keypoints": 0, "keypoints": []},
+        one | {"id": 3, "iscrowd": 1},
+    ]
+    (coco / "coco" / "annotations" / "person_keypoints_val2017.json").write_text(json.dumps(content))
+    return coco
+
+
+def test_a_keypoint_is_the_middle_of_its_pixel_and_a_crowd_needs_none(people):
+    (image,) = datasets.records("keypoints_coco_2017_val", people)
+    marked, unmarked, crowd = (a["keypoints"] for a in image["annotations"])
+    assert marked == [10.5, 20.5, 2, *[0.5, 0.5, 0] * 16]
+    assert unmarked == crowd == [0.5, 0.5, 0] * 17
+    assert [a["category_id"] for a in image["annotations"]] == [0, 0, 0]
+    assert datasets.trainable([image], 1) == [image] and datasets.trainable([image], 2) == []
+
+
+def test_wrong_keypoints_are_named(people):
+    file = people / "coco" / "annotations" / "person_keypoints_val2017.json"
+    good = file.read_text()
+    content = json.loads(good)
+    content["annotations"][0]["keypoints"] = [1, 2, 2]
+    file.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"17 keypoints, found 3 numbers in annotation 1 of .*person_keypoints_val2017.json"
+    ):
+        datasets.records("keypoints_coco_2017_val", people)
+    content = json.loads(good)
+    content["categories"][0]["keypoints"] = KEYPOINTS[::-1]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"expected the keypoints nose, left_eye"):
+        datasets.records("keypoints_coco_2017_val", people)
+    file.write_text(annotations())
+    with pytest.raises(ValueError, match=r"COCO's person"):
+        datasets.records("keypoints_coco_2017_val", people)
+    with pytest.raises(FileNotFoundError, match=r"person_keypoints_train2017.json"):
+        datasets.records("keypoints_coco_2017_train", people)
+
+
+def lvis(root, version, split, count, **changes):
+    """LVIS on the one image of the fixture `coco`, under the name v0.5 gives it."""
+    content = {
+        "images": [
+            {
+                "id": 7,
+                "file_name": "COCO_val2014_000000000007.jpg",
+                "coco_url": "http://images.cocodataset.org/val2017/7.jpg",
+                "height": 48,
+                "width": 64,
+                "neg_category_ids": [9],
+                "not_exhaustive_category_ids": [2],
+            }
+        ],
+        "categories": [{"id": i, "name": f"thing {i}", "frequency": "rcf"[i % 3]} for i in range(1, count + 1)],
+        "annotations": [
+            {
+                "id": i,
+                "image_id": 7,
+                "category_id": i,
+                "bbox": [1, 2, 3, 4],
+                "area": 12,
+                "segmentation": [[1, 2, 4, 2, 4, 6, 1, 6]],
+            }
+            for i in (1, 2, 3)
+        ],
+    }
+    (root / "lvis").mkdir(exist_ok=True)
+    (root / "lvis" / f"lvis_{version}_{split}.json").write_text(json.dumps(content | changes))
+    return content
+
+
+@pytest.mark.parametrize(("version", "count"), [("v0.5", 1230), ("v1", 1203)])
+def test_lvis_finds_its_images_by_their_url(coco, version, count):
+    lvis(coco, version, "val", count)
+    (image,) = datasets.records(f"lvis_{version}_val", coco)
+    assert image["file_name"] == str(coco / "coco" / "val2017" / "7.jpg")
+    assert [a["category_id"] for a in image["annotations"]] == [0, 1, 2]
+    assert (image["neg_category_ids"], image["not_exhaustive_category_ids"]) == ([9], [2])
+    assert datasets.category_id(f"lvis_{version}_val", 0) == 1
+    before = datasets.digest([image])
+    assert datasets.digest([image | {"neg_category_ids": []}]) != before
+
+
+def test_wrong_lvis_is_named(coco):
+    content = lvis(coco, "v1", "val", 1230)
+    with pytest.raises(ValueError, match=r"1,203 classes of LVIS v1 with the ids 1 to 1203, found 1,230"):
+        datasets.records("lvis_v1_val", coco)
+    content = lvis(coco, "v1", "val", 1203)
+    lvis(coco, "v1", "val", 1203, annotations=content["annotations"][:2])
+    with pytest.raises(ValueError, match=r"found none of frequency r in"):
+        datasets.records("lvis_v1_val", coco)
+    lvis(coco, "v1", "val", 1203, images=[content["images"][0] | {"coco_url": None}])
+    with pytest.raises(ValueError, match=r"coco_url like .*, found None for image 7"):
+        datasets.records("lvis_v1_val", coco)
+    stranger = content["images"][0] | {"coco_url": "http://images.cocodataset.org/val2017/8.jpg"}
+    lvis(coco, "v1", "val", 1203, images=[stranger])
+    with pytest.raises(FileNotFoundError, match=r"val2017/8.jpg"):
+        datasets.records("lvis_v1_val", coco)
+    with pytest.raises(FileNotFoundError, match=r"lvis_v0.5_val.json, found lvis_v1_val.json"):
+        datasets.records("lvis_v0.5_val", coco)
+
+
 def test_an_unknown_dataset_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="lvis"):
-        datasets.records("lvis_v1_train", tmp_path)
+    with pytest.raises(ValueError, match="objects365"):
+        datasets.records("objects365_train", tmp_path)

@@ -13,24 +13,27 @@ import pytest
 import torch
 import torchvision
 from detectron2.config import get_cfg
+from detectron2.data import DatasetMapper
 from detectron2.data.common import AspectRatioGroupedDataset
-from detectron2.data.samplers import TrainingSampler
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
-from downstream import detection
-from downstream.datasets import COCO_CLASSES, COCO_IDS, VOC_CLASSES
+from downstream import datasets, detection
+from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
 from downstream.evaluation import coco
 from downstream.task import mini
-from downstream.tasks import coco_c4_1x, coco_fpn_1x, voc_c4
+from downstream.tasks import coco_c4_1x, coco_fpn_1x, coco_fpn_1x_pixpro, coco_keypoint_2x, lvis_v05_1x, voc_c4
 
 CPU = torch.device("cpu")
 
 pytestmark = [
     # detectron2's anchor generator calls meshgrid without the indexing that torch will require one day
     pytest.mark.filterwarnings("ignore:torch.meshgrid"),
+    # and makes its keypoints of a list of arrays
+    pytest.mark.filterwarnings("ignore:Creating a tensor from a list of numpy.ndarrays"),
     # pycocotools 2.0.11 gives numpy 2 arrays that do not know `copy`
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
@@ -100,6 +103,52 @@ def test_fpn_has_norms_where_moco_has_them():
     assert "roi_heads.box_head.fc2.weight" in names and "roi_heads.mask_head.mask_fcn4.weight" in names
 
 
+def test_pixpros_fpn_has_norms_in_the_heads_too():
+    names = detection.network(detection.configuration(coco_fpn_1x_pixpro.TASK)).state_dict()
+    assert "roi_heads.box_head.conv4.norm.weight" in names and "roi_heads.mask_head.mask_fcn4.norm.weight" in names
+    assert "roi_heads.box_head.fc1.weight" in names and "roi_heads.box_head.fc2.weight" not in names
+
+
+def posed():
+    """The two images of `batch`, and a person's keypoints in each object."""
+    inputs = batch()
+    for entry in inputs:
+        objects = entry["instances"]
+        points = torch.rand(2, 17, 3, generator=torch.Generator().manual_seed(5)) * 30 + 10
+        points[..., 2] = 2
+        objects.gt_keypoints = Keypoints(points)
+        objects.gt_classes = torch.zeros(2, dtype=torch.int64)
+    return inputs
+
+
+def test_coco_keypoint_2x_is_the_official_network_and_its_losses():
+    cfg = get_cfg()
+    for key, value in detection.resolved(coco_keypoint_2x.TASK).items():
+        cfg.merge_from_list([key, value])
+    cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM = "cpu", "BN", "BN"
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 8, 20
+    found = []
+    for build in (lambda: build_model(cfg), lambda: detection.network(configured(coco_keypoint_2x.TASK))):
+        torch.manual_seed(0)
+        model = build().train()
+        torch.manual_seed(1)
+        with EventStorage():
+            found.append({k: v.item() for k, v in model(posed()).items()})
+    assert found[0] == found[1] and found[0]["loss_keypoint"] > 0
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_a_keypoint_head_trains_all_of_its_parameters_in_bf16(arch):
+    torch.manual_seed(0)
+    model = detection.network(configured(mini(coco_keypoint_2x.TASK), arch)).train()
+    detection._bf16(model, CPU)
+    with EventStorage():
+        values = model(posed())
+    assert all(v.dtype == torch.float32 for v in values.values())
+    sum(values.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_c4_head_of_resnet18_trains_all_of_its_parameters(precision):
     cfg = configured(mini(voc_c4.TASK), "resnet18")
@@ -167,6 +216,24 @@ def test_batches_are_those_of_detectron2():
     theirs = [[r["index"] for r in b] for b in itertools.islice(AspectRatioGroupedDataset(stream, 4), 40)]
     ours = [[i for _, i in b] for b in itertools.islice(detection.batches(images, 4, 3), 40)]
     assert ours == theirs
+
+
+def test_images_of_rare_classes_come_back_as_detectron2_brings_them():
+    rng = np.random.default_rng(0)
+    images = [
+        {"index": i, "width": int(w), "height": 50, "annotations": [{"category_id": 0 if i else 1}]}
+        for i, w in enumerate(rng.integers(30, 70, 37))
+    ]
+    cfg = detection.configuration(lvis_v05_1x.TASK)
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.3
+    repeats = detection.repeat_factors(cfg, images)
+    assert repeats[0].item() == pytest.approx((0.3 * 37) ** 0.5) and repeats[1:].tolist() == [1.0] * 36
+    assert detection.repeat_factors(detection.configuration(voc_c4.TASK), images) is None
+    stream = (images[i] for i in RepeatFactorTrainingSampler(repeats, seed=3))
+    theirs = [[r["index"] for r in b] for b in itertools.islice(AspectRatioGroupedDataset(stream, 4), 40)]
+    ours = [[i for _, i in b] for b in itertools.islice(detection.batches(images, 4, 3, repeats=repeats), 40)]
+    assert ours == theirs
+    assert sum(b.count(0) for b in ours) > 8
 
 
 def test_synchronised_norms_are_told_apart_from_what_is_trained():
@@ -324,7 +391,7 @@ def shapes(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("module", [coco_fpn_1x, coco_c4_1x])
+@pytest.mark.parametrize("module", [coco_fpn_1x, coco_fpn_1x_pixpro, coco_c4_1x])
 def test_boxes_and_masks_are_measured_on_coco(module, shapes, tmp_path):
     task = mini(module.TASK)
     settings = dict(task.settings) | {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": [], "SOLVER.IMS_PER_BATCH": 2}
@@ -342,12 +409,108 @@ def test_the_truth_as_a_prediction_is_100_on_coco(shapes):
         entry
         for number in range(1, 5)
         for entry in detection._coco_results(
-            number, box, np.array([0.9], np.float32), np.array([79 if number % 2 else 0]), detection._encoded(mask)
+            "coco_2017_val",
+            number,
+            box,
+            np.array([0.9], np.float32),
+            np.array([79 if number % 2 else 0]),
+            detection._encoded(mask),
         )
     ]
     for kind, name in (("bbox", "APbb"), ("segm", "APmk")):
         file = shapes / "coco" / "annotations" / "instances_val2017.json"
         assert coco.evaluate(detections, file, kind)[name] == pytest.approx(100.0)
+
+
+@pytest.fixture
+def people(shapes):
+    """The four images, with a person in each: a nose, a left and a right eye."""
+    points = [40, 15, 2, 50, 12, 2, 30, 12, 1, *[0] * 42]
+    for split in ("train", "val"):
+        content = json.loads((shapes / "coco" / "annotations" / f"instances_{split}2017.json").read_text())
+        content["categories"] = [{"id": 1, "name": "person", "keypoints": KEYPOINTS}]
+        for annotation in content["annotations"]:
+            annotation |= {"category_id": 1, "num_keypoints": 3, "keypoints": points}
+        (shapes / "coco" / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(content))
+    return shapes
+
+
+def test_keypoints_are_measured_from_end_to_end(people, tmp_path):
+    task = mini(coco_keypoint_2x.TASK)
+    settings = dict(task.settings) | {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": [], "SOLVER.IMS_PER_BATCH": 2}
+    task = dataclasses.replace(task, settings=settings | {"TEST.PRECISE_BN.NUM_ITER": 1}, passes=None)
+    assert {k: detection.found(task, people)[k] for k in ("train", "test")} == {"train": 4, "test": 4}
+    result = detection.run(task, weights("resnet18"), None, "resnet18", people, tmp_path / "out", seed=0)
+    assert list(result["metrics"]) == ["APkp", "APkp50", "APkp75"] and result["loaded"]["matched"] == 120
+    assert all(0 <= v <= 100 for v in result["metrics"].values())
+    assert logged(tmp_path / "out")[-1]["loss_keypoint"] > 0
+
+
+def test_a_flipped_person_has_its_left_on_the_right(people):
+    (image, *_) = datasets.records("keypoints_coco_2017_train", people)
+    cfg = detection.configuration(coco_keypoint_2x.TASK)
+    cfg.INPUT.MIN_SIZE_TRAIN = (64,)
+    mapper = DatasetMapper(cfg, is_train=True)
+    poses = []
+    for seed in range(6):
+        np.random.seed(seed)
+        poses.append(mapper(image)["instances"].gt_keypoints.tensor[0, :3].tolist())
+    plain = [[40.5, 15.5, 2], [50.5, 12.5, 2], [30.5, 12.5, 1]]
+    flipped = [[96 - 40.5, 15.5, 2], [96 - 30.5, 12.5, 1], [96 - 50.5, 12.5, 2]]
+    assert plain in poses and flipped in poses and all(p in (plain, flipped) for p in poses)
+
+
+def test_the_truth_as_a_prediction_is_100_in_keypoints(people):
+    images = datasets.records("keypoints_coco_2017_val", people)
+    detections = [
+        entry
+        for image in images
+        for entry in detection._coco_results(
+            "keypoints_coco_2017_val",
+            image["image_id"],
+            np.array([[20, 10, 60, 42]], np.float32),
+            np.array([0.9], np.float32),
+            np.array([0]),
+            None,
+            np.array(image["annotations"][0]["keypoints"], np.float32).reshape(1, 17, 3),
+        )
+    ]
+    file = datasets.annotation_file("keypoints_coco_2017_val", people)
+    assert coco.evaluate(detections, file, "keypoints") == pytest.approx(
+        dict.fromkeys(("APkp", "APkp50", "APkp75"), 100.0)
+    )
+
+
+def test_persons_without_keypoints_are_nothing_to_test_on(people):
+    file = people / "coco" / "annotations" / "person_keypoints_val2017.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation |= {"num_keypoints": 0, "keypoints": [0] * 51}
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"objects to test on in keypoints_coco_2017_val of .*, found none"):
+        detection.found(coco_keypoint_2x.TASK, people)
+
+
+def test_lvis_is_measured_from_end_to_end(shapes, tmp_path):
+    content = json.loads((shapes / "coco" / "annotations" / "instances_val2017.json").read_text())
+    content["categories"] = [{"id": i, "name": str(i), "frequency": "rcf"[i % 3]} for i in range(1, 1231)]
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["category_id"] = number + 1
+    (shapes / "lvis").mkdir()
+    for split in ("train", "val"):
+        for image in content["images"]:
+            url = f"http://images.cocodataset.org/{split}2017/{image['id']}.jpg"
+            image |= {"coco_url": url, "file_name": f"COCO_train2014_{image['id']:012d}.jpg"}
+            image |= {"neg_category_ids": [image["id"] + 10], "not_exhaustive_category_ids": []}
+        (shapes / "lvis" / f"lvis_v0.5_{split}.json").write_text(json.dumps(content))
+    task = mini(lvis_v05_1x.TASK)
+    settings = dict(task.settings) | {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": [], "SOLVER.IMS_PER_BATCH": 2}
+    # Untrained, all 1,230 classes of a box pass the threshold of 0.0001, and each detection gets 1,230 masks.
+    settings |= {"MODEL.RPN.POST_NMS_TOPK_TEST": 4, "TEST.DETECTIONS_PER_IMAGE": 10}
+    task = dataclasses.replace(task, settings=settings | {"TEST.PRECISE_BN.NUM_ITER": 1}, passes=None)
+    result = detection.run(task, None, None, "resnet18", shapes, tmp_path / "out", seed=0)
+    assert list(result["metrics"]) == ["APbb", "APmk", "APmk50", "APmk75", "APr", "APc", "APf"]
+    assert all(0 <= v <= 100 for v in result["metrics"].values())
 
 
 SCRIPT = """
@@ -357,7 +520,7 @@ sys.path.insert(0, sys.argv[1])
 from test_detection_task import task
 from downstream import detection
 result = detection.run(task, None, None, "resnet18", Path(sys.argv[2]), Path(sys.argv[3]), seed=0)
-Path(sys.argv[1], "rank" + os.environ["RANK"]).write_text(json.dumps([result["metrics"], result["effective"]]))
+Path(sys.argv[1], f"rank{os.environ['RANK']}.json").write_text(json.dumps([result["metrics"], result["effective"]]))
 """
 
 
@@ -384,6 +547,6 @@ def test_two_processes_share_the_batch_and_agree(voc, tmp_path):
         timeout=250,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1)]
+    results = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert results[0] == results[1]
     assert results[0][1] | {"world_size": 2, "norm": "naiveSyncBN", "batch": 4} == results[0][1]

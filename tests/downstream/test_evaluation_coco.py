@@ -69,6 +69,77 @@ def test_faster_coco_eval_equals_pycocotools(kind, tmp_path, monkeypatch):
     assert official[f"AP{coco.KINDS[kind]}50"] > official[f"AP{coco.KINDS[kind]}75"]
 
 
+def people(folder, seed):
+    """A keypoints file of 40 images: persons with some, none or no list of keypoints, crowds; detections with tied scores."""
+    rng = np.random.default_rng(seed)
+    images = [{"id": i, "height": 200, "width": 300, "file_name": f"{i}.jpg"} for i in range(1, 41)]
+    annotations, detections = [], []
+    for image in images:
+        for _ in range(rng.integers(0, 5)):
+            x, y, w, h = *rng.integers(0, 150, 2), *rng.integers(15, 100, 2)
+            seen = rng.choice([0, 1, 2], 17, p=[0.3, 0.2, 0.5]) if rng.random() < 0.8 else np.zeros(17, int)
+            points = np.stack([rng.integers(x, x + w, 17), rng.integers(y, y + h, 17), seen], 1)
+            points[seen == 0] = 0
+            crowd = int(rng.random() < 0.1)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": 1,
+                    "bbox": [int(x), int(y), int(w), int(h)],
+                    "area": float(w * h * 0.6),
+                    "iscrowd": crowd,
+                    "num_keypoints": int((seen > 0).sum()),
+                    "keypoints": points.ravel().tolist(),
+                }
+            )
+            for _ in range(rng.integers(0, 12)):
+                moved = points[:, :2] + rng.normal(0, rng.uniform(0.5, 8), (17, 2))
+                guess = np.column_stack([moved, rng.random(17)])
+                detections.append(
+                    {
+                        "image_id": image["id"],
+                        "category_id": 1,
+                        "bbox": [float(x), float(y), float(w), float(h)],
+                        "score": float(rng.integers(1, 20) / 20),
+                        "keypoints": guess.ravel().tolist(),
+                    }
+                )
+    file = folder / "person_keypoints.json"
+    categories = [{"id": 1, "name": "person"}]
+    content = {"images": images, "annotations": annotations, "categories": categories, "info": {}}
+    file.write_text(json.dumps(content))
+    return file, detections, content
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_keypoints_are_equal_to_pycocotools(seed, tmp_path, monkeypatch):
+    pytest.importorskip("faster_coco_eval")
+    file, detections, content = people(tmp_path, seed)
+    fast = coco.evaluate(detections, file, "keypoints")
+    truth = COCO(str(file))
+    official = COCOeval(truth, truth.loadRes([dict(d) for d in detections]), "keypoints")
+    official.evaluate()
+    official.accumulate()
+    official.summarize()
+    assert list(fast) == ["APkp", "APkp50", "APkp75"]
+    assert list(fast.values()) == pytest.approx((100 * official.stats[:3]).tolist(), abs=1e-9)
+    assert 0 < fast["APkp"] < fast["APkp50"] < 100
+    monkeypatch.setattr(coco, "api", lambda: (COCO, COCOeval))
+    assert coco.evaluate(detections, file, "keypoints") == pytest.approx(fast, abs=1e-9)
+    # a crowd without the list is a crowd whose list is all zeros
+    for annotation in content["annotations"]:
+        if annotation["iscrowd"]:
+            annotation |= {"keypoints": [0] * 51, "num_keypoints": 0}
+    file.write_text(json.dumps(content))
+    zeros = coco.evaluate(detections, file, "keypoints")
+    for annotation in content["annotations"]:
+        if annotation["iscrowd"]:
+            del annotation["keypoints"], annotation["num_keypoints"]
+    file.write_text(json.dumps(content))
+    assert coco.evaluate(detections, file, "keypoints") == zeros
+
+
 def test_names_are_the_papers(tmp_path):
     file, detections = scene(tmp_path, 1)
     assert list(coco.evaluate(detections, file, "bbox")) == ["APbb", "APbb50", "APbb75"]

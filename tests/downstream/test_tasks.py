@@ -9,28 +9,95 @@ import pytest
 
 from downstream import detection
 from downstream.task import Detection, digest, iterations, mini, overridden
-from downstream.tasks import coco_c4_1x, coco_c4_2x, coco_fpn_1x, coco_fpn_1x_pixpro, coco_fpn_2x, voc_c4
+from downstream.tasks import (
+    coco_c4_1x,
+    coco_c4_2x,
+    coco_fpn_1x,
+    coco_fpn_1x_pixpro,
+    coco_fpn_2x,
+    coco_keypoint_2x,
+    lvis_v05_1x,
+    lvis_v05_2x,
+    lvis_v1_1x,
+    voc_c4,
+)
 
 GOLDEN = {
     "moco_voc_c4": voc_c4.TASK,
     "pixpro_coco_c4_1x": coco_c4_1x.TASK,
-    "moco_coco_c4_2x": coco_c4_2x.TASK,
     "mmselfsup_coco_fpn_1x": coco_fpn_1x.TASK,
+    "moco_coco_c4_2x": coco_c4_2x.TASK,
     "mmselfsup_coco_fpn_2x": coco_fpn_2x.TASK,
     "pixpro_coco_fpn_1x": coco_fpn_1x_pixpro.TASK,
+    "mmselfsup_keypoint_fpn_2x": coco_keypoint_2x.TASK,
 }
+# MoCo's LVIS configuration is not public: detectron2's own, and what every MoCo configuration changes in it.
+DERIVED = {"d2_lvis_v05_fpn_1x": lvis_v05_1x.TASK, "d2_lvis_v1_fpn_1x": lvis_v1_1x.TASK}
+MOCO = {
+    "INPUT.FORMAT": "RGB",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.FPN.NORM": "SyncBN",
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "MODEL.RESNETS.NORM": "SyncBN",
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "TEST.PRECISE_BN.ENABLED": True,
+}
+TASKS = (*GOLDEN.values(), *DERIVED.values(), lvis_v05_2x.TASK)
 FOLDER = Path(os.environ.get("DETECTRON2_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "data")).parent
 # The weights are an argument of a trial here, not a line of its configuration.
 ALLOWED = {"MODEL.WEIGHTS"}
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_protocol_is_the_official_configuration_key_by_key(name):
+def official(name):
     file = FOLDER / "golden" / f"{name}.json"
     if not file.is_file():
         pytest.skip("needs the official configurations, resolved, in golden/ beside the data")
-    official = {k: v for k, v in json.loads(file.read_text()).items() if k not in ALLOWED}
-    assert detection.resolved(GOLDEN[name]) == official
+    return {k: v for k, v in json.loads(file.read_text()).items() if k not in ALLOWED}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_protocol_is_the_official_configuration_key_by_key(name):
+    assert detection.resolved(GOLDEN[name]) == official(name)
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_lvis_is_detectron2s_configuration_with_mocos_norms(name):
+    assert not MOCO.keys() & official(name).keys()
+    assert detection.resolved(DERIVED[name]) == official(name) | MOCO
+
+
+@pytest.mark.parametrize(
+    ("twice", "once"), [(coco_fpn_2x, coco_fpn_1x), (coco_c4_2x, coco_c4_1x), (lvis_v05_2x, lvis_v05_1x)]
+)
+def test_2x_is_1x_for_twice_as_long(twice, once):
+    before, after = detection.resolved(once.TASK), detection.resolved(twice.TASK)
+    assert after["SOLVER.MAX_ITER"] == 2 * before["SOLVER.MAX_ITER"]
+    assert after["SOLVER.STEPS"] == [120000, 160000]
+    changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+    assert changed - {"MODEL.RESNETS.NORM"} == {"SOLVER.MAX_ITER", "SOLVER.STEPS"}
+
+
+def test_protocols_with_results_keep_their_digests():
+    digests = {
+        t.name: digest(t)[:16] for task in (voc_c4.TASK, coco_fpn_1x.TASK, coco_c4_1x.TASK) for t in (task, mini(task))
+    }
+    assert digests == {
+        "voc_c4": "73ac6ee68866cb84",
+        "voc_c4@mini": "2f83ed2e263a9e6f",
+        "coco_fpn_1x": "f107c4b6fda07d5f",
+        "coco_fpn_1x@mini": "2f73a1f9ef785f48",
+        "coco_c4_1x": "e90f4caba0c1a26b",
+        "coco_c4_1x@mini": "7def2dc4da971b34",
+    }
+
+
+def test_a_mini_keypoint_head_is_half_as_wide_and_draws_maps_half_as_large():
+    full, less = (
+        detection.configuration(t).MODEL.ROI_KEYPOINT_HEAD for t in (coco_keypoint_2x.TASK, mini(coco_keypoint_2x.TASK))
+    )
+    assert (list(full.CONV_DIMS), full.POOLER_RESOLUTION) == ([512] * 8, 14)
+    assert (list(less.CONV_DIMS), less.POOLER_RESOLUTION) == ([256] * 8, 7)
 
 
 def test_the_checkpoint_brings_its_colours_and_depth():
@@ -41,14 +108,14 @@ def test_the_checkpoint_brings_its_colours_and_depth():
     assert detection.resolved(voc_c4.TASK, "resnet18")["MODEL.RESNETS.DEPTH"] == 18
 
 
-@pytest.mark.parametrize("task", GOLDEN.values(), ids=lambda t: t.name)
-def test_every_expected_value_names_the_metrics(task):
+@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
+def test_every_expected_value_names_a_metric(task):
     for values in task.expected.values():
-        assert set(values) <= set(task.metrics)
+        assert values and set(values) <= set(task.metrics)
     assert max(task.settings["SOLVER.STEPS"]) < task.settings["SOLVER.MAX_ITER"]
 
 
-@pytest.mark.parametrize("task", GOLDEN.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
 def test_mini_is_another_protocol_with_the_same_proportions(task):
     small = mini(task)
     assert (small.name, small.scale) == (f"{task.name}@mini", "mini") and digest(small) != digest(task)
@@ -83,6 +150,10 @@ def test_unknown_keys_and_values_are_answered():
         detection.configuration(overridden(voc_c4.TASK, {"INPUT.FORMAT": "BGR"}))
     with pytest.raises(ValueError, match="resnet51"):
         detection.configuration(voc_c4.TASK, "resnet51")
+    with pytest.raises(ValueError, match=r"coco_2017_train and MODEL.KEYPOINT_ON True"):
+        detection.configuration(overridden(coco_fpn_1x.TASK, {"MODEL.KEYPOINT_ON": "true"}))
+    with pytest.raises(ValueError, match=r"found DATALOADER.SAMPLER_TRAIN 'RandomSubsetTrainingSampler'"):
+        detection.configuration(overridden(voc_c4.TASK, {"DATALOADER.SAMPLER_TRAIN": "RandomSubsetTrainingSampler"}))
 
 
 def test_a_whole_number_is_a_learning_rate_too():
