@@ -16,19 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import catalog
+from downstream.task import TRAITS
 
 if TYPE_CHECKING:
     import torch
 
     from bench.unpickle import Stored
-
-TRAITS: dict[str, Any] = {
-    "channel_order": "RGB",
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "stem": "7x7",
-    "stride_in_1x1": False,
-}
 
 
 def _same(name: str) -> str:
@@ -599,7 +592,7 @@ def _traits(found: _Found, content: dict[Any, Any], sidecar: dict[str, Any] | No
             said = json.loads(note["traits"])
         except (ValueError, RecursionError) as error:
             raise ValueError("expected the file's note on its traits to be JSON, found other text") from error
-    traits = TRAITS | dict(found.source.traits)
+    traits = dict(TRAITS) | dict(found.source.traits)
     if said is None:
         return traits
     if not isinstance(said, dict):

@@ -20,7 +20,6 @@ import itertools
 import json
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +50,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from downstream import datasets
 from downstream.evaluation import coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
-from downstream.trial import SAVE_SECONDS, Progress, fingerprint, write_json
+from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, write_json
 from downstream.weights import to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
@@ -328,7 +327,7 @@ def run(
     on. Under torchrun every process calls it and gets the same answer. Raises FloatingPointError if the loss is not finite.
     """
     _quiet()
-    device = _device()
+    device = place().device
     world = comm.get_world_size()
     cfg = configuration(task, arch, traits)
     train = _usable(cfg, [r for name in cfg.DATASETS.TRAIN for r in datasets.records(name, data)])
@@ -389,18 +388,6 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="torch.meshgrid")
     warnings.filterwarnings("ignore", message="Creating a tensor from a list of numpy.ndarrays")  # keypoints
-
-
-def _device() -> torch.device:
-    """This process's device; joins the process group that torchrun describes."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(local)
-    if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if cuda else "gloo")
-    return torch.device("cuda", local) if cuda else torch.device("cpu")
 
 
 def _trained_norm(cfg: CfgNode, world: int, device: torch.device) -> str:

@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
-from downstream.trial import SAVE_SECONDS, Progress, fingerprint, write_json
+from downstream.trial import SAVE_SECONDS, Place, Progress, fingerprint, place, write_json
 
 IGNORE = 255
 CLASSES = {
@@ -496,33 +496,6 @@ def _forward_macs(model: nn.Module, height: int, width: int) -> float:
 # Training and test
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where this process runs, among how many."""
-
-    rank: int
-    world: int
-    device: torch.device
-
-
-@contextlib.contextmanager
-def _place() -> Iterator[_Place]:
-    """One process, or one of torchrun's."""
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    ours = world > 1 and not dist.is_initialized()
-    if ours:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield _Place(rank, world, device)
-    finally:
-        if ours:
-            dist.destroy_process_group()
-
-
 def run(
     task: Segmentation,
     tensors: Mapping[str, Tensor] | None,
@@ -541,49 +514,49 @@ def run(
     Writes out/loaded.json, out/log.jsonl, out/last.pth and out/metrics.json (what is returned, and "IoU" per class). Raises
     ValueError for weights that do not land and a checkpoint of another run, FloatingPointError for a loss that is not finite.
     """
-    with _place() as place:
-        if task.batch % place.world:
-            raise ValueError(
-                f"expected a batch that {place.world} processes share evenly, found {task.batch}: take a divisor of it"
-            )
-        about = found(task, data)
-        out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(seed)
-        model = network(task, arch, traits)
-        names = [name for name, _ in model.named_parameters()]
-        matched = 0
-        if tensors is not None:
-            matched = _land(model.backbone, tensors)
-            names = [name for name in names if name.startswith("decode_head.")]
-        loaded = {"matched": matched, "missing": names, "unused": []}
-        norm = "BN"
-        if place.world > 1 and place.device.type == "cuda":
-            model, norm = nn.SyncBatchNorm.convert_sync_batchnorm(model), "SyncBN"
-        model = model.to(place.device).to(memory_format=torch.channels_last)
-        total, steps = iterations(task, about["train"])
-        if place.rank == 0:
-            write_json(out / "loaded.json", loaded)
-        origin = {"protocol": digest(task), "seed": seed, "weights": fingerprint(tensors), "data": about["digest"]}
-        crops = Crops(task, traits, _pairs(task, data, "train"), seed)
-        trained = _train(model, crops, total, steps, place, out, origin, resume)
-        started = time.monotonic()
-        counts = _test(model, task, traits, _pairs(task, data, "val"), place)
-        result = {
-            "metrics": {"mIoU": miou(counts)},
-            "loaded": loaded,
-            "effective": {
-                "batch": task.batch,
-                "lr": task.lr,
-                "iterations": total,
-                "norm": norm,
-                "world_size": place.world,
-                "precision": task.precision,
-            },
-            "seconds": {"train": trained, "test": time.monotonic() - started},
-        }
-        if place.rank == 0:
-            per_class = zip(CLASSES[task.dataset], iou(counts).tolist(), strict=True)
-            write_json(out / "metrics.json", result | {"IoU": {c: None if math.isnan(v) else v for c, v in per_class}})
+    here = place()
+    if task.batch % here.world:
+        raise ValueError(
+            f"expected a batch that {here.world} processes share evenly, found {task.batch}: take a divisor of it"
+        )
+    about = found(task, data)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    model = network(task, arch, traits)
+    names = [name for name, _ in model.named_parameters()]
+    matched = 0
+    if tensors is not None:
+        matched = _land(model.backbone, tensors)
+        names = [name for name in names if name.startswith("decode_head.")]
+    loaded = {"matched": matched, "missing": names, "unused": []}
+    norm = "BN"
+    if here.world > 1 and here.device.type == "cuda":
+        model, norm = nn.SyncBatchNorm.convert_sync_batchnorm(model), "SyncBN"
+    model = model.to(here.device).to(memory_format=torch.channels_last)
+    total, steps = iterations(task, about["train"])
+    if here.rank == 0:
+        write_json(out / "loaded.json", loaded)
+    origin = {"protocol": digest(task), "seed": seed, "weights": fingerprint(tensors), "data": about["digest"]}
+    crops = Crops(task, traits, _pairs(task, data, "train"), seed)
+    trained = _train(model, crops, total, steps, here, out, origin, resume)
+    started = time.monotonic()
+    counts = _test(model, task, traits, _pairs(task, data, "val"), here)
+    result = {
+        "metrics": {"mIoU": miou(counts)},
+        "loaded": loaded,
+        "effective": {
+            "batch": task.batch,
+            "lr": task.lr,
+            "iterations": total,
+            "norm": norm,
+            "world_size": here.world,
+            "precision": task.precision,
+        },
+        "seconds": {"train": trained, "test": time.monotonic() - started},
+    }
+    if here.rank == 0:
+        per_class = zip(CLASSES[task.dataset], iou(counts).tolist(), strict=True)
+        write_json(out / "metrics.json", result | {"IoU": {c: None if math.isnan(v) else v for c, v in per_class}})
     return result
 
 
@@ -608,7 +581,7 @@ def _train(
     crops: Crops,
     total: int,
     steps: Sequence[int],
-    place: _Place,
+    place: Place,
     out: Path,
     origin: Mapping[str, Any],
     resume: bool,
@@ -694,7 +667,7 @@ def _resume(
 
 
 def _test(
-    model: nn.Module, task: Segmentation, traits: Mapping[str, Any], pairs: Sequence[Pair], place: _Place
+    model: nn.Module, task: Segmentation, traits: Mapping[str, Any], pairs: Sequence[Pair], place: Place
 ) -> np.ndarray:
     """The confusion matrix of whole images at one scale, against labels in their original size."""
 

@@ -1,12 +1,14 @@
-"""What every engine's trial needs: progress for a person and a log for a program, JSON that is written whole or not at all,
+"""What every engine's trial needs: its place among the processes, progress for a person and a log for a program, JSON that is written whole or not at all,
 and the fingerprint by which a checkpoint knows the run it belongs to.
 """
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,31 @@ from rich.progress import Progress as Bar
 SAVE_SECONDS = 180.0  # between two checkpoints: a killed training loses at most this much
 SPEAK_SECONDS = 15.0  # between two lines where standard error is not a terminal
 LOG_ITERATIONS = 10  # to a line of log.jsonl
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process runs, among how many."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def place() -> Place:
+    """One process, or one of torchrun's, whose process group it joins.
+
+    The group stays for all trials of the process: its processes end a trial at different times, and one that made the group
+    anew while another still took the old one apart would wait for ever.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Place(rank, world, device)
 
 
 class Progress:

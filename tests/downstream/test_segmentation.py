@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -457,3 +460,40 @@ def test_a_whole_voc_trial_counts_the_pixels_of_the_original_maps(
     originals = [np.asarray(Image.open(voc / f"SegmentationClass/{name}.png")) for name in names_of(voc, "val")]
     assert [shape for shape, _ in counted] == [original.shape for original in originals]
     assert all(np.array_equal(truth, original) for (_, truth), original in zip(counted, originals, strict=True))
+
+
+PROCESS = """
+import json, os, sys
+from pathlib import Path
+from test_segmentation_task import task
+from downstream import segmentation
+from downstream.task import TRAITS
+data, out = map(Path, sys.argv[1:])
+seen = [segmentation.run(task, None, TRAITS, "resnet18", data, out / str(s), s)["metrics"] for s in range(4)]
+(out / ("rank" + os.environ["RANK"])).write_text(json.dumps(seen))
+"""
+
+
+def test_two_processes_run_several_trials_and_agree(data: Path, tmp_path: Path) -> None:
+    # One group of processes for all trials: making it anew for each one left a process waiting in every second call.
+    task = dataclasses.asdict(dataclasses.replace(TINY, iterations=1))
+    (tmp_path / "test_segmentation_task.py").write_text(
+        f"from downstream.task import Segmentation\ntask = Segmentation(**{task!r})\n"
+    )
+    (tmp_path / "trials.py").write_text(PROCESS)
+    out = tmp_path / "out"
+    root = str(Path(segmentation.__file__).parents[1])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *(str(tmp_path / "trials.py"), str(data), str(out)),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads((out / f"rank{rank}").read_text()) for rank in (0, 1)]
+    assert len(results[0]) == 4
+    assert results[0] == results[1]
