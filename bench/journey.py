@@ -17,7 +17,11 @@ from typing import Any
 from bench import catalog, provenance
 from downstream import task as protocols
 
-ENGINES = {"detectron2": "downstream.detection", "mmsegmentation": "downstream.segmentation"}
+ENGINES = {
+    "detectron2": "downstream.detection",
+    "mmsegmentation": "downstream.segmentation",
+    "torch": "downstream.classification",
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def plan(
     runner = engine(task)
     found = runner.found(task, data)
     about, tensors = model(checkpoint, arch, task.scale, family, name)
-    proof = {} if tensors is None else weights.prove(tensors, about["arch"], about["traits"])
+    converted = tensors is not None and task.engine != "torch"  # torch's networks have torchvision's names already
+    proof = weights.prove(tensors, about["arch"], about["traits"]) if converted else {}
     return Plan(task, runner, data, found, about, tensors, proof)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from bench import journey
 from downstream import task as protocols
 
+IMAGENET = 1_281_167  # training images
+
 
 def shown(task: protocols.Task) -> dict[str, Any]:
     """A task whole, as plain values: `bench show TASK --json`."""
@@ -54,7 +56,8 @@ def plan(
         batch, lr = full["SOLVER.IMS_PER_BATCH"], full["SOLVER.BASE_LR"]
     else:
         batch, lr = task.batch, task.lr
-    total, steps = protocols.iterations(task, found["train"] if found else 10**9)
+    usual = IMAGENET * task.labels // 100 if isinstance(task, protocols.Classification) else 10**9
+    total, steps = protocols.iterations(task, found["train"] if found else usual)
     report["effective"] = {
         "batch": batch,
         "lr": lr,
@@ -64,7 +67,12 @@ def plan(
     }
     if found:
         macs = journey.engine(task).macs(task, about["arch"])
-        work = macs["train"] * batch * total + macs["test"] * found["test"]
+        seen, tested = batch * total, found["test"]
+        if isinstance(
+            task, protocols.Classification
+        ):  # tested after every epoch; nearest neighbours see each image once
+            seen, tested = (count * max(1, task.epochs) for count in (found["train"], tested))
+        work = macs["train"] * seen + macs["test"] * tested
         report["estimated_seconds"] = round(work / macs_per_second(task.precision)) * len(seeds)
     return report
 
@@ -72,6 +80,8 @@ def plan(
 def described(report: dict[str, Any]) -> str:
     """A plan for a person."""
     effective, found = report["effective"], report["data"]
+    steps, factor = ", ".join(map(str, effective["steps"])), report["protocol"].get("gamma", 0.1)
+    falls = f"x{factor:g} at {steps}" if steps else report["protocol"].get("schedule", "constant")
     lines = [
         f"{report['name']}, protocol {report['hash'][:12]}: {report['cite']}",
         f"model       {report['model']['name']}, {report['model']['arch']}, {report['model']['family']}",
@@ -83,7 +93,9 @@ def described(report: dict[str, Any]) -> str:
             else "none"
         ),
         f"training    batch {effective['batch']}, learning rate {effective['lr']}, {effective['iterations']} iterations, "
-        f"x0.1 at {', '.join(map(str, effective['steps']))}, {effective['precision']}",
+        f"{falls}, {effective['precision']}"
+        if effective["iterations"]
+        else f"training    none, {effective['precision']}",
     ]
     if not found:
         lines[3] += ": no folder of datasets was named (--data DIR), so there is no estimate of the time"

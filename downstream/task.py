@@ -1,8 +1,8 @@
 """A downstream task is data: a frozen dataclass that holds a protocol to the letter, and the rule that shrinks it.
 
-`Detection` carries the detectron2 keys that differ from detectron2's defaults, `Segmentation` the handful of numbers that
-make up a segmentation recipe. What the checkpoint decides (channel order, mean, std, stride in the 1x1 convolution, depth)
-is not in a protocol: it comes with the weights.
+`Detection` carries the detectron2 keys that differ from detectron2's defaults, `Segmentation` and `Classification` the
+handful of numbers that make up such a recipe. What the checkpoint decides (channel order, mean, std, stride in the 1x1
+convolution, depth) is not in a protocol: it comes with the weights.
 
 A protocol with results is never edited: its digest stands in every record. A change is a new name.
 """
@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import yaml
@@ -70,7 +71,52 @@ class Segmentation:
     engine = "mmsegmentation"
 
 
-Task = Detection | Segmentation
+@dataclass(frozen=True)
+class Classification:
+    """A protocol on ImageNet's classes, run by torch alone: a linear or nearest-neighbour classifier on a frozen backbone, or
+    the whole network fine-tuned on a part of the labels.
+    """
+
+    name: str
+    cite: str
+    kind: str  # "linear", "knn" or "finetune"
+    metrics: tuple[str, ...]
+    labels: int = 100  # percent of the training images that have one
+    view: int = 224  # side of what the network sees, in pixels
+    resize: int = 256  # shorter side of a test image, of which the middle is seen
+    interpolation: str = "bilinear"
+    area: tuple[float, float] = (
+        0.08,
+        1.0,
+    )  # of a training crop, as a fraction of the image; sides at most 4:3, and flips
+    batch: int = 256
+    epochs: int = 0
+    lr: float = 0.0
+    head_lr: float | None = None  # of the classifier where it is not the backbone's
+    optimiser: str = "sgd"  # or "lars": apex's LARC (clip off) round SGD
+    trust: float = 0.001  # of LARS
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "step"  # or "cosine", to 0; both change with the epoch
+    steps: tuple[int, ...] = ()  # epochs at which the learning rate falls
+    gamma: float = 0.1  # by this factor
+    head_std: float | None = (
+        0.01  # of the classifier's first weights, with bias 0; None: torch's own for a linear layer
+    )
+    neighbours: tuple[int, ...] = ()  # of kNN, the headline first
+    temperature: float = 0.07  # of kNN: a neighbour's vote is exp(cosine / temperature)
+    trials: int = 1
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tolerance: float = 0.5
+    unverified: tuple[str, ...] = ()
+    scale: str = "paper"
+    precision: str = "fp32"
+    nonstandard: tuple[str, ...] = ()
+
+    engine = "torch"
+
+
+Task = Detection | Segmentation | Classification
 
 # What a checkpoint decides, for torchvision's networks and the self-supervised ones; mean and std on the scale 0..255.
 TRAITS: Mapping[str, Any] = {
@@ -116,6 +162,8 @@ ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at l
 BATCH = 2  # and, linearly, the learning rate
 IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset
 PASSES = 12  # at most this often over the training set, as COCO's 1x schedule does
+VIEW = Fraction(2, 7)  # of a classifier's view and the image around it: 64 of 224 pixels, 73 of 256
+EPOCHS = 20  # of a training on all labels; one on few of them keeps its own
 
 _MINI_PIXELS = (
     "INPUT.MIN_SIZE_TRAIN",
@@ -146,9 +194,25 @@ def mini(task: Task) -> Task:
         "name": f"{task.name}@mini",
         "scale": "mini",
         "precision": "bf16",
-        "passes": PASSES,
         "expected": {},
     }
+    if isinstance(task, Classification):
+        by = EPOCHS if task.labels == 100 else 1
+        # A step of LARS is a fraction of the weights' norm: a few hundred of them need the full learning rate, and a batch
+        # that leaves a few hundred.
+        lars = task.optimiser == "lars"
+        return dataclasses.replace(
+            task,
+            **common,
+            view=round(task.view * VIEW),
+            resize=round(task.resize * VIEW),
+            epochs=task.epochs // by,
+            steps=_divided(task.steps, by),
+            batch=min(256, task.batch) // BATCH,
+            lr=task.lr if lars else task.lr / BATCH,
+            head_lr=None if task.head_lr is None else task.head_lr / BATCH,
+        )
+    common["passes"] = PASSES
     if isinstance(task, Segmentation):
         return dataclasses.replace(
             task,
@@ -187,6 +251,9 @@ def _divided(value: Any, by: int) -> Any:
 
 def iterations(task: Task, images: int) -> tuple[int, tuple[int, ...]]:
     """Iterations and learning-rate steps of a training on `images` images: the protocol's, or fewer by its `passes`."""
+    if isinstance(task, Classification):
+        epoch = -(-images // task.batch)
+        return task.epochs * epoch, tuple(step * epoch for step in task.steps)
     if isinstance(task, Segmentation):
         total, batch = task.iterations, task.batch
         steps = [round(s * total) for s in task.steps]
@@ -202,11 +269,11 @@ def iterations(task: Task, images: int) -> tuple[int, tuple[int, ...]]:
 def overridden(task: Task, changes: Mapping[str, str]) -> Task:
     """The task with a user's KEY VALUE changes; the keys that really differ are listed in `nonstandard`.
 
-    Values are read as YAML. Raises ValueError for a key a segmentation protocol does not have; detectron2 keys are checked
-    by the engine, which knows them.
+    Values are read as YAML. Raises ValueError for a key that the protocol does not have; detectron2 keys are checked by the
+    engine, which knows them.
     """
     parsed = {key: yaml.safe_load(value) for key, value in changes.items()}
-    if isinstance(task, Segmentation):
+    if isinstance(task, Segmentation | Classification):
         fields = {f.name for f in dataclasses.fields(task)} - _DESCRIPTION - {"name"}
         if unknown := sorted(set(parsed) - fields):
             raise ValueError(f"expected a field of {task.name} ({', '.join(sorted(fields))}), found {unknown[0]!r}")

@@ -1,5 +1,5 @@
-"""What every engine's trial needs: its place among the processes, progress for a person and a log for a program, JSON that is written whole or not at all,
-and the fingerprint by which a checkpoint knows the run it belongs to.
+"""What every engine's trial needs: its place among processes, progress for a person and a log for a program, JSON that is
+written whole or not at all, the fingerprint by which a checkpoint knows the run it belongs to, and samples made ahead.
 """
 
 import hashlib
@@ -7,12 +7,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -114,3 +117,24 @@ def fingerprint(tensors: Mapping[str, torch.Tensor] | None) -> str:
     for name, tensor in sorted((tensors or {}).items()):
         sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
+
+
+def cpus() -> int:
+    """Threads that may make samples for this process."""
+    return max(1, min(16, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def ahead(make: Callable[[Any], Any], wanted: Iterable[Any], depth: int) -> Generator[Any, None, None]:
+    """make(item) of every wanted item, in order, `depth` of them in the making by threads."""
+    with ThreadPoolExecutor(min(depth, cpus())) as pool:
+        making: deque[Any] = deque()
+        try:
+            for item in wanted:
+                making.append(pool.submit(make, item))
+                if len(making) >= depth:
+                    yield making.popleft().result()
+            while making:
+                yield making.popleft().result()
+        finally:
+            for future in making:
+                future.cancel()

@@ -110,6 +110,23 @@ def test_dry_run_for_a_person_says_the_same(bench, datasets):
         assert word in out
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("imagenet_linear", ("500500 iterations", "x0.1 at 300300, 400400", "lr: 30.0")),
+        ("imagenet_linear_simsiam", ("28170 iterations", "cosine", "optimiser: lars")),
+        ("imagenet_knn", ("training    none", "neighbours: [200, 100, 20, 10]")),
+        ("imagenet_semi_1", ("1020 iterations", "x0.2 at 612, 816", "head_lr: 5.0")),
+    ],
+)
+def test_a_dry_run_of_a_classification_tells_its_schedule(bench, task, words, monkeypatch):
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    code, out, _ = bench("transfer", "--task", task, "--dry-run")
+    assert code == 0
+    for word in words:
+        assert word in out
+
+
 def test_an_override_marks_the_plan_as_nonstandard_and_changes_its_hash(bench):
     standard = json.loads(bench("transfer", "--task", "voc_c4", "--dry-run", "--json")[1])
     changed = json.loads(bench("transfer", "--task", "voc_c4", "--dry-run", "--json", "SOLVER.IMS_PER_BATCH", "8")[1])

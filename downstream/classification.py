@@ -1,0 +1,705 @@
+"""ImageNet classification with torch alone: a linear classifier, nearest neighbours, or fine-tuning on few labels.
+
+    linear    the backbone is frozen, BN statistics included; one linear layer learns on its pooled features
+    knn       no training: a test image's nearest training images vote, each with exp(cosine / temperature)
+    finetune  the whole network learns on 1 or 10 percent of the labels
+
+    bench transfer --task imagenet_linear --checkpoint FILE
+
+    imagenet/{train,val}/<class>/       images, the same classes in both
+    imagenet/subsets/1percent.txt       (or imagenet_subsets/; likewise 10percent.txt) SimCLR's lists of the labelled training
+                                        images, a file name such as n01440764_10026.JPEG a line: imagenet_subsets/ of
+                                        google-research/simclr
+
+Without a list, every class gives its share of images (at least one), drawn from a fixed seed, the same in every trial. The
+record names the list, and tells SimCLR's own by its sha256.
+
+Every training crop is a function of (seed, epoch, place in the epoch), so a resumed training sees the same ones, and the
+number of processes changes none. An epoch ends with a smaller batch, filled up from its start to a multiple of the number of
+processes, as torch's DistributedSampler does. After each epoch the validation images are tested: top1 and top5 are the last
+epoch's, top1_best and top5_best those of the epoch with the best top1, which is chosen on the test images.
+
+Backbone and features run in the protocol's precision, the classifier and its loss always in float32.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+
+from downstream.task import TRAITS, Classification, digest, iterations
+from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, fingerprint, place, write_json
+
+SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
+CHECKED_IMAGES = 64  # of a split that are opened before a training
+KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
+SIMILARITIES = 1 << 24  # that are held at a time
+DRAW_SEED = 0  # of the labelled images where there is no list
+SIMCLR = {  # sha256 of google-research/simclr imagenet_subsets/{1,10}percent.txt: 12,811 and 128,116 names
+    1: "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17",
+    10: "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091",
+}
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+# Data
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images of a split by class and name: files, their classes as indices, their sizes in bytes."""
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def part(self, chosen: Sequence[int]) -> "Split":
+        return Split(*(tuple(column[i] for i in chosen) for column in (self.files, self.labels, self.sizes)))
+
+
+def found(task: Classification, data: Path) -> dict[str, Any]:
+    """{"train", "test"}: images; "classes": their number; "digest": sha256 of names and sizes; "labels", "labels_sha256": the
+    list of the labelled images, in a protocol that has only some.
+
+    Raises FileNotFoundError for a missing folder or listed image, and ValueError for a protocol that cannot run, classes that
+    differ between train and val, a class without images and, among `CHECKED_IMAGES` of a split, a broken one.
+    """
+    return _splits(task, data)[0]
+
+
+def _splits(task: Classification, data: Path) -> tuple[dict[str, Any], Split, Split]:
+    _check(task)
+    root = Path(data) / "imagenet"
+    (classes, train), (tested, test) = (_split(root, name) for name in ("train", "val"))
+    if differing := sorted(set(classes) ^ set(tested)):
+        raise ValueError(
+            f"expected the same classes in {root / 'train'} and {root / 'val'}, found {len(classes)} and {len(tested)}, "
+            f"{differing[0]} in only one of them: complete the one or remove the class from the other"
+        )
+    about: dict[str, Any] = {}
+    if task.labels < 100:
+        chosen, about = _labelled(task, Path(data), train, classes)
+        train = train.part(chosen)
+    if task.kind == "knn" and max(task.neighbours) > len(train.files):
+        raise ValueError(
+            f"expected at least {max(task.neighbours)} training images for as many neighbours, found {len(train.files)} in "
+            f"{root / 'train'}: add images, or ask for fewer (neighbours [20, 10])"
+        )
+    content = hashlib.sha256()
+    for name, split in (("train", train), ("val", test)):
+        for file, size in zip(split.files, split.sizes, strict=True):
+            content.update(f"{name} {file.parent.name}/{file.name} {size}\n".encode())
+        for i in np.linspace(0, len(split.files) - 1, min(len(split.files), CHECKED_IMAGES)).round().astype(int):
+            _read(split.files[i])
+    counts = {"train": len(train.files), "test": len(test.files), "classes": len(classes)}
+    return counts | {"digest": content.hexdigest()} | about, train, test
+
+
+def _check(task: Classification) -> None:
+    def wants(what: str, value: Any) -> ValueError:
+        return ValueError(f"expected {what} in {task.name}, found {value!r}: correct the KEY VALUE pair")
+
+    choices = {
+        "kind": ("linear", "knn", "finetune"),
+        "optimiser": ("sgd", "lars"),
+        "schedule": ("step", "cosine"),
+        "interpolation": tuple(RESAMPLING),
+        "precision": ("fp32", "bf16"),
+    }
+    for name, known in choices.items():
+        if getattr(task, name) not in known:
+            raise wants(f"{name} to be {' or '.join(known)}", getattr(task, name))
+    trained = task.kind != "knn"
+    for name, low in {"view": 32, "batch": 1, "labels": 1, "epochs": int(trained)}.items():
+        value = getattr(task, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise wants(f"{name} to be a whole number from {low}", value)
+    if not isinstance(task.resize, int) or task.resize < task.view:
+        raise wants(f"resize to be a whole number from {task.view}, the view", task.resize)
+    if trained and not (isinstance(task.lr, int | float) and 0 < task.lr < math.inf):
+        raise wants("lr to be a positive number", task.lr)
+    if not trained:
+        counts = task.neighbours if isinstance(task.neighbours, tuple) else ()
+        if not counts or not all(isinstance(k, int) and k > 0 for k in counts):
+            raise wants("neighbours to be a list of whole numbers from 1", task.neighbours)
+        if not (isinstance(task.temperature, int | float) and task.temperature > 0):
+            raise wants("temperature to be a positive number", task.temperature)
+
+
+def _split(root: Path, name: str) -> tuple[list[str], Split]:
+    """The classes of a split, sorted, and its images."""
+    folder = root / name
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"expected ImageNet as {{train,val}}/<class>/ in {root}, found no folder {folder}: give the parent of imagenet/ as "
+            "--data, or draw one: bench data synthesize DIR"
+        )
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    classes = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    if not classes:
+        flat = any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries)
+        raise FileNotFoundError(
+            f"expected a folder a class in {folder}, found {'images without one' if flat else 'none'}: "
+            + (
+                "sort them into their classes (valprep.sh does it for ILSVRC's val)"
+                if flat
+                else "extract the images there"
+            )
+        )
+    rows: list[tuple[Path, int, int]] = []
+    for label, wnid in enumerate(classes):
+        images = sorted(_images(folder / wnid))
+        if not images:
+            raise ValueError(f"expected images in {folder / wnid}, found none: extract them again, or remove the class")
+        rows += [(Path(path), label, size) for path, size in images]
+    files, labels, sizes = zip(*rows, strict=True)
+    return classes, Split(files, labels, sizes)
+
+
+def _images(folder: Path) -> Iterator[tuple[str, int]]:
+    """Path and size of the images in a folder and below it, as Tiny ImageNet's train/<class>/images/."""
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            yield from _images(Path(entry.path))
+        elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+            yield entry.path, entry.stat().st_size
+
+
+def _labelled(
+    task: Classification, data: Path, train: Split, classes: Sequence[str]
+) -> tuple[list[int], dict[str, Any]]:
+    """Which training images have a label, and the name and sha256 of their list."""
+    name = f"{task.labels}percent.txt"
+    listing = next((p for p in (f"imagenet/subsets/{name}", f"imagenet_subsets/{name}") if (data / p).is_file()), None)
+    if listing is None:
+        labels = np.array(train.labels)
+        chosen: list[int] = []
+        for label in range(len(classes)):
+            members = np.flatnonzero(labels == label)
+            share = max(1, round(len(members) * task.labels / 100))
+            drawn = np.random.default_rng((DRAW_SEED, label)).choice(members, share, replace=False)
+            chosen += sorted(drawn.tolist())
+        text = "".join(f"{train.files[i].name}\n" for i in chosen)
+        about = f"drawn, {task.labels} percent of every class, seed {DRAW_SEED}"
+        return chosen, {"labels": about, "labels_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    content = (data / listing).read_bytes()
+    numbers = {file.name: i for i, file in enumerate(train.files)}
+    listed = content.decode().split()
+    if absent := [line for line in listed if line not in numbers]:
+        raise FileNotFoundError(
+            f"expected the {len(listed)} images of {data / listing} in imagenet/train, found {len(absent)} missing such as "
+            f"{absent[0]}: complete the training set, or remove the list and have a class-balanced one drawn"
+        )
+    if not listed or len(set(listed)) < len(listed):
+        raise ValueError(
+            f"expected file names, each once, in {data / listing}, found {len(listed)} lines with {len(set(listed))} names: "
+            "fetch it again from google-research/simclr imagenet_subsets/"
+        )
+    sha = hashlib.sha256(content).hexdigest()
+    about = f"{listing}, {'as' if sha == SIMCLR.get(task.labels) else 'not as'} SimCLR published it"
+    return [numbers[line] for line in listed], {"labels": about, "labels_sha256": sha}
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ):  # PIL's, for what is no picture, and for one that is cut short or damaged
+        raise ValueError(f"expected a readable image, found a broken or foreign file: {path}; fetch it again") from None
+
+
+class Pictures:
+    """The decoded images of a split by their number; kept in memory where all its files are small."""
+
+    def __init__(self, split: Split):
+        self.files = split.files
+        self.keep = sum(split.sizes) <= KEPT_BYTES
+        self.kept: dict[int, Image.Image] = {}
+
+    def __getitem__(self, number: int) -> Image.Image:
+        picture = self.kept.get(number) or _read(self.files[number])
+        if self.keep:
+            self.kept[number] = picture
+        return picture
+
+
+def crop_box(
+    width: int, height: int, area: tuple[float, float], draw: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A random crop as torchvision's RandomResizedCrop draws it: left, top, width, height in pixels.
+
+    area: of the crop as a fraction of the image; the aspect ratio is log-uniform in [3/4, 4/3]. After ten crops that do not
+    fit, the middle of the image, as much of it as the ratio allows.
+    """
+    low, high = 3 / 4, 4 / 3
+    for _ in range(10):
+        target = width * height * draw.uniform(*area)
+        ratio = math.exp(draw.uniform(math.log(low), math.log(high)))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(draw.integers(width - w + 1)), int(draw.integers(height - h + 1)), w, h
+    w = min(width, round(height * high))
+    h = min(height, round(width / low))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def training_view(picture: Image.Image, task: Classification, draw: np.random.Generator) -> np.ndarray:
+    """[view, view, 3] uint8 RGB: a random crop, flipped every second time."""
+    left, top, w, h = crop_box(*picture.size, task.area, draw)
+    cropped = picture.crop((left, top, left + w, top + h))
+    pixels = np.asarray(cropped.resize((task.view, task.view), RESAMPLING[task.interpolation]))
+    return pixels[:, ::-1] if draw.random() < 0.5 else pixels
+
+
+def central_view(picture: Image.Image, task: Classification) -> np.ndarray:
+    """[view, view, 3] uint8 RGB: the middle of the image at `resize` pixels on its shorter side, as torchvision cuts it."""
+    width, height = picture.size
+    short = min(width, height)
+    width, height = (task.resize if side == short else int(task.resize * side / short) for side in (width, height))
+    left, top = round((width - task.view) / 2), round((height - task.view) / 2)
+    resized = picture.resize((width, height), RESAMPLING[task.interpolation])
+    return np.asarray(resized.crop((left, top, left + task.view, top + task.view)))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    return np.random.default_rng((0, seed, epoch)).permutation(images)
+
+
+def places(images: int, batch: int, world: int, rank: int) -> list[list[int]]:
+    """For every iteration of an epoch, this process's places in the epoch's order; a place past the end is its start again."""
+    shares = []
+    for start in range(0, images, batch):
+        end = min(images, start + batch)
+        end += -(end - start) % world
+        shares.append(list(range(start + rank, end, world)))
+    return shares
+
+
+def _batch(views: Sequence[np.ndarray], traits: Mapping[str, Any], device: torch.device) -> Tensor:
+    """[N, 3, H, W] float32, channels last, in the channel order, mean and std of the weights."""
+    pixels = torch.from_numpy(np.stack(views)).to(device)
+    if traits["channel_order"] == "BGR":
+        pixels = pixels.flip(3)
+    mean, std = (torch.tensor(traits[key], dtype=torch.float32, device=device) for key in ("mean", "std"))
+    return ((pixels - mean) / std).permute(0, 3, 1, 2)
+
+
+# Network
+
+
+class Network(nn.Module):
+    """[N, 3, H, W] -> logits [N, classes] in float32; a frozen backbone has neither gradients nor running statistics."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, frozen: bool):
+        super().__init__()
+        self.backbone, self.head, self.frozen = backbone, head, frozen
+        backbone.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> "Network":
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(features.float())
+
+
+def pooled(arch: str, traits: Mapping[str, Any] = TRAITS) -> tuple[nn.Module, int]:
+    """torchvision's ResNet up to its global average pool, [N, 3, H, W] -> [N, D], as torchvision draws it; and D."""
+    if arch not in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+        raise ValueError(f"expected a torchvision ResNet as arch (resnet18, resnet50, ...), found {arch!r}")
+    if traits["stem"] != "7x7":
+        raise ValueError(f"expected a ResNet with one 7x7 convolution as stem, found stem {traits['stem']!r}")
+    model = getattr(torchvision.models, arch)()
+    width = model.fc.in_features
+    model.fc = nn.Identity()
+    for module in model.modules():
+        if traits["stride_in_1x1"] and isinstance(module, torchvision.models.resnet.Bottleneck):
+            module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+    return model, width
+
+
+def network(task: Classification, arch: str, classes: int, traits: Mapping[str, Any] = TRAITS) -> Network:
+    """The backbone and its classifier, an identity for nearest neighbours."""
+    backbone, width = pooled(arch, traits)
+    if task.kind == "knn":
+        return Network(backbone, nn.Identity(), frozen=True)
+    head = nn.Linear(width, classes)
+    if task.head_std is not None:
+        nn.init.normal_(head.weight, std=task.head_std)
+        nn.init.zeros_(head.bias)
+    return Network(backbone, head, frozen=task.kind == "linear")
+
+
+def _land(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+    """Loads every tensor and returns how many landed; ValueError before anything is changed if one does not fit."""
+    own = backbone.state_dict()
+    missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
+    misfits = [k for k in tensors if k not in own or tensors[k].shape != own[k].shape]
+    if missing or misfits:
+        raise ValueError(
+            f"expected the {len(own)} tensors of the backbone, found {len(missing)} missing and {len(misfits)} that do not fit, "
+            f"the first {(missing + misfits)[0]!r}: is --arch the checkpoint's?"
+        )
+    backbone.load_state_dict(dict(tensors), strict=False)
+    return len(tensors)
+
+
+def macs(task: Classification, arch: str) -> dict[str, float]:
+    """Multiply-accumulates for one image, of convolutions only: "train" forward, and twice that backward where the backbone
+    learns; "test" forward."""
+    total = 0.0
+
+    def count(conv: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(conv, nn.Conv2d)
+        total += output[0].numel() * conv.weight[0].numel()
+
+    with torch.device("meta"), torch.no_grad():
+        model = pooled(arch)[0].eval()
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(count)
+        model(torch.empty(1, 3, task.view, task.view))
+    return {"train": total * (3 if task.kind == "finetune" else 1), "test": total}
+
+
+# Training
+
+
+def learning_rate(task: Classification, epoch: int, peak: float) -> float:
+    """Of an epoch, counted from 0."""
+    if task.schedule == "cosine":
+        return peak * (1 + math.cos(math.pi * epoch / task.epochs)) / 2
+    return peak * task.gamma ** sum(epoch >= step for step in task.steps)
+
+
+@torch.no_grad()
+def larc(parameters: Sequence[nn.Parameter], trust: float, weight_decay: float) -> None:
+    """Scales the gradients in place as apex's LARC does with clip off, weight decay included; SGD without decay follows.
+
+    g <- (g + decay * w) * trust * |w| / (|g| + decay * |w| + 1e-8); a tensor whose norm or gradient is 0 keeps its gradient,
+    as the classifier's bias does in the first step.
+    """
+    for w in parameters:
+        assert w.grad is not None
+        w_norm, g_norm = w.norm(), w.grad.norm()
+        if w_norm > 0 and g_norm > 0:
+            w.grad.add_(w, alpha=weight_decay).mul_(trust * w_norm / (g_norm + weight_decay * w_norm + 1e-8))
+
+
+def _optimiser(task: Classification, model: Network) -> torch.optim.SGD:
+    """SGD over the classifier and, where it learns, the backbone; a group's "peak" is its learning rate before it falls."""
+    head_lr = task.lr if task.head_lr is None else task.head_lr
+    groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "peak": head_lr}]
+    if not model.frozen:
+        groups.append({"params": list(model.backbone.parameters()), "peak": task.lr})
+    decay = 0.0 if task.optimiser == "lars" else task.weight_decay
+    return torch.optim.SGD(groups, lr=task.lr, momentum=task.momentum, weight_decay=decay)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a trial does, on what, where."""
+
+    task: Classification
+    traits: Mapping[str, Any]
+    train: Split
+    test: Split
+    classes: int
+    seed: int
+    where: Place
+    out: Path
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.where.device.type, torch.bfloat16, enabled=self.task.precision == "bf16")
+
+
+def run(
+    task: Classification,
+    tensors: Mapping[str, Tensor] | None,
+    traits: Mapping[str, Any],
+    arch: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Trains and tests once: {"metrics", "loaded", "effective", "seconds": {"train", "test"}}.
+
+    tensors: the backbone under torchvision's names, or None for a random one
+    resume:  goes on from out/last.pth if there is one; otherwise a former training in `out` is overwritten
+
+    Writes out/loaded.json, out/log.jsonl, out/last.pth and out/metrics.json (what is returned, and every epoch's test). Raises
+    ValueError for weights that do not land and a checkpoint of another run, FloatingPointError for a loss or a feature that is
+    not finite.
+    """
+    where = place()
+    if task.batch % where.world:
+        raise ValueError(
+            f"expected a batch that {where.world} processes share evenly, found {task.batch}: take a divisor of it"
+        )
+    about, train, test = _splits(task, data)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    model = network(task, arch, about["classes"], traits)
+    names = [name for name, _ in model.named_parameters()]
+    matched = 0
+    if tensors is not None:
+        matched = _land(model.backbone, tensors)
+        names = [name for name in names if name.startswith("head.")]
+    loaded = {"matched": matched, "missing": names, "unused": []}
+    norm = "FrozenBN" if model.frozen else "BN"
+    if not model.frozen and where.world > 1 and where.device.type == "cuda":
+        model, norm = nn.SyncBatchNorm.convert_sync_batchnorm(model), "SyncBN"
+    model = model.to(where.device).to(memory_format=torch.channels_last)
+    if where.rank == 0:
+        write_json(out / "loaded.json", loaded)
+    job = Job(task, traits, train, test, about["classes"], seed, where, out)
+    origin = {"protocol": digest(task), "seed": seed, "weights": fingerprint(tensors), "data": about["digest"]}
+    before = fingerprint(model.backbone.state_dict()) if model.frozen else ""
+    if task.kind == "knn":
+        metrics, seconds, tests = _neighbours(model, job)
+    else:
+        tests, seconds = _train(model, job, origin, resume)
+        best = max(tests, key=lambda each: each["top1"])
+        metrics = {name: tests[-1][name] for name in ("top1", "top5")}
+        metrics |= {f"{name}_best": best[name] for name in ("top1", "top5")}
+    # what MoCo's main_lincls.py calls its sanity check
+    assert not model.frozen or fingerprint(model.backbone.state_dict()) == before, "the frozen backbone moved"
+    result = {
+        "metrics": metrics,
+        "loaded": loaded,
+        "effective": {
+            "batch": task.batch,
+            "lr": task.lr,
+            "iterations": iterations(task, about["train"])[0],
+            "norm": norm,
+            "world_size": where.world,
+            "precision": task.precision,
+            **{key: about[key] for key in ("labels", "labels_sha256") if key in about},
+        },
+        "seconds": seconds,
+    }
+    if where.rank == 0:
+        write_json(out / "metrics.json", result | {"tests": tests})
+    return result
+
+
+def _train(
+    model: Network, job: Job, origin: Mapping[str, Any], resume: bool
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Trains in place; every epoch's test, and the seconds, former parts of a resumed training included."""
+    task, where, last = job.task, job.where, job.out / "last.pth"
+    optimiser = _optimiser(task, model)
+    learning = [w for group in optimiser.param_groups for w in group["params"]]
+    start, tests, seconds = 0, [], {"train": 0.0, "test": 0.0}
+    if resume and last.exists():
+        start, tests, seconds = _resume(last, model, optimiser, origin)
+    elif where.rank == 0:
+        last.unlink(missing_ok=True)
+    parallel: nn.Module = model
+    if where.world > 1:
+        dist.barrier()  # no process looks for last.pth after the first has taken it away
+        parallel = nn.parallel.DistributedDataParallel(model)
+    images, shown, tested = len(job.train.files), Pictures(job.train), Pictures(job.test)
+    shares = places(images, task.batch, where.world, where.rank)
+    total = task.epochs * len(shares)
+
+    def view(wanted: tuple[int, int]) -> tuple[np.ndarray, int]:
+        epoch, position = wanted
+        number = int(_order(job.seed, epoch, images)[position % images])
+        draw = np.random.default_rng((1, job.seed, epoch, position))
+        return training_view(shown[number], task, draw), job.train.labels[number]
+
+    wanted = ((i // len(shares), position) for i in range(start, total) for position in shares[i % len(shares)])
+    samples = ahead(view, wanted, depth=min(2 * len(shares[0]), 512))
+    progress = Progress(task.name, total, task.batch, start, job.out / "log.jsonl", quiet=where.rank > 0)
+    began = saved = time.monotonic()
+    with contextlib.closing(samples), progress:
+        for iteration in range(start, total):
+            epoch, i = divmod(iteration, len(shares))
+            model.train()
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(task, epoch, group["peak"])
+            views, labels = zip(*(next(samples) for _ in shares[i]), strict=True)
+            with job.autocast():
+                logits = parallel(_batch(views, job.traits, where.device))
+            loss = F.cross_entropy(logits, torch.tensor(labels, device=where.device))
+            value, lr = loss.item(), optimiser.param_groups[-1]["lr"]
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"expected a finite loss, found {value} in iteration {iteration} with lr {lr:g} and batch {task.batch}: "
+                    "lower lr, or look at the checkpoint's weights"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if task.optimiser == "lars":
+                larc(learning, task.trust, task.weight_decay)
+            optimiser.step()
+            progress.step(iteration + 1, {"loss": value}, lr)
+            now = time.monotonic()
+            ended = i + 1 == len(shares)
+            if ended:
+                seconds["train"] += now - began
+                tests.append({"epoch": epoch + 1} | _test(model, job, tested))
+                began = time.monotonic()
+                seconds["test"] += began - now
+            if where.rank == 0 and (now - saved > SAVE_SECONDS or iteration + 1 == total):
+                spent = seconds if ended else seconds | {"train": seconds["train"] + now - began}
+                state = {"iteration": iteration + 1, "tests": tests, "seconds": spent, "origin": dict(origin)}
+                _save(last, model, optimiser, state)
+                saved = now
+    return tests, seconds
+
+
+def _save(last: Path, model: Network, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    learned = model.head if model.frozen else model
+    part = last.with_suffix(".part")
+    torch.save(dict(state) | {"model": learned.state_dict(), "optimiser": optimiser.state_dict()}, part)
+    part.replace(last)
+
+
+def _resume(
+    last: Path, model: Network, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
+) -> tuple[int, list[dict[str, float]], dict[str, float]]:
+    """Iterations done, tests and seconds; ValueError if the checkpoint belongs to another run."""
+    state = torch.load(last, map_location="cpu", weights_only=True)
+    differing = [name for name in origin if state["origin"].get(name) != origin[name]]
+    if differing:
+        raise ValueError(
+            f"expected {last} to be of this run, found another {' and '.join(differing)}: "
+            "take another --out, or start anew without --resume"
+        )
+    (model.head if model.frozen else model).load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["iteration"], state["tests"], state["seconds"]
+
+
+# Test
+
+
+def _outputs(model: Network, job: Job, pictures: Pictures, name: str = "") -> Iterator[tuple[Tensor, slice]]:
+    """What the network says of the test view of this process's images, batch by batch, and which of them it was."""
+    rank, world = job.where.rank, job.where.world
+    mine = range(rank, len(pictures.files), world)
+    views = ahead(lambda i: central_view(pictures[i], job.task), mine, depth=min(2 * job.task.batch, 512))
+    progress = Progress(name, len(mine), quiet=rank > 0 or not name)
+    model.eval()
+    with contextlib.closing(views), progress:
+        for start in range(0, len(mine), job.task.batch):
+            stop = min(start + job.task.batch, len(mine))
+            batch = _batch([next(views) for _ in range(start, stop)], job.traits, job.where.device)
+            with job.autocast(), torch.no_grad():
+                answer = model(batch)
+            progress.step(stop)
+            yield answer, slice(start, stop)
+
+
+def _own(labels: Sequence[int], where: Place) -> Tensor:
+    """The labels of this process's share of a split."""
+    return torch.tensor(labels[where.rank :: where.world], device=where.device)
+
+
+def _summed(counts: Sequence[int], where: Place) -> list[int]:
+    summed = torch.tensor(counts, device=where.device)
+    if where.world > 1:
+        dist.all_reduce(summed)
+    return summed.tolist()
+
+
+def _test(model: Network, job: Job, pictures: Pictures) -> dict[str, float]:
+    """{"top1", "top5"} of the validation images, in percent."""
+    labels = _own(job.test.labels, job.where)
+    right = [0, 0]
+    for logits, part in _outputs(model, job, pictures):
+        hits = logits.topk(min(5, job.classes)).indices == labels[part, None]
+        right = [right[0] + int(hits[:, 0].sum()), right[1] + int(hits.sum())]
+    top1, top5 = (100 * count / len(job.test.files) for count in _summed(right, job.where))
+    return {"top1": top1, "top5": top5}
+
+
+def _features(model: Network, job: Job, split: Split, name: str) -> Tensor:
+    """[N, D] float32 of unit length, of this process's share of a split."""
+    parts = [F.normalize(features, dim=1) for features, _ in _outputs(model, job, Pictures(split), name)]
+    features = torch.cat(parts)
+    if not features.isfinite().all():
+        raise FloatingPointError("expected finite features, found infinity or NaN: look at the checkpoint's weights")
+    return features
+
+
+def nearest(queries: Tensor, keys: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest cosines, falling, and the labels of their keys: [Q, k] each; fewer where there are fewer keys.
+
+    queries: [Q, D], keys: [N, D], of unit length; labels: [N]. Works through the queries in parts of bounded memory.
+    """
+    cosines, voters = [], []
+    for part in queries.split(max(1, SIMILARITIES // len(keys))):
+        near = (part @ keys.T).topk(min(k, len(keys)))
+        cosines.append(near.values)
+        voters.append(labels[near.indices])
+    return torch.cat(cosines), torch.cat(voters)
+
+
+def vote(cosines: Tensor, voters: Tensor, k: int, temperature: float, classes: int) -> Tensor:
+    """[Q, classes]: the sum over the k nearest of exp(cosine / temperature), by their class."""
+    weights = (cosines[:, :k] / temperature).exp()
+    return weights.new_zeros(len(weights), classes).scatter_add_(1, voters[:, :k], weights)
+
+
+def _neighbours(model: Network, job: Job) -> tuple[dict[str, float], dict[str, float], list[dict[str, float]]]:
+    """Top-1 for every k; the seconds, of the training features and of the rest; no epochs."""
+    task, where = job.task, job.where
+    began = time.monotonic()
+    keys = _features(model, job, job.train, f"{task.name} training features")
+    featured = time.monotonic()
+    queries = _features(model, job, job.test, f"{task.name} test features")
+    most = max(task.neighbours)
+    labels, truth = _own(job.train.labels, where), _own(job.test.labels, where)
+    if where.world == 1:
+        cosines, voters = nearest(queries, keys, labels, most)
+    else:
+        cosines, voters = _shared(queries, keys, labels, most, where)
+    right = [
+        int((vote(cosines, voters, k, task.temperature, job.classes).argmax(1) == truth).sum()) for k in task.neighbours
+    ]
+    percent = [100 * count / len(job.test.files) for count in _summed(right, where)]
+    metrics = {f"top1_k{k}": value for k, value in zip(task.neighbours, percent, strict=True)}
+    return metrics, {"train": featured - began, "test": time.monotonic() - featured}, []
+
+
+def _shared(queries: Tensor, keys: Tensor, labels: Tensor, k: int, where: Place) -> tuple[Tensor, Tensor]:
+    """`nearest` for this process's queries among every process's keys: each asks its own keys for all, and the k best of what
+    comes back stand.
+    """
+    everyones: list[Any] = [None] * where.world
+    dist.all_gather_object(everyones, queries.cpu())
+    answers = [nearest(theirs.to(where.device), keys, labels, k) for theirs in everyones]
+    gathered: list[Any] = [None] * where.world
+    dist.all_gather_object(gathered, [(cosines.cpu(), voters.cpu()) for cosines, voters in answers])
+    cosines, voters = (torch.cat([other[where.rank][i] for other in gathered], 1).to(where.device) for i in (0, 1))
+    best = cosines.topk(k)
+    return best.values, voters.gather(1, best.indices)

@@ -1,0 +1,470 @@
+"""Classification on ImageNet's layout: the papers' recipes, the data, and whole runs on a few drawn images."""
+
+import dataclasses
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from downstream import classification
+from downstream.synthetic import synthesize
+from downstream.task import TRAITS, Classification, digest, iterations, mini, overridden
+from downstream.tasks import imagenet_knn, imagenet_linear, imagenet_linear_simsiam, imagenet_semi_1, imagenet_semi_10
+
+LINEAR, SIMSIAM, KNN = imagenet_linear.TASK, imagenet_linear_simsiam.TASK, imagenet_knn.TASK
+SEMI_1, SEMI_10 = imagenet_semi_1.TASK, imagenet_semi_10.TASK
+TASKS = (LINEAR, SIMSIAM, KNN, SEMI_1, SEMI_10)
+SMALL: dict[str, Any] = {"view": 32, "resize": 36, "batch": 16}
+TINY = dataclasses.replace(LINEAR, name="tiny", **SMALL, epochs=2, lr=1.0, steps=(1,))
+TINY_KNN = dataclasses.replace(KNN, name="tiny_knn", **SMALL, neighbours=(20, 5))
+TINY_SEMI = dataclasses.replace(SEMI_10, name="tiny_semi", **SMALL, labels=50, epochs=2, steps=(1,))
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("DETECTRON2_DATASETS", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> dict[str, torch.Tensor]:
+    """Weights under torchvision's names, with norms that are not the identity."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, std=0.1)
+    return {k: v for k, v in model.state_dict().items() if not k.startswith("fc.")}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 classes of 4 training images and one test image."""
+    out = tmp_path_factory.mktemp("drawn")
+    synthesize(out, voc=0, coco=0, cityscapes=0, imagenet=4, side=96)
+    return out
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three classes of plain colours, 70x50 pixels, four training and two test images each."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for number, colour in enumerate(((220, 40, 40), (40, 220, 40), (40, 40, 220))):
+            folder = tmp_path / "data/imagenet" / split / f"n{number}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(np.array(colour) + draw.integers(-30, 30, (50, 70, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"n{number}_{i}.JPEG")
+    return tmp_path / "data"
+
+
+def run(task: Classification, tensors: Any, data: Path, out: Path, resume: bool = False) -> dict[str, Any]:
+    return classification.run(task, tensors, TRAITS, "resnet18", data, out, 0, resume)
+
+
+# Protocols
+
+
+def test_linear_is_mocos_main_lincls() -> None:
+    recipe = (LINEAR.lr, LINEAR.momentum, LINEAR.weight_decay, LINEAR.batch, LINEAR.epochs, LINEAR.steps, LINEAR.gamma)
+    assert recipe == (30.0, 0.9, 0.0, 256, 100, (60, 80), 0.1)
+    rates = [classification.learning_rate(LINEAR, epoch, LINEAR.lr) for epoch in (0, 59, 60, 79, 80, 99)]
+    assert rates == pytest.approx([30, 30, 3, 3, 0.3, 0.3])
+    assert iterations(LINEAR, 1_281_167) == (100 * 5005, (60 * 5005, 80 * 5005))
+    torch.manual_seed(0)
+    model = classification.network(LINEAR, "resnet50", 1000)
+    assert model.head.weight.std().item() == pytest.approx(0.01, rel=0.01) and not model.head.bias.any()
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert learning == {"head.weight", "head.bias"}
+    assert not any(module.training for module in model.train().backbone.modules())
+
+
+def test_simsiam_is_a_cosine_over_90_epochs_from_a_tenth_of_the_batch() -> None:
+    recipe = (SIMSIAM.lr, SIMSIAM.batch, SIMSIAM.optimiser, SIMSIAM.trust, SIMSIAM.weight_decay, SIMSIAM.head_std)
+    assert recipe == (1.6, 4096, "lars", 0.001, 0, 0.01)
+    rates = [classification.learning_rate(SIMSIAM, epoch, 1.6) for epoch in (0, 30, 45, 89)]
+    assert rates == pytest.approx([1.6, 1.2, 0.8, 0.8 * (1 + math.cos(math.pi * 89 / 90))])
+
+
+def test_semi_has_swavs_two_learning_rates() -> None:
+    for task, percent, rates in ((SEMI_1, 1, (0.02, 5.0)), (SEMI_10, 10, (0.01, 0.2))):
+        assert (task.labels, task.epochs, task.batch, task.steps, task.gamma) == (percent, 20, 256, (12, 16), 0.2)
+        with torch.device("meta"):
+            model = classification.network(task, "resnet18", 10)
+        head, trunk = classification._optimiser(task, model).param_groups
+        assert (trunk["peak"], head["peak"]) == rates and head["weight_decay"] == trunk["weight_decay"] == 0
+        assert len(head["params"]) == 2 and len(head["params"]) + len(trunk["params"]) == len(list(model.parameters()))
+        assert all(weight.requires_grad for weight in model.parameters())
+        rates_of_the_head = [classification.learning_rate(task, epoch, rates[1]) for epoch in (11, 12, 16)]
+        assert rates_of_the_head == pytest.approx([rates[1], rates[1] / 5, rates[1] / 25])
+
+
+def test_larc_and_sgd_take_the_steps_written_out_in_numpy() -> None:
+    draw = np.random.default_rng(0)
+    w = draw.normal(size=(5, 7))
+    layer = nn.Parameter(torch.tensor(w))
+    bias = nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    b, momenta = np.zeros(5), [np.zeros((5, 7)), np.zeros(5)]
+    optimiser = torch.optim.SGD([layer, bias], lr=1.6, momentum=0.9)
+    for _ in range(3):
+        g, h = draw.normal(size=(5, 7)), draw.normal(size=5)
+        layer.grad, bias.grad = torch.tensor(g), torch.tensor(h)
+        classification.larc([layer, bias], trust=0.001, weight_decay=0.01)
+        optimiser.step()
+        for i, (value, slope) in enumerate(((w, g), (b, h))):
+            norm, steep = np.sqrt((value**2).sum()), np.sqrt((slope**2).sum())
+            scaled = (slope + 0.01 * value) * 0.001 * norm / (steep + 0.01 * norm + 1e-8) if norm else slope
+            momenta[i] = 0.9 * momenta[i] + scaled
+            value -= 1.6 * momenta[i]
+    assert np.allclose(layer.detach().numpy(), w, rtol=1e-12) and np.allclose(bias.detach().numpy(), b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
+def test_every_expected_value_names_a_metric_and_mini_is_another_protocol(task: Classification) -> None:
+    for values in task.expected.values():
+        assert values and set(values) <= set(task.metrics)
+    small = mini(task)
+    assert (small.name, small.scale, small.precision) == (f"{task.name}@mini", "mini", "bf16")
+    assert digest(small) != digest(task) and not small.expected
+    assert (small.view, small.resize) == (64, 73)
+    classification._check(small)
+    assert [step / small.epochs for step in small.steps] == [step / task.epochs for step in task.steps]
+
+
+def test_mini_halves_the_batch_and_the_rate_and_lars_keeps_its_rate() -> None:
+    small, lars, semi = mini(LINEAR), mini(SIMSIAM), mini(SEMI_1)
+    assert (small.batch, small.lr, small.epochs, small.steps) == (128, 15.0, 5, (3, 4))
+    assert (lars.batch, lars.lr, lars.epochs) == (128, 1.6, 4)
+    assert (semi.batch, semi.lr, semi.head_lr, semi.epochs) == (128, 0.01, 2.5, 20)
+
+
+def test_a_changed_field_is_named_and_an_unknown_or_wrong_one_refused(data: Path) -> None:
+    assert overridden(LINEAR, {"lr": "10.0", "batch": "256"}).nonstandard == ("lr",)
+    with pytest.raises(ValueError, match="found 'lrr'"):
+        overridden(LINEAR, {"lrr": "1"})
+    wrong = {"batch": "0", "optimiser": "adam", "lr": "fast", "epochs": "0", "interpolation": "area", "resize": "20"}
+    for key, value in wrong.items():
+        with pytest.raises(ValueError, match=rf"expected {key} .*found"):
+            classification.found(overridden(TINY, {key: value}), data)
+    with pytest.raises(ValueError, match="expected neighbours"):
+        classification.found(overridden(TINY_KNN, {"neighbours": "20"}), data)
+
+
+# Views
+
+
+def test_the_middle_of_a_test_image_is_torchvisions() -> None:
+    draw = np.random.default_rng(0)
+    for width, height in ((64, 64), (61, 97), (300, 201), (33, 32), (256, 256)):
+        picture = Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
+        for task in (LINEAR, KNN, mini(LINEAR)):
+            mode = torchvision.transforms.InterpolationMode(task.interpolation)
+            resize, crop = (
+                torchvision.transforms.Resize(task.resize, mode),
+                torchvision.transforms.CenterCrop(task.view),
+            )
+            expected = np.asarray(crop(resize(picture)))
+            assert np.array_equal(classification.central_view(picture, task), expected), (width, height, task.name)
+
+
+def test_training_crops_are_distributed_as_torchvisions() -> None:
+    torch.manual_seed(0)
+    draw, area = np.random.default_rng(0), (0.08, 1.0)
+    picture = torch.empty(3, 90, 200)
+    ours = np.array([classification.crop_box(200, 90, area, draw) for _ in range(4000)])
+    parameters = torchvision.transforms.RandomResizedCrop.get_params
+    theirs = np.array([parameters(picture, list(area), [3 / 4, 4 / 3]) for _ in range(4000)])[:, [1, 0, 3, 2]]
+    assert np.abs(ours.mean(0) - theirs.mean(0)).max() < 2 and np.abs(ours.std(0) - theirs.std(0)).max() < 2
+    assert (ours[:, 0] + ours[:, 2]).max() <= 200 and (ours[:, 1] + ours[:, 3]).max() <= 90
+    # an image that no ratio fits: its middle, as torchvision has it
+    for width, height in ((500, 20), (20, 500)):
+        top, left, h, w = parameters(torch.empty(3, height, width), [1.0, 1.0], [3 / 4, 4 / 3])
+        assert classification.crop_box(width, height, (1.0, 1.0), draw) == (left, top, w, h)
+
+
+def test_a_batch_is_normalised_in_the_checkpoints_order() -> None:
+    views = [np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3)]
+    traits = dict(TRAITS) | {"channel_order": "BGR", "mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 2.0]}
+    batch = classification._batch(views, traits, torch.device("cpu"))
+    assert batch.shape == (1, 3, 2, 2) and batch.is_contiguous(memory_format=torch.channels_last)
+    assert batch[0, :, 0, 1].tolist() == [5 - 1, 4 - 2, (3 - 3) / 2]
+
+
+@pytest.mark.parametrize(("images", "batch", "world"), [(10, 4, 2), (9, 4, 2), (8, 4, 4), (3, 8, 4), (7, 7, 1)])
+def test_processes_share_an_epoch_evenly(images: int, batch: int, world: int) -> None:
+    shares = [classification.places(images, batch, world, rank) for rank in range(world)]
+    assert {len(share) for share in shares} == {-(-images // batch)}
+    for parts in zip(*shares, strict=True):
+        assert len({len(part) for part in parts}) == 1
+    seen = Counter(p for share in shares for part in share for p in part)
+    assert set(seen) >= set(range(images)) and sum(seen.values()) < images + world
+
+
+# Data
+
+
+def test_found_counts_images_and_classes(data: Path) -> None:
+    found = classification.found(TINY, data)
+    assert (found["train"], found["test"], found["classes"]) == (12, 6, 3) and "labels" not in found
+    assert classification.found(TINY, data) == found
+    (data / "imagenet/train/n0/n0_3.JPEG").unlink()
+    assert classification.found(TINY, data)["digest"] != found["digest"]
+
+
+def test_data_that_is_not_imagenet_is_refused_by_name(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"found no folder .*nowhere/imagenet/train"):
+        classification.found(TINY, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"at least 20 training images .* found 12"):
+        classification.found(TINY_KNN, data)
+    val = data / "imagenet/val"
+    broken = val / "n1/n1_0.JPEG"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:300])
+    with pytest.raises(ValueError, match=r"broken or foreign file: .*n1_0.JPEG"):
+        classification.found(TINY, data)
+    broken.write_bytes(whole)
+    (val / "n2").rename(val / "n3")
+    with pytest.raises(ValueError, match=r"found 3 and 3, n2 in only one of them"):
+        classification.found(TINY, data)
+    for file in (val / "n3").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"expected images in .*val/n3, found none"):
+        classification.found(TINY, data)
+    val.rename(data / "validation")
+    with pytest.raises(FileNotFoundError, match=r"imagenet/val"):
+        classification.found(TINY, data)
+    val.mkdir()
+    (val / "ILSVRC2012_val_00000001.JPEG").write_bytes(whole)
+    with pytest.raises(FileNotFoundError, match=r"images without one: sort them .*valprep.sh"):
+        classification.found(TINY, data)
+
+
+def test_without_a_list_every_class_gives_its_share_always_the_same(data: Path) -> None:
+    about, train, _ = classification._splits(TINY_SEMI, data)
+    assert Counter(train.labels) == {0: 2, 1: 2, 2: 2} and about["train"] == 6
+    assert about["labels"] == "drawn, 50 percent of every class, seed 0"
+    again = classification._splits(TINY_SEMI, data)
+    assert again[1] == train and again[0] == about
+    one = classification._splits(dataclasses.replace(TINY_SEMI, labels=1), data)[1]
+    assert Counter(one.labels) == {0: 1, 1: 1, 2: 1}
+
+
+@pytest.mark.parametrize("place", ["imagenet/subsets", "imagenet_subsets"])
+def test_a_list_of_file_names_is_followed_and_named(data: Path, place: str) -> None:
+    names = ["n2_1.JPEG", "n0_3.JPEG", "n0_0.JPEG"]
+    file = data / place / "50percent.txt"
+    file.parent.mkdir()
+    file.write_text("\n".join(names))
+    about, train, _ = classification._splits(TINY_SEMI, data)
+    assert [f.name for f in train.files] == names and train.labels == (2, 0, 0)
+    assert about["labels"] == f"{place}/50percent.txt, not as SimCLR published it"
+    assert len(about["labels_sha256"]) == 64
+    file.write_text("n2_1.JPEG\nn9_1.JPEG")
+    with pytest.raises(FileNotFoundError, match=r"found 1 missing such as n9_1.JPEG"):
+        classification.found(TINY_SEMI, data)
+    file.write_text("n2_1.JPEG\nn2_1.JPEG")
+    with pytest.raises(ValueError, match="found 2 lines with 1 names"):
+        classification.found(TINY_SEMI, data)
+
+
+# Network
+
+
+def test_pooled_features_are_torchvisions_before_its_classifier(resnet18: dict[str, torch.Tensor]) -> None:
+    reference = torchvision.models.resnet18().eval()
+    reference.load_state_dict(resnet18, strict=False)
+    reference.fc = nn.Identity()
+    model = classification.network(TINY, "resnet18", 5).eval()
+    assert classification._land(model.backbone, resnet18) == len(resnet18)
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.backbone(image), reference(image))
+
+
+def test_weights_that_do_not_fit_and_other_networks_are_refused(resnet18: dict[str, torch.Tensor]) -> None:
+    model = classification.network(TINY, "resnet50", 5)
+    with pytest.raises(ValueError, match="is --arch the checkpoint's"):
+        classification._land(model.backbone, resnet18)
+    with pytest.raises(ValueError, match="vgg16"):
+        classification.network(TINY, "vgg16", 5)
+    with pytest.raises(ValueError, match="3x3x3"):
+        classification.network(TINY, "resnet50", 5, dict(TRAITS) | {"stem": "3x3x3"})
+
+
+def test_macs_of_a_resnet_50_are_the_known_ones() -> None:
+    assert classification.macs(LINEAR, "resnet50")["test"] / 1e9 == pytest.approx(4.09, abs=0.01)
+    for task, factor in ((LINEAR, 1), (KNN, 1), (SEMI_1, 3)):
+        counted = classification.macs(task, "resnet18")
+        assert counted["train"] == factor * counted["test"]
+
+
+# Nearest neighbours
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, 50])
+def test_votes_are_those_written_out_in_numpy(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classification, "SIMILARITIES", 200)  # several parts, the last one smaller
+    draw = np.random.default_rng(k)
+    keys, queries = (draw.normal(size=(n, 6)) for n in (50, 33))
+    keys, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (keys, queries))
+    labels = draw.integers(0, 4, 50)
+    expected = np.zeros((33, 4))
+    for i, query in enumerate(queries):
+        cosines = [float(np.dot(query, key)) for key in keys]
+        for j in sorted(range(50), key=lambda j: -cosines[j])[:k]:
+            expected[i, labels[j]] += np.exp(cosines[j] / 0.07)
+    tensors = (torch.tensor(x) for x in (queries, keys, labels))
+    cosines, voters = classification.nearest(*tensors, 50)
+    votes = classification.vote(cosines, voters, k, 0.07, 4).numpy()
+    assert np.allclose(votes, expected, rtol=1e-9)
+    assert np.array_equal(votes.argmax(1), expected.argmax(1))
+
+
+def test_nearest_neighbours_tell_colours_apart(resnet18: dict[str, torch.Tensor], data: Path, tmp_path: Path) -> None:
+    task = dataclasses.replace(TINY_KNN, neighbours=(4, 1))
+    result = run(task, resnet18, data, tmp_path)
+    assert result["metrics"] == {"top1_k4": 100.0, "top1_k1": 100.0}
+    assert result["loaded"] == {"matched": len(resnet18), "missing": [], "unused": []}
+    assert result["effective"]["iterations"] == 0 and result["effective"]["norm"] == "FrozenBN"
+
+
+# Whole runs
+
+
+def test_a_linear_classifier_learns_on_a_backbone_that_does_not_move(
+    resnet18: dict[str, torch.Tensor], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[classification.Network] = []
+    network = classification.network
+    monkeypatch.setattr(classification, "network", lambda *given: kept.append(network(*given)) or kept[-1])
+    task = dataclasses.replace(TINY, batch=4, epochs=10, lr=0.001, steps=(6,))
+    result = run(task, resnet18, data, tmp_path)
+    assert result["metrics"]["top1"] == 100 and result["metrics"]["top5"] == 100
+    after = kept[0].backbone.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in resnet18.items())
+    assert result["loaded"] == {"matched": len(resnet18), "missing": ["head.weight", "head.bias"], "unused": []}
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(written.pop("tests")) == 10 and written == result
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_last_and_best_are_told_apart(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = iter([{"top1": 40.0, "top5": 70.0}, {"top1": 30.0, "top5": 80.0}])
+    monkeypatch.setattr(classification, "_test", lambda *_: next(tests))
+    metrics = run(TINY, None, data, tmp_path)["metrics"]
+    assert metrics == {"top1": 30.0, "top5": 80.0, "top1_best": 40.0, "top5_best": 70.0}
+    assert tuple(metrics) == LINEAR.metrics
+
+
+@pytest.mark.parametrize("task", [TINY, dataclasses.replace(TINY_SEMI, precision="bf16")], ids=lambda t: t.name)
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    task: Classification, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(task, None, drawn, tmp_path / "whole")
+    monkeypatch.setattr(classification, "SAVE_SECONDS", -1.0)  # after every iteration
+    real, calls = classification._save, 0
+
+    def stop(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        real(*given)
+        if calls == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(classification, "_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, None, drawn, tmp_path / "parts")
+    state = torch.load(tmp_path / "parts/last.pth", weights_only=True)
+    assert state["iteration"] == 4
+    resumed = run(task, None, drawn, tmp_path / "parts", resume=True)
+    assert resumed["metrics"] == whole["metrics"]
+    ends = [torch.load(tmp_path / name / "last.pth", weights_only=True) for name in ("whole", "parts")]
+    assert ends[0]["tests"] == ends[1]["tests"] and len(ends[0]["tests"]) == 2
+    assert all(torch.equal(ends[0]["model"][name], ends[1]["model"][name]) for name in ends[0]["model"])
+    with pytest.raises(ValueError, match="found another protocol"):
+        run(dataclasses.replace(task, lr=2.0), None, drawn, tmp_path / "parts", resume=True)
+
+
+def test_fine_tuning_moves_the_backbone_and_names_its_list(
+    resnet18: dict[str, torch.Tensor], drawn: Path, tmp_path: Path
+) -> None:
+    result = run(TINY_SEMI, resnet18, drawn, tmp_path)
+    assert result["effective"]["labels"] == "drawn, 50 percent of every class, seed 0"
+    assert result["effective"]["norm"] == "BN" and result["effective"]["iterations"] == 2 * 3  # 40 images
+    learned = torch.load(tmp_path / "last.pth", weights_only=True)["model"]
+    assert not torch.equal(learned["backbone.conv1.weight"], resnet18["conv1.weight"])
+    assert not torch.equal(learned["backbone.bn1.running_mean"], resnet18["bn1.running_mean"])
+
+
+def test_a_loss_or_feature_that_is_not_finite_ends_the_run(
+    resnet18: dict[str, torch.Tensor], drawn: Path, tmp_path: Path
+) -> None:
+    broken = resnet18 | {"conv1.weight": torch.full_like(resnet18["conv1.weight"], math.nan)}
+    with pytest.raises(FloatingPointError, match="in iteration 0"):
+        run(TINY, broken, drawn, tmp_path)
+    with pytest.raises(FloatingPointError, match="finite features"):
+        run(TINY_KNN, broken, drawn, tmp_path)
+
+
+WORKER = """
+import dataclasses, sys
+from pathlib import Path
+from downstream import classification
+from downstream.task import TRAITS
+from downstream.tasks import imagenet_knn, imagenet_linear
+small = {"view": 32, "resize": 36, "batch": 16}
+linear = dataclasses.replace(imagenet_linear.TASK, name="tiny", **small, epochs=2, lr=1.0, steps=(1,))
+knn = dataclasses.replace(imagenet_knn.TASK, name="tiny_knn", **small, neighbours=(20, 5))
+for task in (linear, knn):
+    classification.run(task, None, TRAITS, "resnet18", Path(sys.argv[1]), Path(sys.argv[2]) / task.name, 0)
+"""
+
+
+def test_two_processes_measure_what_one_does(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | group | {"PYTHONPATH": str(ROOT)}
+    called = [sys.executable, str(tmp_path / "worker.py"), str(drawn), str(tmp_path)]
+    errors = [tmp_path / f"{rank}.err" for rank in range(2)]
+    workers = []
+    for rank, file in enumerate(errors):
+        with file.open("w") as log:
+            workers.append(subprocess.Popen(called, env=environment | {"RANK": str(rank)}, stderr=log))
+    try:
+        codes = [worker.wait(timeout=100) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert codes == [0, 0], [file.read_text() for file in errors]
+    for task in (TINY, TINY_KNN):
+        together = json.loads((tmp_path / task.name / "metrics.json").read_text())
+        alone = run(task, None, drawn, tmp_path / f"{task.name}_alone")
+        assert together["effective"]["world_size"] == 2
+        assert together["metrics"] == pytest.approx(alone["metrics"])
+    ends = [
+        torch.load(tmp_path / name / "last.pth", weights_only=True)["model"]["weight"]
+        for name in ("tiny", "tiny_alone")
+    ]
+    assert torch.allclose(*ends, rtol=1e-3, atol=1e-3 * ends[1].abs().max().item())
+
+
+def test_the_shared_images_are_found() -> None:
+    if not (SHARED / "imagenet").is_dir():
+        pytest.skip("needs the shared data beside the project, or $DETECTRON2_DATASETS with imagenet/")
+    found = classification.found(LINEAR, SHARED)
+    assert found["train"] > found["test"] > 0 and found["classes"] > 1
+    few = classification.found(SEMI_1, SHARED)
+    assert few["classes"] <= few["train"] < found["train"] and few["test"] == found["test"]
