@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import __version__, catalog
+from bench import __version__, catalog, records
 
 app = typer.Typer(
     name="bench",
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Draw small datasets, or check the ones you have.")
 app.add_typer(data_app, name="data")
+app.add_typer(records.app, name="results")
 
 
 class Scale(StrEnum):
@@ -258,8 +259,11 @@ def transfer(
 @app.command()
 def table(
     format: Annotated[str, typer.Argument(metavar="FORMAT", help="A name of `bench list tables`.")],
-    style: Annotated[str, typer.Option("--format", help="md or csv.")] = "md",
+    style: Annotated[str, typer.Option("--format", help="md, csv, latex or html.")] = "md",
     results: Results = Path("runs/transfer"),
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Show rows of other protocols in the printed table, with a footnote.")
+    ] = False,
 ) -> None:
     """Print a report's tables in its own layout: published rows with their sources, measured rows with their trials.
 
@@ -268,12 +272,14 @@ def table(
       bench table moco
 
       bench table pixpro --format csv --results runs/demo/transfer
+
+      bench table moco --format latex > moco.tex
     """
     catalog.load("table", format)
     from bench import journey
     from results import table as tables
 
-    print(tables.render(format, journey.measured(results), style))
+    print(tables.render(format, journey.measured(results), style, allow_mixed))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import catalog, provenance
+from bench import catalog, provenance, records
 from downstream import task as protocols
 
 ENGINES = {
@@ -125,7 +125,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
 
     Raises FloatingPointError on a non-finite loss and OSError on a full disk; finished trials keep their records.
     """
-    from results import record as records
+    from results import record as stored
 
     done = []
     for seed in seeds:
@@ -146,7 +146,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             + (["nonstandard"] if plan.task.nonstandard else []),
             "nonstandard": list(plan.task.nonstandard),
         }
-        path = records.path(out, record)
+        path = stored.path(out, record)
         if path.exists():
             say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
             done.append(json.loads(path.read_text()))
@@ -166,7 +166,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             "commit": provenance.commit(),
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        records.write(record, out)
+        stored.write(record, out)
         done.append(record)
         say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
         for name, published in plan.task.expected.get(plan.model["name"], {}).items():
@@ -179,8 +179,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
 
 
 def measured(results: Path) -> list[dict[str, Any]]:
-    """All records that stand in a folder; the packaged ones of results/measured/ where the folder does not exist."""
-    from results import record as records
+    """The trials that stand in a folder, as tables need them; the packaged ones where the folder does not exist."""
+    from results import record as stored
 
-    packaged = catalog.ROOT / "results" / "measured"
-    return records.load(results if results.is_dir() else packaged) if results.is_dir() or packaged.is_dir() else []
+    return stored.trials(records.folder(results))

@@ -86,15 +86,19 @@ def said(model: Record, key: str) -> str:
 def grouped(records: Iterable[Record]) -> list[Group]:
     """The records in groups that may be compared, in a stable order. Raises ValueError if two are the same trial."""
     found: dict[tuple[str, str, str, str], Group] = {}
+    seen: set[tuple[Any, ...]] = set()
     for trial in sorted(records, key=lambda r: (r["task"], r["protocol"]["hash"], r["data"]["digest"], r["seed"])):
         key = trial["task"], trial["protocol"]["hash"], trial["data"]["digest"], trial["model"]["arch"]
-        trials = found.setdefault(key, Group(*key, trials={})).trials.setdefault(identity(trial), [])
-        if any(other["seed"] == trial["seed"] for other in trials):
+        if key not in found:
+            found[key] = Group(*key, trials={})
+        model = identity(trial)
+        if (one := (key, model, trial["seed"])) in seen:
             raise ValueError(
                 f"expected one record of seed {trial['seed']} of {trial['model']['name']} on "
                 f"{trial['protocol']['name']}, found two: are the results of two runs in one folder?"
             )
-        trials.append(trial)
+        seen.add(one)
+        found[key].trials.setdefault(model, []).append(trial)
     return list(found.values())
 
 

@@ -149,7 +149,7 @@ def _measured_lines(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
                     "test_images": data["test"],
                     "scale": trials[0]["scale"],
                     "marks": " ".join(group.union("marks") + group.union("nonstandard")),
-                    "source": " ".join(record.path(Path(), trial).as_posix() for trial in having),
+                    "source": " ".join(record.place(trial) for trial in having),
                 }
 
 

@@ -1,13 +1,15 @@
-"""A filled table, and the formats it can be written in: Markdown for people, one CSV with plain numbers for programs."""
+"""A filled table, and two formats to write it in: Markdown for people, one CSV with plain numbers for programs."""
 
 import csv
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+NOISE = "≈"  # after a difference
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Cell:
     std: float | None = None
     n: int | None = None
     delta: float | None = None
+    p: float | None = None  # of no difference, before any correction
+    noise: bool = False  # the difference may well be none
     style: str = "sign"
     best: bool = False
 
@@ -59,6 +63,18 @@ class Sheet:
     tasks: tuple[str, ...]  # those measured
     own: bool = False  # of measured rows alone
 
+    def grid(self) -> tuple[list[str], list[tuple[Line, list[str | Cell]]]]:
+        """Heads, and every line with its texts and cells; a line without cells stands between rows and has its text alone."""
+        columns = {i: c for i, c in enumerate(self.columns) if not self.own or c.task in self.tasks}
+        heads = [*self.leads, *(column.head for column in columns.values())]
+        heads += ["n"] * bool(self.tasks) + ["source"] * (bool(self.tasks) and not self.own)
+        rows: list[tuple[Line, list[str | Cell]]] = []
+        for line in self.lines:
+            blank = "–" if line.kind == "measured" else "-"  # the papers print a hyphen
+            cells = [line.cells.get(i) or blank for i in columns]
+            rows.append((line, [*line.texts, *cells, line.n, line.kind][: len(heads)] if line.cells else [*line.texts]))
+        return heads, rows
+
 
 def shown(cell: Cell) -> str:
     """A cell in words: value, ± standard deviation of the trials, difference in brackets; without emphasis."""
@@ -73,7 +89,7 @@ def _delta(cell: Cell) -> str:
     zero = not float(size)
     if cell.style == "arrow":
         return f"({'' if zero else '↑' if cell.delta > 0 else '↓'}{size})"
-    return f" ({'' if zero else '+' if cell.delta > 0 else '−'}{size})"
+    return f" ({'' if zero else '+' if cell.delta > 0 else '−'}{size}{NOISE if cell.noise else ''})"
 
 
 def markdown(sheets: Sequence[Sheet]) -> str:
@@ -82,19 +98,15 @@ def markdown(sheets: Sequence[Sheet]) -> str:
 
 
 def _markdown(sheet: Sheet) -> str:
-    columns = {i: c for i, c in enumerate(sheet.columns) if not sheet.own or c.task in sheet.tasks}
-    heads = [*sheet.leads, *(column.head for column in columns.values())]
-    heads += ["n"] * bool(sheet.tasks) + ["source"] * (bool(sheet.tasks) and not sheet.own)
+    heads, filled = sheet.grid()
     rows = []
-    for line in sheet.lines:
+    for line, texts in filled:
         leads = [text if line.kind == "published" else escaped(text) for text in line.texts]
         if not line.cells:
             rows.append([f"*{leads[0]}*", *[""] * (len(heads) - 1)])
             continue
-        blank = "–" if line.kind == "measured" else "-"  # the papers print a hyphen
-        cells = [line.cells.get(i) for i in columns]
-        texts = [blank if c is None else f"**{shown(c)}**" if c.best else shown(c) for c in cells]
-        rows.append([*leads, *texts, line.n, line.kind][: len(heads)])
+        rest = [t if isinstance(t, str) else f"**{shown(t)}**" if t.best else shown(t) for t in texts[len(leads) :]]
+        rows.append([*leads, *rest])
     level = "####" if sheet.own else "###"
     parts = [f"{level} {sheet.heading}", "  \n".join(sheet.intro), grid(heads, rows, len(sheet.leads))]
     parts += ["\n".join(f"- {escaped(note)}" for note in sheet.notes)] if sheet.notes else []
@@ -129,7 +141,7 @@ def escaped(text: str) -> str:
 def comma_separated(sheets: Sequence[Sheet]) -> str:
     """One CSV for all tables: a line for every model of every table, plain numbers, one column a task, metric and value."""
     abouts = ["model", "method", "variant", "pretrain_data", "epochs", "arch", "sha256", "protocol", "data", "source"]
-    values = ("mean", "std", "n", "delta")
+    values = ("mean", "std", "n", "delta", "p")
     metrics = list(dict.fromkeys((c.task, c.metric) for sheet in sheets for c in sheet.columns))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -147,6 +159,3 @@ def _number(cell: Cell | None, value: str) -> Any:
     if cell is None or (found := getattr(cell, value)) is None:
         return ""
     return found if isinstance(found, int) else f"{found:.6g}"
-
-
-WRITERS: dict[str, Callable[[Sequence[Sheet]], str]] = {"md": markdown, "csv": comma_separated}

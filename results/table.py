@@ -13,15 +13,17 @@ A measured cell is the mean over trials ± their standard deviation; n counts th
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from results import published, record, stats
 from results.groups import Group, Record, grouped, joined, protocols, said
-from results.sheet import WRITERS, Cell, Column, Line, Sheet
+from results.html import html
+from results.latex import latex
+from results.sheet import NOISE, Cell, Column, Line, Sheet, comma_separated, markdown
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Row:
     data: str = "IN-1K"
     epochs: int | None = None
     arch: str | None = None  # as the source writes it; None: the source has one only
+    source: str = ""  # where it is not the table's
+    note: str = ""  # what the figure's note says, where the source has several
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,19 @@ class Table:
     baseline: str = "supervised"
     arch: str = "resnet50"
     notes: tuple[str, ...] = ()
+    spread: Mapping[str, float] = field(default_factory=dict)  # published standard deviations over trials, by metric
+    spread_source: str = ""
 
 
 # Leading columns besides the label, and what a measured model says there.
 LEADS = {"#. Epoch": "epochs", "Architecture": "arch"}
+
+WRITERS: dict[str, Callable[[Sequence[Sheet]], str]] = {
+    "md": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+    "html": html,
+}
 
 RANDOM = "random_init"  # the published name of training from scratch
 
@@ -69,20 +82,23 @@ def tables(name: str) -> tuple[Table, ...]:
     return importlib.import_module(f"results.formats.{name}").TABLES
 
 
-def render(name: str, records: Sequence[Record] = (), fmt: str = "md") -> str:
-    """A format's tables as text: Markdown ("md") or one CSV with plain numbers ("csv").
+def render(name: str, records: Sequence[Record] = (), fmt: str = "md", mixed: bool = False) -> str:
+    """A format's tables as text: Markdown, one CSV with plain numbers, LaTeX or HTML, by a name of `WRITERS`.
+
+    mixed: measured rows of other protocols, data or backbones stand in the printed table too, each with a footnote
 
     Raises ValueError for an unknown format or if two records are the same trial.
     """
     if fmt not in WRITERS:
         raise ValueError(f"expected a format to write ({', '.join(WRITERS)}), found {fmt!r}")
-    return WRITERS[fmt]([sheet for table in tables(name) for sheet in sheets(table, records)])
+    groups = grouped(records)
+    return WRITERS[fmt]([sheet for table in tables(name) for sheet in sheets(table, groups, mixed)])
 
 
-def sheets(table: Table, records: Sequence[Record] = ()) -> list[Sheet]:
+def sheets(table: Table, groups: Sequence[Group] = (), mixed: bool = False) -> list[Sheet]:
     """The published table, with the measured rows that may stand in it, and then the others' own tables."""
     tasks = list(dict.fromkeys(column.task for column in table.columns))
-    groups = [group for group in grouped(records) if group.task in tasks]
+    groups = [group for group in groups if group.task in tasks]
     claims = {task: [g for g in groups if g.task == task and g.papers(table.arch)] for task in tasks}
     beside = {task: claiming[0] for task, claiming in claims.items() if len(claiming) == 1}
     printed = _printed(table, beside)
@@ -92,7 +108,26 @@ def sheets(table: Table, records: Sequence[Record] = ()) -> list[Sheet]:
         if len(claiming) > 1
     ]
     apart = joined([group for group in groups if group not in beside.values()], tasks)
+    if mixed:
+        for number, join in enumerate(apart, 1):
+            _add_mixed(table, printed, join, number)
+        return [printed]
+    if apart:
+        names = list(dict.fromkeys(protocols(join) for join in apart))
+        printed.notes.append(f"Measured under other conditions, in tables of their own: {'; '.join(names)}.")
     return [printed, *(measured(table, join, f"Measured: {protocols(join)}") for join in apart)]
+
+
+def _add_mixed(table: Table, printed: Sheet, join: Mapping[str, Group], number: int) -> None:
+    """Rows that the table's own may not be compared with, each marked; they are never the best of a column."""
+    mark = f"‡{number}"
+    lines, _ = _lines(table, join, "", 2, {})
+    for line in lines:
+        line.texts = (f"{line.texts[0]} {mark}", *line.texts[1:])
+    printed.lines += lines
+    printed.tasks = tuple(dict.fromkeys((*printed.tasks, *join)))
+    conditions = "; ".join(group.described() for group in join.values())
+    printed.notes.append(f"{mark} not to be compared with the other rows: {conditions}.")
 
 
 def _printed(table: Table, beside: Mapping[str, Group]) -> Sheet:
@@ -107,7 +142,10 @@ def _printed(table: Table, beside: Mapping[str, Group]) -> Sheet:
                 cell.delta = float(figure.value - baseline[position].value)
             cells[position] = cell
         about = {"model": row.texts[0], "method": row.method, "pretrain_data": row.data, "epochs": row.epochs}
-        about |= {"arch": next((figure.arch for figure in figures[index].values()), None), "source": table.source}
+        about |= {
+            "arch": next((figure.arch for figure in figures[index].values()), None),
+            "source": row.source or table.source,
+        }
         lines.append(Line("published", row.texts, cells, "", about))
         notes += _elsewhere(table, row, figures[index])
     tasks = ", ".join(f"`{task}`" for task in dict.fromkeys(column.task for column in table.columns))
@@ -130,9 +168,12 @@ def _figures(table: Table, row: Row) -> dict[int, published.Figure]:
             fitting = [
                 f
                 for f in published.figures()
-                if (f.source, f.method, f.data, f.epochs) == (table.source, row.method, row.data, row.epochs)
+                if (f.method, f.data, f.epochs) == (row.method, row.data, row.epochs)
+                and f.source == (row.source or table.source)
                 and (f.task, f.metric) == (task, column.metric)
                 and row.arch in (None, f.arch)
+                and row.note in f.note
+                and (row.arch or f.backbone == table.arch or not row.source)
             ]
             if len(fitting) > 1:
                 raise ValueError(f"expected one figure of {row.texts[0]} for {column.head}, found {len(fitting)}")
@@ -176,44 +217,84 @@ def _lines(
     baseline = next((key for key in order if _method(models[key]) == table.baseline), None)
     if baseline is None and not printed:
         baseline = next((key for key in order if models[key]["sha256"] is None), None)
-    lines = []
+    lines, compared = [], []
     for key in order:
-        cells, counts, paths = {}, {}, []
+        cells = {}
         for position, column in enumerate(table.columns):
-            values = _values(join, key, column)
-            if not values:
+            if not (values := _values(join, key, column)):
                 continue
-            total = stats.summary(values)
+            total = stats.summary(list(values.values()))
             cell = Cell(total.mean, round(Decimal(total.mean), digits), digits, total.std, total.n, style=style)
-            if style and key != baseline and models[key]["sha256"]:
-                against = _values(join, baseline, column) if baseline else []
-                if against:
-                    cell.delta = stats.difference(values, against).mean
-                elif baseline is None and position in printed:
-                    cell.delta = total.mean - printed[position]
             cells[position] = cell
-            counts[column.task] = total.n
-        for group in join.values():
-            paths += [record.path(Path(), trial).as_posix() for trial in group.trials.get(key, [])]
-        model = models[key]
-        texts = (label(model), *(said(model, LEADS[head]) or "–" for head in table.leads[1:]))
-        about = {key: said(model, key) for key in ("method", "variant", "pretrain_data", "epochs", "arch", "sha256")}
-        about |= {"model": model["name"], "source": " ".join(paths)}
-        about |= {"protocol": " ".join(f"{g.first['protocol']['name']}#{g.hash[:12]}" for g in join.values())}
-        about |= {"data": " ".join(f"{g.task}#{g.digest[:8]}" for g in join.values())}
+            if style and key != baseline and models[key]["sha256"]:
+                against = _values(join, baseline, column) if baseline else {}
+                published_value = printed.get(position) if baseline is None else None
+                spread = table.spread.get(column.metric) if printed else None
+                if apart := _difference(values, against, published_value, spread):
+                    cell.delta, cell.p = apart.mean, apart.p
+                    compared.append(cell)
         if cells:
-            lines.append(Line("measured", texts, cells, _counts(counts, join), about))
-    if not any(cell.delta is not None for line in lines for cell in line.cells.values()):
-        return lines, []
+            lines.append(_line(table, join, key, models[key], cells))
+    tested = [cell for cell in compared if cell.p is not None]
+    for cell, real in zip(tested, stats.holm([cell.p for cell in tested if cell.p is not None]), strict=True):
+        cell.noise = not real
+    return lines, _compared(table, compared, models[baseline] if baseline else None)
+
+
+def _difference(
+    values: Mapping[int, float], against: Mapping[int, float], printed: float | None, spread: float | None
+) -> stats.Difference | None:
+    """From the measured baseline, or from the printed one; a published spread stands in where there are too few trials."""
+    if not against and printed is None:
+        return None
+    if against:
+        apart = stats.difference(values, against)
+        if apart.p is not None or spread is None:
+            return apart
+    base = stats.summary(list(against.values())).mean if against else printed
+    assert base is not None
+    mean = stats.summary(list(values.values())).mean
+    return (
+        stats.Difference(mean - base, None, None, None, False)
+        if spread is None
+        else stats.against(values, base, spread)
+    )
+
+
+def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None) -> list[str]:
+    """Notes: what the measured rows are compared with, and what may be read from it."""
+    if not cells:
+        return []
     if baseline is None:
-        return lines, [f"Measured rows: difference from the published {table.baseline} row; none was measured."]
-    return lines, [f"In brackets: difference from {label(models[baseline])}, the mean of its trials."]
+        notes = [f"Measured rows: difference from the published {table.baseline} row; none was measured."]
+    else:
+        notes = [f"In brackets: difference from {label(baseline)}, the mean of its trials."]
+    tested = [cell for cell in cells if cell.p is not None]
+    if any(cell.noise for cell in tested):
+        notes.append(
+            f"{NOISE} within noise: no difference at the 5 % level, by Holm's correction over {len(tested)} comparisons; trials "
+            "with the same seeds are compared in pairs."
+        )
+    if table.spread and any(cell.p is not None and cell.n == 1 for cell in cells):
+        notes.append(f"One trial: the published spread stands in for its own ({table.spread_source}).")
+    return notes
 
 
-def _values(join: Mapping[str, Group], key: tuple[str, str], column: Column) -> list[float]:
-    """One model's trials of one metric."""
+def _line(table: Table, join: Mapping[str, Group], key: tuple[str, str], model: Record, cells: dict[int, Cell]) -> Line:
+    counts = {table.columns[position].task: cell.n or 0 for position, cell in cells.items()}
+    texts = (label(model), *(said(model, LEADS[head]) or "–" for head in table.leads[1:]))
+    about = {key: said(model, key) for key in ("method", "variant", "pretrain_data", "epochs", "arch", "sha256")}
+    files = [record.place(trial) for group in join.values() for trial in group.trials.get(key, [])]
+    about |= {"model": model["name"], "source": " ".join(files)}
+    about |= {"protocol": " ".join(f"{g.first['protocol']['name']}#{g.hash[:12]}" for g in join.values())}
+    about |= {"data": " ".join(f"{g.task}#{g.digest[:8]}" for g in join.values())}
+    return Line("measured", texts, cells, _counts(counts, join), about)
+
+
+def _values(join: Mapping[str, Group], key: tuple[str, str], column: Column) -> dict[int, float]:
+    """One model's trials of one metric, by seed."""
     trials = join[column.task].trials.get(key, []) if column.task in join else []
-    return [trial["metrics"][column.metric] for trial in trials if column.metric in trial["metrics"]]
+    return {t["seed"]: t["metrics"][column.metric] for t in trials if column.metric in t["metrics"]}
 
 
 def _counts(counts: Mapping[str, int], join: Mapping[str, Group]) -> str:

@@ -6,9 +6,10 @@ import pytest
 
 from bench import journey
 from downstream import task as protocols
+from results import record as stored
 
 MEASURED = Path(__file__).resolve().parent.parent / "results" / "measured"
-RECORDS = journey.measured(MEASURED)
+RECORDS = stored.load(MEASURED)
 
 
 def test_there_are_measured_results():

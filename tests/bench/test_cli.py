@@ -1,6 +1,7 @@
 """The command contract: names, JSON, exit codes, one clear sentence for every wrong call, nothing written."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -252,3 +253,49 @@ def test_doctor_finds_this_environment_whole(bench):
     code, out, _ = bench("doctor")
     assert code == 0, out
     assert "MISS" not in out
+
+
+# --- bench results
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A copy of the packaged records."""
+    return shutil.copytree(ROOT / "results" / "measured", tmp_path / "records")
+
+
+def test_results_ls_lists_every_trial_and_filters(bench, measured):
+    code, out, _ = bench("results", "ls", "--results", measured, "--json")
+    rows = json.loads(out)
+    assert code == 0 and {row["file"] for row in rows} == {str(f) for f in measured.glob("*/*/*/*.json")}
+    code, out, _ = bench("results", "ls", "--results", measured, "--task", "voc_c4", "--model", "random")
+    lines = out.splitlines()
+    assert code == 0 and lines and all("/voc_c4/" in line and "/random-" in line and "  AP " in line for line in lines)
+
+
+def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, measured):
+    first, second, *_ = sorted(measured.glob("*/*/*/*.json"))
+    code, out, _ = bench("results", "show", first)
+    assert code == 0 and json.loads(out) == json.loads(first.read_text())
+    assert bench("results", "validate", "--results", measured)[0] == 0
+    first.write_text("{}")
+    second.write_text(second.read_text().replace('"metrics": {', '"metrics": {"AP": 1e9, '))
+    code, out, err = bench("results", "validate", "--results", measured)
+    assert code == 1 and str(first) in out and str(second) in out and "2 are not" in err
+    assert bench("results", "show", first)[0] == 2
+    assert bench("results", "show", measured / "none.json")[0] == 2
+
+
+def test_results_export_writes_the_table_that_its_name_asks_for(bench, measured, tmp_path):
+    code, _, _ = bench("results", "export", tmp_path / "t.csv", "--results", measured)
+    assert code == 0 and len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(
+        list(measured.glob("*/*/*/*.json"))
+    )
+    assert bench("results", "export", tmp_path / "t.xls", "--results", measured)[0] == 2
+
+
+def test_table_writes_latex_and_html_and_mixes_only_when_asked(bench, measured):
+    assert r"\toprule" in bench("table", "moco", "--format", "latex", "--results", measured)[1]
+    assert bench("table", "moco", "--format", "html", "--results", measured)[1].startswith("<!doctype html>")
+    assert "‡1" not in bench("table", "moco", "--results", measured)[1]
+    assert "‡1" in bench("table", "moco", "--results", measured, "--allow-mixed")[1]

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats as reference
@@ -5,6 +7,10 @@ from scipy import stats as reference
 from results import stats
 
 A, B = [53.2, 53.9, 53.5, 53.4, 53.6], [55.8, 56.1, 55.7]
+
+
+def seeds(values, first=0):
+    return dict(enumerate(values, first))
 
 
 def test_mean_deviation_and_interval_equal_numpy_and_scipy():
@@ -19,24 +25,90 @@ def test_the_interval_of_two_trials_is_as_wide_as_the_table_says():
     assert got.high - got.mean == pytest.approx(12.706 * 0.5, abs=1e-3)
 
 
+def test_from_eight_trials_the_interval_is_scipys_percentile_bootstrap():
+    values = np.random.default_rng(1).exponential(size=12) + 50
+    got = stats.summary(list(values))
+    expected = reference.bootstrap(
+        (values,), np.mean, n_resamples=50_000, method="percentile", rng=7
+    ).confidence_interval
+    assert (got.low, got.high) == (pytest.approx(expected.low, abs=0.03), pytest.approx(expected.high, abs=0.03))
+    assert stats.summary(list(values)) == got
+    half = reference.t.ppf(0.975, 6) * np.std(values[:7], ddof=1) / np.sqrt(7)
+    assert stats.summary(list(values[:7])).high == pytest.approx(np.mean(values[:7]) + half)
+
+
 def test_one_trial_has_no_spread_and_none_is_an_error():
     assert stats.summary([7.0]) == stats.Summary(7.0, None, 1, None, None)
     with pytest.raises(ValueError, match="at least one trial"):
         stats.summary([])
 
 
-def test_the_difference_and_its_interval_equal_scipys_welch_test():
-    got = stats.difference(B, A)
-    welch = reference.ttest_ind(B, A, equal_var=False).confidence_interval(0.95)
-    assert got.mean == pytest.approx(np.mean(B) - np.mean(A))
-    assert (got.low, got.high) == (pytest.approx(welch.low), pytest.approx(welch.high))
+def test_with_other_seeds_the_difference_is_scipys_welch_test():
+    got = stats.difference(seeds(B), seeds(A))
+    welch = reference.ttest_ind(B, A, equal_var=False)
+    interval = welch.confidence_interval(0.95)
+    assert got.mean == pytest.approx(np.mean(B) - np.mean(A)) and not got.paired
+    assert (got.low, got.high, got.p) == (
+        pytest.approx(interval.low),
+        pytest.approx(interval.high),
+        pytest.approx(welch.pvalue),
+    )
+    assert got.noise is False
 
 
-def test_the_difference_of_single_trials_has_no_interval():
-    assert stats.difference([2.0], A).low is None
-    assert stats.difference([2.0], [1.5]).mean == 0.5
+def test_with_the_same_seeds_the_difference_is_scipys_paired_test_in_any_order():
+    b = dict(reversed(seeds(B).items()))
+    got = stats.difference(b, seeds(A[:3]))
+    paired = reference.ttest_rel(B, A[:3])
+    interval = paired.confidence_interval(0.95)
+    assert got.paired and got.mean == pytest.approx(np.mean(B) - np.mean(A[:3]))
+    assert (got.low, got.high, got.p) == (
+        pytest.approx(interval.low),
+        pytest.approx(interval.high),
+        pytest.approx(paired.pvalue),
+    )
+
+
+def test_the_difference_of_single_trials_has_no_interval_and_is_not_called_noise():
+    got = stats.difference(seeds([2.0]), seeds(A))
+    assert (got.low, got.p, got.noise) == (None, None, None)
+    assert stats.difference(seeds([2.0]), seeds([1.5])).mean == 0.5
 
 
 def test_the_difference_of_trials_without_scatter_is_exact():
-    got = stats.difference([2.0, 2.0], [1.0, 1.0])
-    assert (got.mean, got.low, got.high) == (1.0, 1.0, 1.0)
+    got = stats.difference(seeds([2.0, 2.0]), seeds([1.0, 1.0]))
+    assert (got.mean, got.low, got.high, got.p, got.noise) == (1.0, 1.0, 1.0, 0.0, False)
+    same = stats.difference(seeds([2.0, 2.0]), seeds([2.0, 2.0], first=5))
+    assert (same.mean, same.p, same.noise) == (0.0, 1.0, True)
+
+
+def test_a_published_spread_stands_in_for_single_trials():
+    got = stats.against(seeds([57.0]), 56.5, 0.2)  # error 0.2 * sqrt(2)
+    assert got.high - got.mean == pytest.approx(1.96 * 0.2 * 2**0.5, abs=1e-3) and got.noise is True
+    assert got.p == pytest.approx(2 * reference.norm.sf(0.5 / (0.2 * 2**0.5)))
+    assert stats.against(seeds([57.5]), 56.5, 0.2).noise is False
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_refuses_what_its_closed_test_refuses(seed):
+    p = np.random.default_rng(seed).uniform(0, 0.06, 5)
+    every = [set(s) for n in range(1, 6) for s in itertools.combinations(range(5), n)]
+    bonferroni = {frozenset(s): min(p[list(s)]) <= 0.05 / len(s) for s in every}
+    closed = [all(bonferroni[frozenset(s)] for s in every if i in s) for i in range(5)]
+    assert stats.holm(list(p)) == closed
+
+
+def test_ranks_are_scipys_with_ties_shared_and_tasks_averaged():
+    scores = {"voc": {"a": [3.0], "b": [2.0], "c": [2.0]}, "coco": {"a": [1.0], "b": [5.0], "c": [2.0], "d": [9.0]}}
+    got = stats.ranks(scores)
+    voc, coco = reference.rankdata([-3, -2, -2]), reference.rankdata([-1, -5, -2])
+    assert {m: r.mean for m, r in got.items()} == dict(zip("abc", (voc + coco) / 2, strict=True))
+    assert all((r.low, r.high, r.tasks) == (r.mean, r.mean, 2) for r in got.values())
+    assert stats.ranks({}) == {} and stats.ranks({"voc": {"a": [1.0]}, "coco": {"b": [1.0]}}) == {}
+
+
+def test_the_uncertainty_of_a_rank_is_that_of_its_trials():
+    clear = stats.ranks({"voc": {"a": [9.0, 9.1, 9.2], "b": [1.0, 1.1, 1.2]}})
+    assert (clear["a"].low, clear["a"].high) == (1, 1)
+    unclear = stats.ranks({"voc": {"a": [9.0, 1.0, 5.0], "b": [8.0, 2.0, 5.1]}})
+    assert (unclear["a"].low, unclear["a"].high) == (1, 2)

@@ -3,8 +3,10 @@
 import csv
 import io
 import re
+import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -99,7 +101,7 @@ HEADS = {
     ],
     ("infomin", "voc"): ["AP50", "AP", "AP75", "ImageNet Acc(%)"],
 }
-EVERY = [(name, one.name) for name in table.formats() for one in table.tables(name)]
+EVERY = [(name, one.name) for name in table.formats() for one in table.tables(name) if name != "imagenet"]
 
 
 def read(markdown):
@@ -190,6 +192,20 @@ def test_both_values_of_pixpro_100_epochs_are_told():
 def test_the_daggers_meaning_is_told():
     assert re.search(r"† fine-tuned with frozen batch norm", table.render("moco"))
     assert re.search(r"elsewhere: APmk 23\.2.*tuned BN", table.render("moco"))
+
+
+def test_imagenets_rows_are_the_authors_own_figures():
+    rows = {(r[0], r[1]): r[2] for r in read(table.render("imagenet"))[0][1:]}
+    expected = {
+        ("BYOL", "1000"): "74.4",
+        ("SwAV", "800"): "75.3",
+        ("MoCo v1", "200"): "60.6",
+        ("MoCo v2", "800"): "71.1",
+    }
+    assert expected.items() <= rows.items() and rows["Supervised", "-"] == "76.1"
+    assert "-" not in rows.values()
+    lines = list(csv.DictReader(io.StringIO(table.render("imagenet", (), "csv"))))
+    assert {r["source"] for r in lines if r["model"] == "BYOL"} == {"deepmind-research/byol README"}
 
 
 # --- measured rows
@@ -315,7 +331,7 @@ def test_without_a_measured_supervised_row_the_difference_is_from_the_published_
     both = [*paper(trial, "moco_v2"), *paper(trial, "supervised")]
     text = table.render("moco", both)
     assert "difference from the published" not in text
-    assert "57.0 ± 0.1 (0.0)" in text.replace("*", "")
+    assert "57.0 ± 0.1 (0.0≈)" in text.replace("*", "")
 
 
 @pytest.mark.parametrize(
@@ -373,6 +389,48 @@ def test_the_order_of_the_records_does_not_matter(world):
     assert table.render("pixpro", world) == table.render("pixpro", world[::-1])
 
 
+def test_a_difference_that_may_be_none_is_marked_and_the_number_of_comparisons_told(trial):
+    values = {"supervised": (50.0, 50.2, 50.4), "near": (50.1, 50.1, 50.6), "far": (55.0, 55.2, 55.5)}
+    records = [trial("voc_c4", n, {"AP": v}, seed) for n, vs in values.items() for seed, v in enumerate(vs)]
+    tables, text = own("moco", records)
+    rows = {row[0].split()[0]: row[2] for row in tables[0][1:]}
+    assert rows["near"].endswith("(+0.07≈)") and rows["far"].endswith("(+5.03)")
+    assert "Holm's correction over 2 comparisons" in text and "compared in pairs" in text
+    far = next(r for r in csv.DictReader(io.StringIO(table.render("moco", records, "csv"))) if r["model"] == "far")
+    from scipy import stats
+
+    assert float(far["voc_c4.AP.p"]) == pytest.approx(
+        stats.ttest_rel(values["far"], values["supervised"]).pvalue, rel=1e-4
+    )
+
+
+def test_for_one_trial_mocos_published_spread_stands_in_and_only_at_the_papers_protocol(trial):
+    one, near = (
+        paper(trial, "moco_v2")[:1],
+        [trial("voc_c4", "x", {"AP": 53.8}, scale="paper", arch="resnet50", train=16551, test=4952)],
+    )
+    text = table.render("moco", one)
+    assert "One trial: the published spread stands in for its own (facebookresearch/moco detection/README.md)." in text
+    assert "(+3.4)" in text.replace("*", "") and "(+0.3≈)" in table.render("moco", near)
+    assert "published spread" not in table.render("moco", paper(trial, "moco_v2"))
+    assert "published spread" not in table.render("moco", [trial("voc_c4", "moco_v2", {"AP": 1.0})])
+
+
+def test_rows_of_another_protocol_are_named_below_and_enter_only_when_asked_with_a_footnote(trial, world):
+    assert "Measured under other conditions, in tables of their own: voc_c4@mini" in table.render("moco", world)
+    mixed = table.render("moco", world, mixed=True)
+    rows = read(mixed)[0]
+    assert [row[0].split()[-1] for row in rows[5:]] == ["‡1"] * 4 and rows[5][1:] == [
+        "2.50 ± 0.71",
+        "1.50 ± 0.71",
+        "1.00 ± 0.71",
+        "2",
+        "measured",
+    ]
+    assert re.search(r"‡1 not to be compared with the other rows: .*voc_c4@mini", mixed)
+    assert "**82.2 (+0.9)**" in mixed and not own("moco", ())[0] and "#### Measured" not in mixed
+
+
 # --- writers
 
 
@@ -404,7 +462,7 @@ def test_csv_numbers_of_a_published_difference_are_plain():
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"infomin, moco, pixpro, simclr.*found 'mocco'"):
+    with pytest.raises(ValueError, match=r"imagenet, infomin, moco, pixpro, simclr.*found 'mocco'"):
         table.render("mocco")
     with pytest.raises(ValueError, match=r"md, csv.*found 'xls'"):
         table.render("moco", (), "xls")
@@ -420,3 +478,54 @@ def test_tables_need_neither_torch_nor_pandas_nor_another_package():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+# --- LaTeX and HTML
+
+
+def compiled(text, folder):
+    """What pdflatex makes of the tables, as text on its terminal; skips where there is none."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed")
+    head = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}\n"
+    (folder / "x.tex").write_text(head + text + "\\end{document}\n")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def test_every_table_compiles_in_latex_whatever_a_model_is_called(world, trial, tmp_path):
+    hostile = trial("voc_c4", 'a_b%$#&{}~^\\\\<>|"` é ß 模型 \U0001f600 \\input{/etc/passwd}', {"AP": 1.0})
+    text = "\n\\clearpage\n".join(table.render(name, [*world, hostile], "latex") for name in table.formats())
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") >= 12
+    compiled(text, tmp_path)
+
+
+def test_latex_has_the_papers_cells_and_booktabs_rules():
+    text = table.render("moco", (), "latex")
+    assert r"MoCo IN-1M & 38.5 ($-$0.4) & 58.9 ($-$0.7)" in text
+    assert r"\textbf{82.2 (+0.9)}" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(table.tables("moco"))
+
+
+def test_html_has_every_cell_and_no_name_becomes_markup(world, trial):
+    hostile = trial("voc_c4", "<script>alert(1)</script>", {"AP": 1.0})
+    text = table.render("moco", [*world, hostile], "html")
+    assert "<script" not in text and "&lt;script&gt;alert" in text and "http" not in text.replace("http-equiv", "")
+    blocks = re.findall(r"<table>.*?</table>", text, flags=re.S)
+    cells = [
+        [
+            [unescape(re.sub(r"<[^>]+>", "", c)) for c in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
+            for row in block.split("<tr")[1:]
+        ]
+        for block in blocks
+    ]
+    assert cells[0] == rendered("moco", "2b")
+    assert len(cells) == len(table.tables("moco")) + 2
+    assert any(row[0].startswith("<script>alert(1)</script>") for one in cells for row in one)

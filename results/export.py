@@ -1,0 +1,52 @@
+"""Records as one flat table, for whoever works on with pandas, a spreadsheet or a data base."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def frame(records: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
+    """One row a trial, one column a field: `model.name`, `metrics.AP`; lists and the protocol's content as JSON text."""
+    import pandas
+
+    return pandas.DataFrame([_flat(record) for record in records])
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" != "protocol.content":
+            row |= _flat(value, f"{prefix}{key}.")
+        else:
+            row[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list | Mapping) else value
+    return row
+
+
+def write(records: Sequence[Mapping[str, Any]], out: Path) -> int:
+    """Writes .csv, .json or .parquet, by the name, whole or not at all; the number of rows. Raises ValueError for another name."""
+    writers: dict[str, Callable[[pandas.DataFrame, Path], Any]] = {
+        ".csv": lambda table, file: table.to_csv(file, index=False),
+        ".json": lambda table, file: table.to_json(file, orient="records", indent=1),
+        ".parquet": lambda table, file: _typed(table).to_parquet(file, index=False),
+    }
+    if out.suffix not in writers:
+        raise ValueError(f"expected a file named {', '.join(writers)}, found {out.name!r}")
+    table = frame(records)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        writers[out.suffix](table, partial)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(table)
+
+
+def _typed(table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """With text in place of columns of mixed kinds: Parquet's columns have one."""
+    mixed = [name for name in table if table[name].dropna().map(type).nunique() > 1]
+    return table.astype(dict.fromkeys(mixed, "string"))
