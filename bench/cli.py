@@ -284,20 +284,29 @@ def table(
 
 @app.command()
 def leaderboard(
-    out: Annotated[Path, typer.Option(help="Writes leaderboard.md and leaderboard.csv here.")] = Path(
-        "runs/leaderboard"
-    ),
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("runs/leaderboard"),
     results: Results = Path("runs/transfer"),
+    serve: Annotated[bool, typer.Option("--serve", help="Open it in the browser, from this machine alone.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0 takes a free one.")] = 0,
 ) -> None:
-    """Write every model's number on every task, published and measured, each with its source.
+    """Write index.html, leaderboard.md, leaderboard.csv and plots: every model's number on every task, each with its source.
 
-    Example: bench leaderboard --out leaderboard
+    Examples:
+
+      bench leaderboard --out leaderboard
+
+      bench leaderboard --serve
     """
-    from bench import journey
     from results import leaderboard
 
-    for path in leaderboard.write(journey.measured(results), out):
+    root = records.folder(results)
+    from results import record
+
+    say(f"bench leaderboard: {root} -> {out}")
+    for path in leaderboard.write(record.trials(root), out, root):
         print(path)
+    if serve:
+        records.serve(out, port, say)
 
 
 @data_app.command()

@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,26 @@ def folder(results: Path) -> Path:
     if results.is_dir() or packaged.is_dir():
         return results if results.is_dir() else packaged
     raise FileNotFoundError(f"expected a folder of records, found none at {results}: `bench transfer` writes one")
+
+
+def serve(out: Path, port: int, say: Callable[[str], None]) -> None:
+    """Serves a folder to this machine's browser until interrupted."""
+    import functools
+    import http.server
+    import webbrowser
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Quiet, directory=str(out))) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        say(f"{address}  (Ctrl-C ends it)")
+        webbrowser.open(address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ended")
 
 
 @app.command("ls")

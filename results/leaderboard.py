@@ -1,6 +1,7 @@
 """The leaderboard: every model's numbers on every task, measured and published told apart, each with its source.
 
-`leaderboard.md` is for reading: one headline metric a task. `leaderboard.csv` has a line for every model, task and metric.
+`index.html` is for looking (page.py), `leaderboard.md` for reading: one headline metric a task. `leaderboard.csv` has a line for
+every model, task and metric.
 There is no overall score: a mean over tasks of different scale and noise would be made up.
 """
 
@@ -38,16 +39,35 @@ COLUMNS = [
 ]
 
 
-def write(records: Sequence[Record], out: Path) -> list[Path]:
-    """Writes leaderboard.md and leaderboard.csv into a folder, which is made; returns both paths."""
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, text in (("leaderboard.md", markdown(records)), ("leaderboard.csv", comma_separated(records))):
-        partial = out / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        written.append(partial.replace(out / name))
-    return written
+def write(records: Sequence[Record], out: Path, root: Path | None = None) -> list[Path]:
+    """Writes leaderboard.csv, leaderboard.md, index.html and plots/*.{svg,png} into a folder, which is made; returns the paths.
+
+    root: where the records stand, for the learning curves of those whose logs lie beside them
+    """
+    from results import page, plots
+
+    figures = plots.every(records, headline, root)
+    drawn = {name: plots.svg(figure) for name, figure in figures.items()}
+    titled = [(figures[name].axes[0].get_title(), svg) for name, svg in drawn.items()]
+    files: dict[str, str | bytes] = {
+        "leaderboard.csv": comma_separated(records),
+        "leaderboard.md": markdown(records),
+        "index.html": page.html(records, HEADLINES, titled),
+        **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
+        **{f"plots/{name}.png": plots.png(figure) for name, figure in figures.items()},
+    }
+    return [_replaced(Path(out) / name, content) for name, content in files.items()]
+
+
+def _replaced(file: Path, content: str | bytes) -> Path:
+    """Writes a file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        return partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def markdown(records: Sequence[Record] = ()) -> str:
@@ -76,7 +96,7 @@ def _measured(records: Sequence[Record]) -> list[str]:
     parts = []
     for join in joined(groups, tasks):
         columns = tuple(
-            Column(f"{task} {metric}", task, metric) for task, group in join.items() for metric in [_headline(group)]
+            Column(f"{task} {metric}", task, metric) for task, group in join.items() for metric in [headline(group)]
         )
         title = protocols(join)
         filled = table.measured(Table("leaderboard", title, "", ("model",), columns, ()), join, title)
@@ -85,7 +105,8 @@ def _measured(records: Sequence[Record]) -> list[str]:
     return parts or ["Nothing yet: `bench transfer` measures."]
 
 
-def _headline(group: Group) -> str:
+def headline(group: Group) -> str:
+    """The metric a group is known by."""
     metrics = group.first["metrics"]
     return next(m for m in (HEADLINES.get(group.task), *metrics) if m in metrics)
 

@@ -141,6 +141,7 @@ def ranks(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Rank
     understates it.
     """
     import numpy as np
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     models = sorted(set.intersection(*(set(of) for of in scores.values()))) if scores else []
     if not models:
@@ -155,9 +156,7 @@ def ranks(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Rank
             centre[0, i, j] = trials.mean()
 
     def ranked(x: "np.ndarray") -> "np.ndarray":
-        above = (x[:, :, None, :] > x[:, :, :, None]).sum(-1)
-        ties = (x[:, :, None, :] == x[:, :, :, None]).sum(-1) - 1
-        return (1 + above + ties / 2).mean(1)
+        return rankdata(-x, axis=-1).mean(1)
 
     low, high = np.percentile(ranked(means), [2.5, 97.5], axis=0)
     mean = ranked(centre)[0]

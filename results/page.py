@@ -1,0 +1,164 @@
+"""The leaderboard as one page that stands alone: `index.html` sorts, filters, compares, and opens the trials behind a number.
+
+A row is a model of one source: a measured one under one protocol a task, or a published one in one document. A cell knows its
+class, within which differences may be taken: protocol, data and backbone of a measured number, document of a published one.
+The page asks nothing from any network; style, script, data and plots stand in it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from results import published, record, stats
+from results.groups import Group, Record, grouped, joined, said
+
+Row = dict[str, Any]
+
+
+def html(records: Sequence[Record], headlines: Mapping[str, str], plots: Sequence[tuple[str, str]] = ()) -> str:
+    """The page. headlines: the metric a task is known by, in the order of columns; plots: titles with SVG text."""
+    import jinja2
+
+    groups = grouped(records)
+    rows = [*_measured(groups, [*headlines]), *_published()]
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    text = json.dumps(
+        {"columns": _columns(rows, headlines), "rows": rows, "overview": _overview(groups, headlines)},
+        ensure_ascii=False,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+    return environment.get_template("page.html.j2").render(
+        data=text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
+        style=(here / "page.css").read_text(encoding="utf-8"),
+        script=(here / "page.js").read_text(encoding="utf-8"),
+        plots=plots,
+        measured=sum(row["kind"] == "measured" for row in rows),
+        published=sum(row["kind"] == "published" for row in rows),
+    )
+
+
+def _columns(rows: Sequence[Row], headlines: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every task and metric that a row has. "main": shown at first, the headline of a task of ours or of a measured one."""
+    found = dict.fromkeys(name for row in rows for name in row["cells"])
+    tasks = list(dict.fromkeys([*headlines, *(name.partition(".")[0] for name in found)]))
+    order = sorted(found, key=lambda name: (tasks.index(name.partition(".")[0]), name))
+    split = [(name, *name.split(".", 1)) for name in order]
+    first = {task: next((m for _, t, m in split if t == task and m == headlines.get(t)), None) for task in tasks}
+    first |= {task: next(m for _, t, m in split if t == task) for _, task, _ in split if first[task] is None}
+    main = {
+        f"{task}.{metric}"
+        for task, metric in first.items()
+        if task in headlines or any(row["kind"] == "measured" and f"{task}.{metric}" in row["cells"] for row in rows)
+    }
+    return [{"id": name, "task": task, "metric": metric, "main": name in main} for name, task, metric in split]
+
+
+def _measured(groups: Sequence[Group], tasks: Sequence[str]) -> Iterable[Row]:
+    for number, join in enumerate(joined(groups, [*tasks, *sorted({g.task for g in groups} - set(tasks))]), 1):
+        models = dict.fromkeys(key for group in join.values() for key in group.trials)
+        for key in models:
+            trials = {group: group.trials[key] for group in join.values() if key in group.trials}
+            model = next(iter(trials.values()))[0]["model"]
+            cells: dict[str, Any] = {}
+            for group, own in trials.items():
+                cells |= _cells(group, own)
+            yield {
+                "kind": "measured",
+                **_about(model),
+                "scale": next(iter(join.values())).first["scale"],
+                "source": f"measured here ({number})",
+                "cells": cells,
+                "trials": [_trial(trial) for own in trials.values() for trial in own],
+            }
+
+
+def _about(model: Record) -> Row:
+    return {
+        "model": model["name"],
+        "method": said(model, "method") or model["name"],
+        "data": said(model, "pretrain_data"),
+        "epochs": said(model, "epochs"),
+        "arch": model["arch"],
+        "sha256": model["sha256"] or "",
+    }
+
+
+def _cells(group: Group, trials: Sequence[Record]) -> dict[str, Any]:
+    cells = {}
+    for metric in dict.fromkeys(m for trial in trials for m in trial["metrics"]):
+        total = stats.summary([trial["metrics"][metric] for trial in trials if metric in trial["metrics"]])
+        numbers = {"v": total.mean, "sd": total.std, "n": total.n, "low": total.low, "high": total.high}
+        marks = sorted({mark for trial in trials for mark in [*trial["marks"], *trial["nonstandard"]]})
+        cells[f"{group.task}.{metric}"] = {
+            **{name: round(value, 6) for name, value in numbers.items() if value is not None},
+            "class": f"{group.hash[:12]}-{group.digest[:8]}-{group.arch}",
+            "note": " ".join([group.first["protocol"]["name"], *marks]),
+        }
+    return cells
+
+
+def _trial(trial: Record) -> Row:
+    kept = ("task", "seed", "metrics", "protocol", "data", "marks", "nonstandard", "commit", "seconds", "finished")
+    return {"file": record.place(trial), **{key: trial[key] for key in kept if key in trial}}
+
+
+def _published() -> Iterable[Row]:
+    """A row for every model of a document; two rows where it prints a number twice under different notes."""
+    rows: dict[tuple[Any, ...], Row] = {}
+    seen: dict[tuple[Any, ...], set[str]] = {}
+    for figure in published.figures():
+        key = figure.source, figure.method, figure.data, figure.epochs, figure.arch
+        seen.setdefault((*key, figure.task, figure.metric), set()).add(figure.note)
+    twice = {key[:5] for key, notes in seen.items() if len(notes) > 1}
+    for figure in published.figures():
+        key = figure.source, figure.method, figure.data, figure.epochs, figure.arch
+        row = rows.setdefault(
+            (*key, figure.note if key in twice else ""),
+            {
+                "kind": "published",
+                "model": figure.method,
+                "method": figure.method,
+                "data": figure.data,
+                "epochs": "" if figure.epochs is None else str(figure.epochs),
+                "arch": figure.arch,
+                "sha256": "",
+                "scale": "paper",
+                "source": figure.source,
+                "cells": {},
+                "trials": [],
+            },
+        )
+        cell = {"v": float(figure.value), "text": str(figure.value), "class": figure.source, "note": figure.note}
+        row["cells"].setdefault(f"{figure.task}.{figure.metric}", cell)
+    return rows.values()
+
+
+def _overview(groups: Sequence[Group], headlines: Mapping[str, str]) -> list[Row]:
+    """Ranks over the tasks that models were measured on together, with their uncertainty; no score is made up."""
+    found = []
+    for join in joined(groups, [*headlines, *sorted({g.task for g in groups} - set(headlines))]):
+        scores = {}
+        for task, group in join.items():
+            metric = (
+                headlines.get(task, "")
+                if headlines.get(task) in group.first["metrics"]
+                else next(iter(group.first["metrics"]))
+            )
+            scores[f"{task} {metric}"] = {
+                f"{key[0]} {key[1][:8]}".strip(): [t["metrics"][metric] for t in trials if metric in t["metrics"]]
+                for key, trials in group.trials.items()
+                if any(metric in t["metrics"] for t in trials)
+            }
+        ranks = stats.ranks({task: of for task, of in scores.items() if of})
+        if len(ranks) > 1:
+            rows = sorted(ranks.items(), key=lambda item: item[1].mean)
+            found.append({
+                "tasks": [*scores],
+                "ranks": [{"model": m, "mean": round(r.mean, 3), "low": round(r.low, 3), "high": round(r.high, 3)} for m, r in rows],
+            })  # fmt: skip
+    return found
