@@ -309,6 +309,24 @@ def leaderboard(
         records.serve(out, port, say)
 
 
+@app.command()
+def report(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, or the name of a run in ./runs.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write into. Default: runs/report/NAME.")] = None,
+    results: Results = Path("runs/transfer"),
+    family: Family = None,
+    arch: Annotated[str | None, typer.Option(help="Where the file does not say it.")] = None,
+) -> None:
+    """Write a checkpoint's model card: what it is, its forward proof, every measured task beside its neighbours, plots, commands.
+
+    Example: bench report moco --out card
+    """
+    from bench import report
+
+    for path in report.write(checkpoint, out or Path("runs/report") / Path(checkpoint).stem, results, family, arch):
+        print(path)
+
+
 @data_app.command()
 def synthesize(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the datasets will stand; none may be there yet.")],

@@ -56,10 +56,10 @@ def write(records: Sequence[Record], out: Path, root: Path | None = None) -> lis
         **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
         **{f"plots/{name}.png": plots.png(figure) for name, figure in figures.items()},
     }
-    return [_replaced(Path(out) / name, content) for name, content in files.items()]
+    return [replaced(Path(out) / name, content) for name, content in files.items()]
 
 
-def _replaced(file: Path, content: str | bytes) -> Path:
+def replaced(file: Path, content: str | bytes) -> Path:
     """Writes a file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")

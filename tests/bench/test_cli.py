@@ -299,3 +299,21 @@ def test_table_writes_latex_and_html_and_mixes_only_when_asked(bench, measured):
     assert bench("table", "moco", "--format", "html", "--results", measured)[1].startswith("<!doctype html>")
     assert "‡1" not in bench("table", "moco", "--results", measured)[1]
     assert "‡1" in bench("table", "moco", "--results", measured, "--allow-mixed")[1]
+
+
+def test_report_writes_a_card_of_what_the_file_is(bench, resnet18, measured, tmp_path):
+    code, out, err = bench("report", resnet18, "--results", measured, "--out", tmp_path / "card")
+    assert code == 0, err
+    assert out.split() == [str(tmp_path / "card/card.md"), str(tmp_path / "card/card.html")]
+    text = (tmp_path / "card/card.md").read_text()
+    assert (
+        "torchvision" in text and "resnet18" in text and "forward proof" in text and "No trial of these weights" in text
+    )
+    assert bench("report", "nowhere", "--out", tmp_path / "none")[0] == 2 and not (tmp_path / "none").exists()
+
+
+def test_leaderboard_writes_the_page_and_names_every_file(bench, measured, tmp_path):
+    code, out, _ = bench("leaderboard", "--results", measured, "--out", tmp_path / "board")
+    assert code == 0 and {"index.html", "leaderboard.csv", "leaderboard.md"} < {
+        line.rpartition("/")[2] for line in out.split()
+    }

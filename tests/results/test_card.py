@@ -1,0 +1,57 @@
+"""A model card shows this model's measured tasks beside the right neighbours, and nothing that stands in a name becomes markup."""
+
+import re
+
+from results import card, published
+
+
+def world(trial, **more):
+    given = {"scale": "paper", "arch": "resnet50", "train": 16551, "test": 4952, **more}
+    return [trial("voc_c4", "mine", {"AP": 57.1, "AP50": 82.0, "AP75": 63.0}, seed, **given) for seed in (0, 1)] + [
+        trial("voc_c4", "other", {"AP": 50.0, "AP50": 80.0, "AP75": 60.0}, **given)
+    ]
+
+
+def made(trials, **facts):
+    return card.card("mine", [*facts.items()], trials[0]["model"]["sha256"], trials, ["bench inspect mine.pth"])
+
+
+def test_at_the_papers_protocol_the_nearest_published_figures_and_the_supervised_one_stand_beside(trial):
+    ((_, heads, rows),) = made(world(trial)).tables
+    assert heads == ["model", "AP", "AP50", "AP75", "n", "source"]
+    place = [i for i, row in enumerate(rows) if row[0].startswith("**mine")]
+    assert len(place) == 1 and rows[place[0]][1:] == [
+        "**57.10 ± 0.00**",
+        "**82.00 ± 0.00**",
+        "**63.00 ± 0.00**",
+        "2",
+        "measured",
+    ]
+    known = sorted(
+        float(f.value) for f in published.figures() if (f.task, f.metric, f.backbone) == ("voc_c4", "AP", "resnet50")
+    )
+    above = [float(row[1]) for row in rows[: place[0]]]
+    assert above == [v for v in known if v > 57.1][:3][::-1]
+    assert [float(r[1]) for r in rows[place[0] + 1 :]][:3] == [v for v in known if v <= 57.1][-3:][::-1]
+    assert any(row[0].startswith("supervised") for row in rows) and any(row[0].startswith("other") for row in rows)
+
+
+def test_at_another_scale_only_measured_models_of_the_same_conditions_stand_beside(trial):
+    ((_, _, rows),) = made(world(trial, scale="mini")).tables
+    assert [row[-1] for row in rows] == ["measured", "measured"]
+
+
+def test_the_card_lists_every_record_and_the_commands(trial):
+    text = card.markdown(made(world(trial)))
+    assert text.count("Record: voc_c4/") == 2 and "```sh\nbench inspect mine.pth\n```" in text
+    assert "bench transfer measures" in card.markdown(card.card("x", [], "0" * 64, world(trial), []))
+
+
+def test_facts_are_text_in_markdown_and_html(trial):
+    one = made(world(trial), licence="<script>alert(1)</script> | `x`")
+    assert "<script>" not in card.html(one) and "\\<script>" in card.markdown(one)
+    files = card.files(one)
+    assert {"card.md", "card.html"} < set(files) and all(
+        name in card.markdown(one) for name in files if name.startswith("plots/")
+    )
+    assert not re.findall(r"(?:src|href)=.(?!data:)", card.html(one))
