@@ -320,17 +320,25 @@ def synthesize(
 def check(
     task: Annotated[str, typer.Argument(help="A name of `bench list tasks`.")],
     data: DataOption = None,
+    make_label_train_ids: Annotated[
+        bool, typer.Option("--make-label-train-ids", help="First write the labelTrainIds that Cityscapes' archives lack.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """State what a task would find: images per split. Exit code 2 says what is missing.
+    """Open all that a task would read and list what is wrong: file, reason, mend. Exit code 1 says that a run would fail.
 
-    Example: bench data check voc_c4 --data datasets
+    Examples:
+
+      bench data check voc_c4 --data datasets
+
+      bench data check cityscapes_semantic --data datasets --make-label-train-ids
     """
     from bench import journey
 
-    resolved = journey.resolve(task, "paper", {})
-    found = journey.engine(resolved).found(resolved, journey.datasets(data))
-    print(jsonlib.dumps(found) if json else "\n".join(f"{key}: {value}" for key, value in found.items()))
+    report, words = journey.checked(journey.resolve(task, "paper", {}), data, make_label_train_ids)
+    print(jsonlib.dumps(report, indent=1) if json else words)
+    if not report["runs"]:
+        raise typer.Exit(1)
 
 
 class Kind(StrEnum):

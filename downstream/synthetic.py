@@ -23,6 +23,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from downstream.scenes import MOVERS, STREET, Thing, scene, street
+from downstream.train_ids import TRAIN_IDS
 
 # VOC's classes in the order of its label maps (1..20), with COCO's name where it differs.
 VOC = (
@@ -73,9 +74,6 @@ IMAGENET = {
     "n03792782": "bicycle", "n03991062": "potted plant", "n04146614": "bus", "n04147183": "boat", "n04285008": "car", "n04344873": "couch",
     "n04404412": "tv", "n04557648": "bottle",
 }  # fmt: skip
-TRAIN_IDS = dict(
-    zip((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33), range(19), strict=True)
-)
 CITIES = {"train": ("aachen", "bremen", "ulm"), "val": ("frankfurt", "lindau", "munster")}
 
 
