@@ -64,6 +64,7 @@ CITYSCAPES_CLASSES = {
     24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
 }  # fmt: skip
 CITYSCAPES_LABELS = 34
+CITYSCAPES_SMALLEST = 100  # pixels of an object that the evaluation counts
 
 # The values of detectron2.structures.BoxMode, which this module does not import.
 XYXY, XYWH = 0, 1
@@ -405,7 +406,14 @@ def _cityscapes(base: Path, split: str) -> list[Record]:
                 "alone do not tell objects apart"
             )
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(_cityscapes_image, images, files))
+        found = list(threads.map(_cityscapes_image, images, files))
+    objects = (a for image in found for a in image["annotations"] if not a["iscrowd"])
+    if split == "val" and not any(a["area"] >= CITYSCAPES_SMALLEST for a in objects):
+        raise ValueError(
+            f"expected an object of at least {CITYSCAPES_SMALLEST} pixels to test on in {base / 'gtFine' / split}, found none: "
+            "Cityscapes' evaluation counts no smaller one"
+        )
+    return found
 
 
 def _cityscapes_image(image: Path, file: Path) -> Record:
@@ -427,6 +435,7 @@ def _cityscapes_image(image: Path, file: Path) -> Record:
                     "category_id": list(CITYSCAPES_CLASSES).index(label),
                     "bbox": [x, y, x + width, y + height],
                     "bbox_mode": XYXY,
+                    "area": int(mask.sum()),
                     "iscrowd": int(i < 1000),  # a group in which nobody told objects apart
                     "segmentation": _outlines(mask[y : y + height, x : x + width], x, y),
                 }
