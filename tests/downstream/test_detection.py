@@ -16,8 +16,9 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances, Keypoints
+from detectron2.engine import DefaultTrainer
+from detectron2.layers import get_norm
+from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
@@ -25,7 +26,15 @@ from downstream import datasets, detection
 from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
 from downstream.evaluation import coco
 from downstream.task import mini
-from downstream.tasks import coco_c4_1x, coco_fpn_1x, coco_fpn_1x_pixpro, coco_keypoint_2x, lvis_v05_1x, voc_c4
+from downstream.tasks import (
+    cityscapes_instance,
+    coco_c4_1x,
+    coco_fpn_1x,
+    coco_fpn_1x_pixpro,
+    coco_keypoint_2x,
+    lvis_v05_1x,
+    voc_c4,
+)
 
 CPU = torch.device("cpu")
 
@@ -69,30 +78,93 @@ def batch():
     return inputs
 
 
-def losses(model):
-    torch.manual_seed(1)
-    with EventStorage():
-        return {k: v.item() for k, v in model.train()(batch()).items()}
+def objects():
+    """The two images of `batch`, and in each object a mask and a person's keypoints; everything is of class 0."""
+    inputs = batch()
+    for entry in inputs:
+        instances = entry["instances"]
+        x1, y1, x2, y2 = instances.gt_boxes.tensor.T
+        instances.gt_masks = PolygonMasks(
+            [[p] for p in torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).double().numpy()]
+        )
+        points = torch.rand(2, 17, 3, generator=torch.Generator().manual_seed(5)) * 30 + 10
+        points[..., 2] = 2
+        instances.gt_keypoints = Keypoints(points)
+        instances.gt_classes = torch.zeros(2, dtype=torch.int64)
+    return inputs
 
 
-def test_voc_c4_is_the_official_network_and_its_losses():
-    """MoCo's head is detectron2's Res5ROIHeads and a norm after res5; here it is put together from detectron2 alone."""
-    cfg = get_cfg()
-    for key, value in detection.resolved(voc_c4.TASK).items():
+GOLDEN = (
+    Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data").parent
+    / "golden"
+)
+OFFICIAL = {
+    "moco_voc_c4": voc_c4.TASK,
+    "pixpro_coco_c4_1x": coco_c4_1x.TASK,
+    "pixpro_coco_fpn_1x": coco_fpn_1x_pixpro.TASK,
+    "mmselfsup_keypoint_fpn_2x": coco_keypoint_2x.TASK,
+    "mmselfsup_cityscapes_inst": cityscapes_instance.TASK,
+}
+
+
+def official(name):
+    """detectron2's own trainer builds the network of an official configuration; MoCo's head is one more norm after res5."""
+    file, cfg = GOLDEN / f"{name}.json", get_cfg()
+    # where the files are not there, what tests/downstream/test_tasks.py finds equal to them
+    settings = json.loads(file.read_text()) if file.is_file() else detection.resolved(OFFICIAL[name])
+    for key, value in settings.items():
         cfg.merge_from_list([key, value])
-    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE = "Res5ROIHeads", "BN", "cpu"
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 8, 20
-    torch.manual_seed(0)
-    official = build_model(cfg)
-    official.roi_heads.res5.add_module("norm", torch.nn.BatchNorm2d(2048))
-    torch.manual_seed(0)
-    ours = detection.network(configured(voc_c4.TASK))
-    assert list(ours.state_dict()) == list(official.state_dict())
-    assert {"roi_heads.res5.norm.weight", "roi_heads.res5.norm.running_var"} <= set(ours.state_dict())
-    assert all(
-        torch.equal(a, b) for a, b in zip(ours.state_dict().values(), official.state_dict().values(), strict=True)
-    )
-    assert losses(ours) == losses(official)
+    extra = cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm"
+    if extra:
+        cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
+    cfg.MODEL.DEVICE = "cpu"
+    few_regions(cfg)
+    model = DefaultTrainer.build_model(cfg)
+    if extra:
+        model.roi_heads.res5.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, 2048))
+    return model
+
+
+def few_regions(cfg):
+    """For the sake of time; they are all predictions."""
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 4, 8
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 2, 0.0
+    cfg.TEST.DETECTIONS_PER_IMAGE = 5
+
+
+def ours(name):
+    cfg = configured(OFFICIAL[name])
+    few_regions(cfg)
+    return detection.network(cfg)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_the_network_is_the_official_one_with_its_losses_gradients_and_predictions(name):
+    """Same seed, same batch; the same bits, although the official norm is a synchronised one, of one process here."""
+    found = []
+    for build in (official, ours):
+        torch.manual_seed(0)
+        model = build(name).train()
+        initial = {k: v.clone() for k, v in model.state_dict().items()}
+        torch.manual_seed(1)
+        with EventStorage():
+            losses = model(objects())
+        sum(losses.values()).backward()
+        gradients = {k: p.grad for k, p in model.named_parameters()}
+        with torch.no_grad():
+            predicted = [p["instances"] for p in model.eval()(batch())]
+        scores = {
+            "scores": torch.cat([p.scores for p in predicted]),
+            "boxes": torch.cat([p.pred_boxes.tensor for p in predicted]),
+        }
+        found.append((initial, losses, gradients, scores))
+    for theirs, mine in zip(*found, strict=True):
+        assert list(theirs) == list(mine)
+        assert all(torch.equal(a, b) for a, b in zip(theirs.values(), mine.values(), strict=True))
+    initial, losses, gradients, scores = found[0]
+    assert all(g is not None and g.isfinite().all() for g in gradients.values()) and len(scores["scores"])
+    assert ("roi_heads.res5.norm.weight" in initial) == ("c4" in name)
+    assert len(losses) == 4 + (name != "moco_voc_c4")  # masks or keypoints
 
 
 def test_fpn_has_norms_where_moco_has_them():
@@ -109,41 +181,13 @@ def test_pixpros_fpn_has_norms_in_the_heads_too():
     assert "roi_heads.box_head.fc1.weight" in names and "roi_heads.box_head.fc2.weight" not in names
 
 
-def posed():
-    """The two images of `batch`, and a person's keypoints in each object."""
-    inputs = batch()
-    for entry in inputs:
-        objects = entry["instances"]
-        points = torch.rand(2, 17, 3, generator=torch.Generator().manual_seed(5)) * 30 + 10
-        points[..., 2] = 2
-        objects.gt_keypoints = Keypoints(points)
-        objects.gt_classes = torch.zeros(2, dtype=torch.int64)
-    return inputs
-
-
-def test_coco_keypoint_2x_is_the_official_network_and_its_losses():
-    cfg = get_cfg()
-    for key, value in detection.resolved(coco_keypoint_2x.TASK).items():
-        cfg.merge_from_list([key, value])
-    cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM = "cpu", "BN", "BN"
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 8, 20
-    found = []
-    for build in (lambda: build_model(cfg), lambda: detection.network(configured(coco_keypoint_2x.TASK))):
-        torch.manual_seed(0)
-        model = build().train()
-        torch.manual_seed(1)
-        with EventStorage():
-            found.append({k: v.item() for k, v in model(posed()).items()})
-    assert found[0] == found[1] and found[0]["loss_keypoint"] > 0
-
-
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_a_keypoint_head_trains_all_of_its_parameters_in_bf16(arch):
     torch.manual_seed(0)
     model = detection.network(configured(mini(coco_keypoint_2x.TASK), arch)).train()
     detection._bf16(model, CPU)
     with EventStorage():
-        values = model(posed())
+        values = model(objects())
     assert all(v.dtype == torch.float32 for v in values.values())
     sum(values.values()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
