@@ -321,7 +321,8 @@ def check(
     task: Annotated[str, typer.Argument(help="A name of `bench list tasks`.")],
     data: DataOption = None,
     make_label_train_ids: Annotated[
-        bool, typer.Option("--make-label-train-ids", help="First write the labelTrainIds that Cityscapes' archives lack.")
+        bool,
+        typer.Option("--make-label-train-ids", help="First write the labelTrainIds that Cityscapes' archives lack."),
     ] = False,
     json: Json = False,
 ) -> None:

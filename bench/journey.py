@@ -21,6 +21,7 @@ ENGINES = {
     "detectron2": "downstream.detection",
     "mmsegmentation": "downstream.segmentation",
     "torch": "downstream.classification",
+    "scikit-learn": "downstream.svm",
 }
 
 
@@ -115,7 +116,8 @@ def plan(
     runner = engine(task)
     found = runner.found(task, data)
     about, tensors = model(checkpoint, arch, task.scale, family, name)
-    converted = tensors is not None and task.engine != "torch"  # torch's networks have torchvision's names already
+    # torch's own networks have torchvision's names already
+    converted = tensors is not None and task.engine in ("detectron2", "mmsegmentation")
     proof = weights.prove(tensors, about["arch"], about["traits"]) if converted else {}
     return Plan(task, runner, data, found, about, tensors, proof)
 
