@@ -24,7 +24,8 @@ from PIL import Image
 
 from downstream import datasets, detection
 from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
-from downstream.evaluation import coco
+from downstream.evaluation import cityscapes, coco
+from downstream.synthetic import synthesize
 from downstream.task import mini
 from downstream.tasks import (
     cityscapes_instance,
@@ -555,6 +556,36 @@ def test_lvis_is_measured_from_end_to_end(shapes, tmp_path):
     result = detection.run(task, None, None, "resnet18", shapes, tmp_path / "out", seed=0)
     assert list(result["metrics"]) == ["APbb", "APmk", "APmk50", "APmk75", "APr", "APc", "APf"]
     assert all(0 <= v <= 100 for v in result["metrics"].values())
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("streets")
+    synthesize(root, voc=0, coco=0, cityscapes=4, imagenet=0)
+    return root
+
+
+def test_cityscapes_instances_are_measured_from_end_to_end(streets, tmp_path):
+    task = mini(cityscapes_instance.TASK)
+    settings = dict(task.settings) | {"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": [], "SOLVER.IMS_PER_BATCH": 2}
+    task = dataclasses.replace(task, settings=settings | {"TEST.PRECISE_BN.NUM_ITER": 1}, passes=None)
+    assert {k: detection.found(task, streets)[k] for k in ("train", "test")} == {"train": 4, "test": 4}
+    result = detection.run(task, weights("resnet18"), None, "resnet18", streets, tmp_path / "out", seed=0)
+    assert list(result["metrics"]) == ["APmk", "APmk50"] and result["loaded"]["matched"] == 120
+    assert all(0 <= v <= 100 for v in result["metrics"].values())
+    assert logged(tmp_path / "out")[-1]["loss_mask"] > 0
+
+
+def test_the_truth_as_a_prediction_is_100_on_cityscapes(streets):
+    images = datasets.records("cityscapes_fine_instance_seg_val", streets)
+    predictions = {}
+    for image in images:
+        ids = datasets.instance_ids(image["instance_file_name"])
+        objects = [i for i in np.unique(ids) if i >= 24000]
+        masks = detection._encoded(np.array([ids == i for i in objects]))
+        labels = [list(datasets.CITYSCAPES_CLASSES).index(i // 1000) for i in objects]
+        predictions[image["image_id"]] = (masks, np.full(len(objects), 0.9, np.float32), np.array(labels))
+    assert cityscapes.evaluate(predictions, images) == pytest.approx({"APmk": 100.0, "APmk50": 100.0})
 
 
 SCRIPT = """
