@@ -220,7 +220,8 @@ def transfer(
 ) -> None:
     """Fine-tune a checkpoint on a task to the paper's letter, evaluate it, and write one record a trial.
 
-    A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard.
+    A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard, other numbers of
+    images than the papers' as reduced.
 
     Examples:
 
@@ -249,6 +250,8 @@ def transfer(
         f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
     )
+    if plan.reduced:
+        say("These are not all images of the papers' own sets: the records are marked `reduced`. bench data check says more")
     records = journey.transfer(plan, seeds, out, resume, say)
     if json:
         print(jsonlib.dumps(records, indent=1))

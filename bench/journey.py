@@ -37,6 +37,13 @@ class Plan:
     tensors: dict[str, Any] | None  # under torchvision's names; None trains from scratch
     proof: dict[str, float]
 
+    @property
+    def reduced(self) -> bool:
+        """Whether the data are not the papers' whole sets."""
+        from results import groups
+
+        return not groups.whole(self.task.name.partition("@")[0], self.found)
+
 
 def resolve(name: str, scale: str, changes: Mapping[str, str]) -> protocols.Task:
     """The task of that name, at that scale, with a user's changes."""
@@ -145,7 +152,8 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             "data": plan.found,
             "seed": seed,
             "marks": (["mini"] if plan.task.scale == "mini" else [])
-            + (["nonstandard"] if plan.task.nonstandard else []),
+            + (["nonstandard"] if plan.task.nonstandard else [])
+            + (["reduced"] if plan.reduced else []),
             "nonstandard": list(plan.task.nonstandard),
         }
         path = records.path(out, record)
