@@ -110,7 +110,7 @@ def check(task: Task, root: Path, found: Callable[[Any, Path], Any]) -> dict[str
         try:
             found(task, root)
         except Exception as error:  # whatever it is, a run would meet it
-            findings.add("run", root, str(error) or type(error).__name__, "as the sentence says")
+            findings.add("run", plain(root), str(error) or type(error).__name__, "as the sentence says")
     return {
         "task": task.name,
         "data": plain(root),
