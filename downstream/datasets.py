@@ -418,12 +418,15 @@ def _cityscapes(base: Path, split: str) -> list[Record]:
 
 def _cityscapes_image(image: Path, file: Path) -> Record:
     ids = instance_ids(file)
-    with Image.open(image) as photograph:
-        if photograph.size != ids.shape[::-1]:
-            raise ValueError(
-                f"expected {file.name} of the size of {image}, {photograph.size}, found {ids.shape[::-1]}: extract both archives "
-                "again"
-            )
+    try:
+        with Image.open(image) as photograph:
+            size = photograph.size
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"expected a photograph, found {error}: extract leftImg8bit_trainvaltest.zip again") from None
+    if size != ids.shape[::-1]:
+        raise ValueError(
+            f"expected {file.name} of the size of {image}, {size}, found {ids.shape[::-1]}: extract both archives again"
+        )
     annotations = []
     for i in np.flatnonzero(np.bincount(ids.ravel())).tolist():
         label = i if i < 1000 else i // 1000

@@ -131,6 +131,11 @@ def test_what_is_wrong_is_said_by_name(tmp_path):
     one(tmp_path, good.astype(np.uint8))
     with pytest.raises(ValueError, match=r"16 bits and one channel, found uint8"):
         datasets.records(TRAIN, tmp_path)
+    one(tmp_path, good)
+    photograph = next((tmp_path / "cityscapes" / "leftImg8bit").glob("*/*/*.png"))
+    photograph.write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match=r"expected a photograph, found cannot identify image file .*leftImg8bit.png"):
+        datasets.records(TRAIN, tmp_path)
     one(tmp_path, np.where(np.arange(64) < 5, 34000, good).astype(np.uint16))
     with pytest.raises(ValueError, match=r"label ids up to 33, found 34"):
         datasets.records(TRAIN, tmp_path)
