@@ -1,12 +1,12 @@
 """Cityscapes' average precision for instances, as cityscapesscripts computes it (evalInstanceLevelSemanticLabeling.py), from
 memory and not through files.
 
-It is not COCO's. A match needs an IoU strictly above the threshold; of several of one object the one with the best score is
-right and the others are wrong; objects under 100 pixels and groups are neither searched for nor wrong to find. A mask that matches
-nothing counts neither way if more than the threshold's share of it lies on void, on groups and on such small objects. The
-area under the curve is taken by the trapezoids' mean step, from the precision 1 at recall 0, without an envelope. AP is the
-mean over the classes that have objects and the thresholds .50, .55, ..., .95; equal scores are one point of the curve, so
-their order does not matter. Pure numpy.
+It is not COCO's. A match needs an IoU strictly above the threshold; of several masks that match one object the one with the
+best score is right, the others are wrong. Objects under 100 pixels and groups are not searched for, nor is it wrong to find
+them; a mask that matches nothing counts neither way if more of it than the threshold lies on void, groups and small objects.
+Each point of the precision-recall curve weighs half the distance between its neighbours' recalls; the last point is precision
+1 at recall 0, and there is no envelope. Equal scores are one point, so their order does not matter. AP is the mean over the
+thresholds .50, .55, ..., .95 and the classes that have objects.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
