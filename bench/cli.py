@@ -221,7 +221,8 @@ def transfer(
 ) -> None:
     """Fine-tune a checkpoint on a task to the paper's letter, evaluate it, and write one record a trial.
 
-    A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard.
+    A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard, other numbers of
+    images than the papers' as reduced.
 
     Examples:
 
@@ -250,6 +251,8 @@ def transfer(
         f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
     )
+    if plan.reduced:
+        say("These are not all images of the papers' own sets: the records are marked `reduced`. bench data check says more")
     records = journey.transfer(plan, seeds, out, resume, say)
     if json:
         print(jsonlib.dumps(records, indent=1))
@@ -353,17 +356,26 @@ def synthesize(
 def check(
     task: Annotated[str, typer.Argument(help="A name of `bench list tasks`.")],
     data: DataOption = None,
+    make_label_train_ids: Annotated[
+        bool,
+        typer.Option("--make-label-train-ids", help="First write the labelTrainIds that Cityscapes' archives lack."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """State what a task would find: images per split. Exit code 2 says what is missing.
+    """Open all that a task would read and list what is wrong: file, reason, mend. Exit code 1 says that a run would fail.
 
-    Example: bench data check voc_c4 --data datasets
+    Examples:
+
+      bench data check voc_c4 --data datasets
+
+      bench data check cityscapes_semantic --data datasets --make-label-train-ids
     """
     from bench import journey
 
-    resolved = journey.resolve(task, "paper", {})
-    found = journey.engine(resolved).found(resolved, journey.datasets(data))
-    print(jsonlib.dumps(found) if json else "\n".join(f"{key}: {value}" for key, value in found.items()))
+    report, words = journey.checked(journey.resolve(task, "paper", {}), data, make_label_train_ids)
+    print(jsonlib.dumps(report, indent=1) if json else words)
+    if not report["runs"]:
+        raise typer.Exit(1)
 
 
 class Kind(StrEnum):

@@ -21,6 +21,7 @@ ENGINES = {
     "detectron2": "downstream.detection",
     "mmsegmentation": "downstream.segmentation",
     "torch": "downstream.classification",
+    "scikit-learn": "downstream.svm",
 }
 
 
@@ -35,6 +36,13 @@ class Plan:
     model: dict[str, Any]  # the record's `model`
     tensors: dict[str, Any] | None  # under torchvision's names; None trains from scratch
     proof: dict[str, float]
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the data are not the papers' whole sets."""
+        from results import groups
+
+        return not groups.whole(self.task.name.partition("@")[0], self.found)
 
 
 def resolve(name: str, scale: str, changes: Mapping[str, str]) -> protocols.Task:
@@ -115,7 +123,8 @@ def plan(
     runner = engine(task)
     found = runner.found(task, data)
     about, tensors = model(checkpoint, arch, task.scale, family, name)
-    converted = tensors is not None and task.engine != "torch"  # torch's networks have torchvision's names already
+    # torch's own networks have torchvision's names already
+    converted = tensors is not None and task.engine in ("detectron2", "mmsegmentation")
     proof = weights.prove(tensors, about["arch"], about["traits"]) if converted else {}
     return Plan(task, runner, data, found, about, tensors, proof)
 
@@ -143,7 +152,8 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             "data": plan.found,
             "seed": seed,
             "marks": (["mini"] if plan.task.scale == "mini" else [])
-            + (["nonstandard"] if plan.task.nonstandard else []),
+            + (["nonstandard"] if plan.task.nonstandard else [])
+            + (["reduced"] if plan.reduced else []),
             "nonstandard": list(plan.task.nonstandard),
         }
         path = stored.path(out, record)
@@ -176,6 +186,16 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
                     "look at the data's counts, the traits and the batch before believing it"
                 )
     return done
+
+
+def checked(task: protocols.Task, data: Path | None, make_label_train_ids: bool) -> tuple[dict[str, Any], str]:
+    """What is wrong with a task's data (`downstream.check.check`), and the same in words."""
+    from downstream import check, train_ids
+
+    root = data or Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    made = train_ids.make(root / "cityscapes") if make_label_train_ids else 0
+    report = check.check(task, root, engine(task).found) | {"label_train_ids_made": made}
+    return report, (f"{made} labelTrainIds made\n" if made else "") + check.described(report)
 
 
 def measured(results: Path) -> list[dict[str, Any]]:

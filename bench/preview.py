@@ -55,7 +55,7 @@ def plan(
         full = protocols.DEFAULTS | dict(task.settings)
         batch, lr = full["SOLVER.IMS_PER_BATCH"], full["SOLVER.BASE_LR"]
     else:
-        batch, lr = task.batch, task.lr
+        batch, lr = task.batch, 0.0 if isinstance(task, protocols.LinearSVM) else task.lr
     usual = IMAGENET * task.labels // 100 if isinstance(task, protocols.Classification) else 10**9
     total, steps = protocols.iterations(task, found["train"] if found else usual)
     report["effective"] = {
@@ -68,10 +68,10 @@ def plan(
     if found:
         macs = journey.engine(task).macs(task, about["arch"])
         seen, tested = batch * total, found["test"]
-        if isinstance(
-            task, protocols.Classification
-        ):  # tested after every epoch; nearest neighbours see each image once
+        if isinstance(task, protocols.Classification):  # tested after every epoch
             seen, tested = (count * max(1, task.epochs) for count in (found["train"], tested))
+        elif isinstance(task, protocols.LinearSVM):  # every image is seen once
+            seen = found["train"]
         work = macs["train"] * seen + macs["test"] * tested
         report["estimated_seconds"] = round(work / macs_per_second(task.precision)) * len(seeds)
     return report

@@ -371,6 +371,12 @@ def _land(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> int:
 def macs(task: Classification, arch: str) -> dict[str, float]:
     """Multiply-accumulates for one image, of convolutions only: "train" forward, and twice that backward where the backbone
     learns; "test" forward."""
+    once = forward_macs(arch, task.view)
+    return {"train": once * (3 if task.kind == "finetune" else 1), "test": once}
+
+
+def forward_macs(arch: str, view: int) -> float:
+    """Multiply-accumulates of the backbone's convolutions for one image of `view` x `view` pixels."""
     total = 0.0
 
     def count(conv: nn.Module, _: Any, output: Tensor) -> None:
@@ -383,8 +389,8 @@ def macs(task: Classification, arch: str) -> dict[str, float]:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(count)
-        model(torch.empty(1, 3, task.view, task.view))
-    return {"train": total * (3 if task.kind == "finetune" else 1), "test": total}
+        model(torch.empty(1, 3, view, view))
+    return total
 
 
 # Training

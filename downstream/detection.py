@@ -48,7 +48,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import datasets
-from downstream.evaluation import coco, lvis, voc
+from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, write_json
 from downstream.weights import to_detectron2
@@ -657,6 +657,9 @@ def _test(
     if name.startswith("voc"):
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
         return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
+    if name.startswith("cityscapes"):
+        shapes = {image_id: (masks, scores, classes) for image_id, _, scores, classes, masks, _ in everything}
+        return cityscapes.evaluate(shapes, images)
     detections = list(itertools.chain.from_iterable(_coco_results(name, *image) for image in everything))
     metrics: dict[str, float] = {}
     kinds = {"bbox": not cfg.MODEL.KEYPOINT_ON, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}

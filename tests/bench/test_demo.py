@@ -19,7 +19,7 @@ def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, 
     }
     assert len({r["protocol"]["hash"] for r in records}) == 2
     for record in records:
-        assert record["scale"] == "mini" and record["marks"] == ["mini"]
+        assert record["scale"] == "mini" and record["marks"] == ["mini", "reduced"]
         random = record["model"]["name"] == "random"
         assert record["loaded"]["matched"] == (0 if random else 120)
         assert all(difference < 1e-4 for difference in record["proof"].values()) and len(record["proof"]) == 2 * (

@@ -215,7 +215,7 @@ def test_every_class_is_drawn_with_a_mask_of_some_size() -> None:
     light = np.array([0.6, 0.8])
     for name in SHAPES:
         for seed in range(3):
-            rgb, cover = sprite(name, 60, light, np.random.default_rng(seed))
+            rgb, cover, _ = sprite(name, 60, light, np.random.default_rng(seed))
             assert rgb.shape[:2] == cover.shape and 55 <= max(cover.shape) <= 66
             assert cover.mean() > 0.02 and cover.max() == 1
             assert np.isfinite(rgb).all()
