@@ -5,29 +5,23 @@ Paper: arXiv 2011.10043 (PixPro, PixContrast); code: zdaxie/PixPro. There a "pix
 and loaded into it.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-# zdaxie/PixPro: aug_type "BYOL" of contrast/data/transform.py, and tools/pixpro_base_r50_100ep.sh, whose options (not the
-# argparse defaults) are the recipe
-RECIPE = {
+from pretrain import augmentations
+
+# zdaxie/PixPro, tools/pixpro_base_r50_100ep.sh, whose options (not the argparse defaults) are the recipe
+RECIPE: dict[str, Any] = {
     "hidden": 4096,  # contrast/models/PixPro.py, MLP2d (the paper's text says 2048, the code and the weights have 4096)
     "dim": 256,
     "positive_ratio": 0.7,  # --pixpro-pos-ratio 0.7
-    "ema": 0.99,  # --pixpro-momentum 0.99, to 1 along a cosine
-    # views
-    "views": 2,
-    "size": 224,
-    "crop_area": (0.08, 1.0),  # --crop 0.08
-    "gray_first": False,
-    "gray_p": 0.2,
-    "jitter": (0.4, 0.4, 0.2, 0.1),
-    "jitter_p": 0.8,
-    "blur_p": (1.0, 0.1),
-    "blur_sigma": (0.1, 2.0),
-    "solarize_p": (0.0, 0.2),
-    "flip_p": 0.5,
+    "ema": 0.99,  # --pixpro-momentum 0.99
+    "ema_schedule": "cosine",  # to 1
+    **augmentations.BYOL,  # --aug BYOL --crop 0.08
+    "interpolation": "bilinear",  # contrast/data/transform_coord.py
     # optimisation
     "epochs": 100,
     "batch_size": 1024,  # 8 GPUs of 128
