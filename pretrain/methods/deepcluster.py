@@ -97,7 +97,7 @@ def original() -> dict[str, Any]:
         "warmup_start": 0.0,
         "end_lr": 0.0,
         "constant_lr": "",
-        "sync_bn": False,
+        "sync_bn": True,  # main.sh has one GPU
         "precision": "fp32",
     }
 
