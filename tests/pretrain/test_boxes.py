@@ -37,7 +37,7 @@ def without_colours(recipe: dict) -> dict:
 
 def whole(recipe: dict) -> list[int]:
     """The numbers of the views that are one crop: a jigsaw's is nine."""
-    return [v for v in range(recipe["views"]) if v not in recipe.get("jigsaw", ())]
+    return [v for v in range(recipe["views"]) if v != recipe.get("jigsaw")]
 
 
 @every_recipe
