@@ -92,7 +92,9 @@ def pretrain(
     method: Annotated[str, typer.Argument(help="A name of `bench list methods`.")],
     data: Annotated[Path, typer.Option(help="A folder of images; class folders for `supervised`.")],
     changes: Changes = None,
-    arch: Annotated[str, typer.Option(help="resnet18 or resnet50.")] = "resnet50",
+    arch: Annotated[
+        str, typer.Option(help="A ResNet of torchvision, or a wide one: resnet18, resnet50, resnet50x2 ...")
+    ] = "resnet50",
     scale: ScaleOption = Scale.paper,
     variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
@@ -378,11 +380,11 @@ def show(
     """
     if name in catalog.names("method"):
         report: dict[str, Any] = catalog.load("method", name).recipe(variant)
-        if scale is Scale.mini:
-            from pretrain import loop
+        from pretrain import recipes
 
-            report = loop.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
-        report = {"name": name, "lr": report["base_lr"] * report["batch_size"] / 256, **report}
+        if scale is Scale.mini:
+            report = recipes.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
+        report = {"name": name, "lr": recipes.peak(report), **report}
     else:
         from bench import journey, preview
 
