@@ -72,27 +72,32 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     """The recipe's optimiser over the parameters that learn; a group with constant=True keeps the peak learning rate.
 
     recipe["constant_lr"] is the name of a part of the model, or "" for none. recipe["bias_lr"], where it is there, takes the place
-    of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two.
+    of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two. recipe["unadapted"] names a part
+    whose matrices LARS treats as it does biases (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
     """
     if recipe["optimiser"] not in ("sgd", "lars", "larc"):
         raise ValueError(f"expected optimiser=sgd, lars or larc, found {recipe['optimiser']!r}")
     lars = recipe["optimiser"] == "lars"
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[bool, ...], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        constant = bool(recipe["constant_lr"]) and name.startswith(recipe["constant_lr"] + ".")
-        flat = parameter.ndim == 1 and (lars or "bias_lr" in recipe)
+        constant, unadapted, still = (
+            bool(recipe.get(key)) and name.startswith(recipe[key] + ".")
+            for key in ("constant_lr", "unadapted", "no_momentum")
+        )
+        flat = (parameter.ndim == 1 and (lars or "bias_lr" in recipe)) or unadapted
         group = {
             "params": [],
             "constant": constant,
+            "momentum": 0.0 if still else recipe["momentum"],
             "scale": recipe["bias_lr"] / recipe["base_lr"] if flat and "bias_lr" in recipe else 1.0,
             "weight_decay": 0.0 if flat and lars else recipe["weight_decay"],
         }
-        groups.setdefault((constant, flat), group)["params"].append(parameter)
+        groups.setdefault((flat, constant, still), group)["params"].append(parameter)
     if recipe["optimiser"] == "sgd":
         return torch.optim.SGD(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"])
-    for (_, flat), group in groups.items():
+    for (flat, *_), group in groups.items():
         group["adapt"] = not flat
     kind = LARS if lars else LARC
     return kind(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"])

@@ -97,12 +97,15 @@ def original() -> dict[str, Any]:
         "warmup_start": 0.0,
         "end_lr": 0.0,
         "constant_lr": "",
+        "no_momentum": "classifier",  # main.py, optimizer_tl
         "sync_bn": True,  # main.sh has one GPU
         "precision": "fp32",
     }
 
 
 class DeepClusterV2(nn.Module):
+    survey_views = 2  # the random views that `survey` is given of every image
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.temperature, self.iterations = recipe["temperature"], recipe["iterations"]
@@ -189,9 +192,11 @@ class DeepClusterV1(nn.Module):
             found = dist.gathered(self.backbone(views[0]).float())
             features[dist.gathered(indices).cpu()] = found.cpu()
         self.backbone.train()
-        x = clusters.whitened(features, self.whitened).to(self.weights.device)
         k = self.classifier.out_features
-        self.clusters.copy_(clusters.kmeans(x, x[dist.permutation(len(x), x.device)[:k]], self.iterations))
+        with heads.full_precision(features), heads.full_precision(self.weights):
+            x = clusters.whitened(features, self.whitened).to(self.weights.device)
+            first = dist.permutation(len(x), x.device)[:k]
+            self.clusters.copy_(clusters.kmeans(x, x[first], self.iterations))
         sizes = self.clusters.bincount(minlength=k)
         self.weights.copy_(len(x) / ((sizes > 0).sum() * sizes[self.clusters]))
         nn.init.normal_(self.classifier.weight, std=0.01)

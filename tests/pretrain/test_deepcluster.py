@@ -6,7 +6,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import nn
 
-from pretrain import clusters
+from pretrain import clusters, optim
 from pretrain.methods import deepcluster
 
 
@@ -141,6 +141,13 @@ def test_v1s_loss_is_the_weighed_cross_entropy_and_trains_everything():
     expected = -np.mean(net.weights[indices].numpy() * log_p[np.arange(8), net.clusters[indices].numpy()])
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert all(p.grad is not None for p in net.parameters())
+
+
+def test_v1s_classifier_alone_learns_without_momentum():
+    net = model("v1", whitened=4)
+    groups = optim.optimiser(net, {**deepcluster.recipe("v1"), "lr": 0.05}).param_groups
+    found = {group["momentum"]: {id(p) for p in group["params"]} for group in groups}
+    assert found == {0.9: {id(p) for p in net.backbone.parameters()}, 0.0: {id(p) for p in net.classifier.parameters()}}
 
 
 def test_everything_that_a_resume_needs_is_in_the_state():
