@@ -98,7 +98,7 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(x)
         rest = [d for d in range(x.ndim) if d != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        y = x.float()
+        y = x.to(torch.promote_types(x.dtype, torch.float32))
         count = y.numel() // y.shape[1] * world_size()
         y = y - (mean := summed(y.sum(rest)) / count).view(shape)
         variance = summed(y.square().sum(rest)) / count

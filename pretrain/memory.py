@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pretrain import dist
+
 
 class Queue(nn.Module):
     """The newest K keys, first in, first out (MoCo, moco/builder.py).
@@ -53,7 +55,7 @@ class Bank(nn.Module):
     def drawn(self, indices: torch.Tensor, negatives: int) -> torch.Tensor:
         """[N, 1 + negatives], rows of the bank: the image's own, then uniform draws with replacement, which may hit it again.
 
-        The draws come from torch's default generator on the CPU.
+        The draws come from torch's default generator on the CPU, which stands alike in every process.
         """
-        others = torch.randint(len(self.bank), (len(indices), negatives)).to(indices.device)
-        return torch.cat([indices[:, None], others], dim=1)
+        others = torch.randint(len(self.bank), (dist.world_size() * len(indices), negatives))
+        return torch.cat([indices[:, None], dist.own(others).to(indices.device)], dim=1)
