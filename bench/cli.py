@@ -102,8 +102,15 @@ def pretrain(
     out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pth where it exists.")] = False,
+    monitor: Annotated[
+        Path | None, typer.Option(help="Labelled folders: nearest neighbours are tested on them every epoch.")
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw loss and nearest neighbours into OUT/log.png.")] = False,
 ) -> None:
-    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth and log.jsonl.
+    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth, log.jsonl and tensorboard/.
+
+    --monitor DIR has train/ and val/ with class folders, or class folders of which a fifth is set apart for validation. A log that
+    is there already is drawn by `python -m pretrain.plot OUT/log.jsonl`.
 
     Examples:
 
@@ -130,7 +137,12 @@ def pretrain(
         seed=seed,
         resume=resume,
         overrides=pairs(changes),
+        labelled=monitor,
     )
+    if plot and os.environ.get("RANK", "0") == "0":
+        from pretrain import plot as picture
+
+        say(f"{picture.draw(out / 'log.jsonl', out / 'log.png')}: loss and nearest neighbours")
     say(f"Next: bench transfer --task voc_c4 --checkpoint {written} --scale {scale} --data DIR")
 
 

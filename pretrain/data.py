@@ -136,12 +136,13 @@ class Steps(torch.utils.data.Dataset):
 
 
 class Survey(torch.utils.data.Dataset):
-    """survey[i] is this process's share of the i-th batch of a look at every image of the folder, in the folder's order.
+    """survey[i] is this process's share of the i-th batch of a look at images of the folder, in order.
 
     Gives a list of tensors uint8 [N, S_v, S_v, 3] and the images' numbers [N]. Where the images are no multiple of the batch, the
     first ones come again, so that all processes have as many.
 
     number: how many random views, drawn as `Steps` draws them; None: one view, the image's centre
+    images: which, by their numbers; None: all
     """
 
     def __init__(
@@ -152,17 +153,19 @@ class Survey(torch.utils.data.Dataset):
         rank: int = 0,
         world_size: int = 1,
         number: int | None = None,
+        images: np.ndarray | None = None,
     ) -> None:
         self.folder, self.recipe, self.seed, self.number = folder, recipe, seed, number
+        self.images = np.arange(len(folder)) if images is None else images
         self.rank, self.size, self.world_size = rank, recipe["batch_size"] // world_size, world_size
 
     def __len__(self) -> int:
-        return -(-len(self.folder) // (self.size * self.world_size))
+        return -(-len(self.images) // (self.size * self.world_size))
 
     def __getitem__(self, i: int) -> tuple[list[torch.Tensor], torch.Tensor] | Exception:
         try:
             start = (i * self.world_size + self.rank) * self.size
-            indices = np.arange(start, start + self.size) % len(self.folder)
+            indices = self.images[np.arange(start, start + self.size) % len(self.images)]
             pixels: list[list[np.ndarray]] = [[] for _ in range(self.number or 1)]
             for index in indices:
                 image = self.folder.image(index)

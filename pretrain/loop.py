@@ -3,8 +3,9 @@
     from pretrain.methods import moco
     run(moco, Path("imagenet/train"), Path("runs/moco"), arch="resnet18", scale="mini")
 
-Writes into `out`: log.jsonl (a line every few steps), last.pth (everything needed to go on), and at the end backbone.pth
-(torchvision's names, without fc, and nothing else) with backbone.json beside it (method, recipe, traits, sha256, seconds).
+Writes into `out`: log.jsonl and tensorboard/ (pretrain/log.py), last.pth (everything needed to go on), and at the end backbone.pth
+(torchvision's names, without fc; of methods that pretrain a detector's parts, those too) with backbone.json beside it (method,
+recipe, traits, sha256, seconds, and loss and nearest-neighbour accuracy at the beginning and at the end).
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,11 +25,10 @@ import cv2
 import numpy
 import torch
 import torchvision
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain import dist, optim
+from pretrain import dist, log, monitor, optim
 from pretrain.data import Folder, Steps, Survey, batches
 from pretrain.recipes import resolved
 
@@ -40,7 +40,6 @@ TRAITS = {
     "stride_in_1x1": False,
 }
 SAVE_SECONDS = 180  # last.pth is written at every epoch's end and at least this often
-LINE_SECONDS = 10  # between two lines of progress where there is no terminal
 
 
 def run(
@@ -55,6 +54,7 @@ def run(
     seed: int = 0,
     resume: bool = False,
     overrides: Mapping[str, str] | None = None,
+    labelled: Path | None = None,
 ) -> Path:
     """Pretrain and give the path of backbone.pth.
 
@@ -62,6 +62,7 @@ def run(
     batch_size: of all processes together
     resume:     go on from out/last.pth if it is there; a finished run is not repeated
     overrides:  fields of the recipe by name, as text
+    labelled:   folders of labelled images for the nearest-neighbour accuracy in the log, see pretrain/monitor.py
 
     ValueError: the call and the data do not fit. FileNotFoundError: there are no images. FloatingPointError: the loss is no
     longer finite.
@@ -104,7 +105,11 @@ def run(
     training = Training(model, folder, run_of, process)
     if state is not None:
         training.restore(state)
-    _train(training, out, dict(overrides or {}))
+    watch = monitor.Monitor(folder, labelled, recipe, process, workers(process.device))
+    with contextlib.closing(log.Log(out, training.step, process.rank == 0)) as diary:
+        _train(training, out, diary, watch)
+    if process.rank == 0:
+        _write_backbone(training, dict(overrides or {}), out)
     dist.leave()
     return out / "backbone.pth"
 
@@ -232,6 +237,15 @@ class Training:
         self.step += 1
         return values
 
+    @torch.no_grad()
+    def features(self, pixels: list[torch.Tensor]) -> torch.Tensor:
+        """[N, C] of all processes: the backbone in evaluation mode on batches of uint8 [N, S, S, 3] of this process."""
+        self.model.backbone.eval()
+        with self.autocast():
+            found = [dist.gathered(self.model.backbone(self.normalised(x))) for x in pixels]
+        self.model.backbone.train()
+        return torch.cat(found)
+
     def lr(self) -> float:
         return optim.learning_rate(self.step, self.per_epoch, self.recipe)
 
@@ -242,19 +256,19 @@ def workers(device: torch.device) -> int:
     return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))) if device.type == "cuda" else 1
 
 
-def _train(training: Training, out: Path, overrides: dict[str, str]) -> None:
+def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor) -> None:
+    """All steps that are left, with their log, last.pth and a look before the first and after every epoch."""
     recipe, steps, per_epoch = training.recipe, training.steps, training.per_epoch
     chief = training.process.rank == 0
-    if chief:
-        out.mkdir(parents=True, exist_ok=True)
-        _cut(out / "log.jsonl", training.step)
+    if training.step == 0:
+        _look(training, watch, diary)
     first, before, saved = training.step, training.seconds, time.monotonic()
     began = mark = saved
     every = max(1, min(50, per_epoch // 10))
     sums: dict[str, float] = {}
     counted = 0
-    pin = training.device.type == "cuda"
-    with _progress(training.run_of, steps, first, chief) as show:
+    pin, title = training.device.type == "cuda", f"{training.run_of['method']} {training.run_of['arch']}"
+    with log.progress(title, recipe["batch_size"], steps, first, chief) as show:
         for batch in batches(training.source, first, steps, workers(training.device), pin):
             lr = training.lr()
             values = training.update(*batch)
@@ -263,23 +277,31 @@ def _train(training: Training, out: Path, overrides: dict[str, str]) -> None:
             counted += 1
             sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
             if step % every == 0 or step == steps:
-                line = {
-                    "epoch": round(step / per_epoch, 4),
-                    "step": step,
-                    "lr": lr,
-                    **{key: value / counted for key, value in sums.items()},
-                    "images_per_second": round(counted * recipe["batch_size"] / max(now - mark, 1e-9), 1),
-                }
-                if chief:
-                    with (out / "log.jsonl").open("a") as log:
-                        log.write(json.dumps(line) + "\n")
+                line = {"epoch": round(step / per_epoch, 4), "step": step, "lr": lr}
+                line |= {key: value / counted for key, value in sums.items()}
+                speed = counted * recipe["batch_size"] / max(now - mark, 1e-9)
+                diary.line(line | {"images_per_second": round(speed, 1)})
                 sums, mark, counted = {}, now, 0
             show(step, values["loss"], (step - first) * recipe["batch_size"] / (now - began))
+            if step % per_epoch == 0:
+                looked = _look(training, watch, diary)
+                began, mark = began + looked, mark + looked  # the time of looking is not the training's
             if chief and (step % per_epoch == 0 or now - saved > SAVE_SECONDS or step == steps):
-                _replace(out / "last.pth", lambda path: torch.save(training.state(), path))
+                log.replace(out / "last.pth", lambda path: torch.save(training.state(), path))
                 saved = now
-    if chief:
-        _write_backbone(training, overrides, out)
+
+
+def _look(training: Training, watch: monitor.Monitor, diary: log.Log) -> float:
+    """Write what the monitor sees into the log, warn of a collapse, and give the seconds that this took."""
+    began = time.monotonic()
+    seen = watch.look(training.features)
+    diary.line({"epoch": round(training.step / training.per_epoch, 4), "step": training.step, **seen})
+    if diary.chief and monitor.collapsed(seen) and training.step:
+        log.say(
+            f"warning: the features have collapsed after step {training.step}: their standard deviation is "
+            f"{seen['feature_std']:.2g} of {seen['even_std']:.2g}, their effective rank {seen['effective_rank']:.1f}"
+        )
+    return time.monotonic() - began
 
 
 def _write_backbone(training: Training, overrides: dict[str, str], out: Path) -> None:
@@ -292,7 +314,7 @@ def _write_backbone(training: Training, overrides: dict[str, str], out: Path) ->
         key: (value.float() if value.is_floating_point() else value).detach().cpu().contiguous().clone()
         for key, value in found.items()
     }
-    _replace(out / "backbone.pth", lambda path: torch.save(tensors, path))
+    log.replace(out / "backbone.pth", lambda path: torch.save(tensors, path))
     about = {
         "method": run_of["method"],
         "variant": recipe.pop("variant"),
@@ -306,6 +328,8 @@ def _write_backbone(training: Training, overrides: dict[str, str], out: Path) ->
         "recipe": recipe,
         "overrides": overrides,
         "traits": training.traits(),
+        "loss": log.first_and_last(out / "log.jsonl", "loss"),
+        "knn": log.first_and_last(out / "log.jsonl", "knn"),
         "sha256": hashlib.sha256((out / "backbone.pth").read_bytes()).hexdigest(),
         "versions": {
             "python": platform.python_version(),
@@ -315,60 +339,4 @@ def _write_backbone(training: Training, overrides: dict[str, str], out: Path) ->
             "opencv": cv2.__version__,
         },
     }
-    _replace(out / "backbone.json", lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside `path`, then take its place in one move: a killed process leaves the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _cut(log: Path, step: int) -> None:
-    """Drop the lines of steps that will be done again."""
-    if log.exists():
-        lines = [
-            line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step
-        ]
-        _replace(log, lambda path: path.write_text("".join(line + "\n" for line in lines)))
-
-
-@contextlib.contextmanager
-def _progress(
-    run_of: Mapping[str, Any], steps: int, step: int, chief: bool
-) -> Iterator[Callable[[int, float, float], None]]:
-    """A bar on a terminal, a line every LINE_SECONDS elsewhere, nothing in the other processes."""
-    title = f"{run_of['method']} {run_of['arch']}"
-    if not chief:
-        yield lambda step, loss, speed: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} images/s"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=steps, completed=step, loss=math.nan, speed=0.0)
-            yield lambda step, loss, speed: bar.update(task, completed=step, loss=loss, speed=speed)
-    else:
-        batch, printed = run_of["recipe"]["batch_size"], [0.0]
-
-        def line(step: int, loss: float, speed: float) -> None:
-            if time.monotonic() - printed[0] >= LINE_SECONDS or step == steps:
-                printed[0] = time.monotonic()
-                left = (steps - step) * batch / speed
-                print(
-                    f"{title}: step {step} of {steps}, loss {loss:.4f}, {speed:.0f} images/s, {left / 60:.1f} minutes left",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-        yield line
+    log.replace(out / "backbone.json", lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
