@@ -137,7 +137,7 @@ class DeepClusterV2(nn.Module):
 
     def embedded(self, views) -> torch.Tensor:
         """[V * N, C] of unit length."""
-        return F.normalize(self.head(heads.multi_crop(self.backbone, views)).float(), dim=1)
+        return F.normalize(self.head(heads.multi_crop(self.backbone, views)).to(self.memory.dtype), dim=1)
 
     @torch.no_grad()
     def remember(self, z: torch.Tensor, indices: torch.Tensor) -> None:

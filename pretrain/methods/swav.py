@@ -120,7 +120,7 @@ class SwAV(nn.Module):
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         z = self.head(heads.multi_crop(self.backbone, views))  # [V * N, C]
         with heads.full_precision(z):
-            z = F.normalize(z.float(), dim=1)
+            z = F.normalize(z.to(self.prototypes.weight.dtype), dim=1)
             scores = self.prototypes(z).unflatten(0, (len(views), -1))  # [V, N, K]
             z = z.detach().unflatten(0, (len(views), -1))
             assignments = {crop: self.assigned(scores[crop].detach(), z[crop], crop) for crop in (0, 1)}

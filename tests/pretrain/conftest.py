@@ -29,16 +29,16 @@ def slope():
 
 @pytest.fixture
 def two_processes(tmp_path):
-    """two_processes(method, variant=None, batch=8, sides=(32, 32), **recipe): one step in this process, and in each of two.
+    """two_processes(method, variant=None, batch=8, sides=(32, 32), steps=1, **recipe): in this process, and in each of two.
 
-    Each is a dict: loss (the mean over the processes), gradients and buffers by name.
+    The steps are alike, without an update between them. Each is a dict: loss (the mean over the processes), gradients and buffers by name.
     """
     place = Path(__file__).with_name("two_processes.py")
     harness = importlib.util.module_from_spec(importlib.util.spec_from_file_location("two_processes", place))
     harness.__spec__.loader.exec_module(harness)
 
-    def run(method, variant=None, batch=8, sides=(32, 32), **recipe):
-        spec = {"method": method, "variant": variant, "batch": batch, "sides": sides, "recipe": recipe}
+    def run(method, variant=None, batch=8, sides=(32, 32), steps=1, **recipe):
+        spec = {"method": method, "variant": variant, "batch": batch, "sides": sides, "steps": steps, "recipe": recipe}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])

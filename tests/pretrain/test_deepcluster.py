@@ -150,6 +150,18 @@ def test_v1s_classifier_alone_learns_without_momentum():
     assert found == {0.9: {id(p) for p in net.backbone.parameters()}, 0.0: {id(p) for p in net.classifier.parameters()}}
 
 
+@pytest.mark.parametrize("variant", ["v1", "v2"])
+def test_two_processes_find_the_clusters_and_gradients_of_one(variant, two_processes):
+    small = {"prototypes": 4} | ({"whitened": 4} if variant == "v1" else {"hidden": 16, "dim": 8})
+    one, *two = two_processes("deepcluster", variant, sides=(32,) if variant == "v1" else (32, 32, 24), **small)
+    for found in two:
+        assert torch.equal(found["buffers"]["clusters"], one["buffers"]["clusters"])
+        torch.testing.assert_close(found["loss"], one["loss"], rtol=1e-5, atol=1e-6)
+        weight = one["gradients"]["backbone.conv1.weight"]
+        scale = weight.abs().max().item()
+        torch.testing.assert_close(found["gradients"]["backbone.conv1.weight"], weight, rtol=1e-3, atol=1e-4 * scale)
+
+
 def test_everything_that_a_resume_needs_is_in_the_state():
     assert model().state_dict().keys() >= {"memory", "prototypes", "clusters"}
     assert model("v1", whitened=4).state_dict().keys() >= {"clusters", "weights", "classifier.weight"}

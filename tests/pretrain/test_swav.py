@@ -139,6 +139,17 @@ def test_the_queue_starts_at_its_epoch_is_used_once_it_is_full_and_keeps_the_new
     assert net.state_dict().keys() >= {"queue", "queue_starts"}  # both survive a resume
 
 
+def test_two_processes_share_one_queue_and_balance_over_all_samples(two_processes):
+    small = {"hidden": 16, "dim": 8, "prototypes": 6, "queue": 16, "queue_epoch": 0}
+    one, *two = two_processes("swav", "400ep_bs256", sides=(48, 48, 32), steps=3, **small)
+    assert one["buffers"]["queue"][:, -1].any()
+    for found in two:
+        torch.testing.assert_close(found["loss"], one["loss"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found["buffers"]["queue"], one["buffers"]["queue"], rtol=1e-4, atol=1e-5)
+        weight = one["gradients"]["prototypes.weight"]
+        torch.testing.assert_close(found["gradients"]["prototypes.weight"], weight, rtol=1e-4, atol=1e-6)
+
+
 def test_the_head_is_that_of_resnet50_py_and_the_recipes_are_the_scripts():
     net = model()
     assert [type(part) for part in net.head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]

@@ -56,8 +56,13 @@ def step(spec, process=None):
     torch.manual_seed(5)  # alike in every process, as in the loop
     if hasattr(net, "before_epoch"):
         net.before_epoch(0)
-    loss = wrapped(views, boxes, labels, 0.25, indices)
-    loss.backward()
+    if hasattr(net, "survey"):
+        number = getattr(net, "survey_views", 1)
+        net.survey(0, [([x + half for x in views[:number]], indices + half * spec["batch"]) for half in (0, 1)])
+    for _ in range(spec.get("steps", 1)):
+        net.zero_grad()
+        loss = wrapped(views, boxes, labels, 0.25, indices)
+        loss.backward()
     if hasattr(net, "after_update"):
         net.after_update(0.25)
     return {
