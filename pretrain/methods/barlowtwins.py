@@ -77,7 +77,7 @@ class BarlowTwins(nn.Module):
         with heads.full_precision(z1):
             loss, c = redundancy_loss(self.normalised(z1.float()), self.normalised(z2.float()), self.weight)
             # 1 where the views agree, in the mean over the outputs
-            self.statistics = {"correlation": c.diagonal().mean()}
+            self.statistics = {"correlation": c.detach().diagonal().mean()}
         return loss
 
 
