@@ -20,12 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import augmentations, clusters, dist, heads
+from pretrain import clusters, dist, heads
+from pretrain.methods import swav
 
-VIEWS = {
-    "v2": augmentations.multi_crop((224,) * 2 + (96,) * 6, ((0.14, 1.0),) * 2 + ((0.05, 0.14),) * 6),
-    "v2_2x224": augmentations.multi_crop((224,) * 2, ((0.08, 1.0),) * 2),
-}
+VIEWS = {"v2": swav.CROPS, "v2_2x224": swav.LARGE_CROPS}
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -46,21 +44,8 @@ def recipe(variant: str | None = None) -> dict:
         "temperature": 0.1,
         "images": 1281167,  # becomes the number of images
         **VIEWS[variant],
-        # optimisation: the script
+        **swav.OPTIMISATION,
         "epochs": 400 if variant == "v2_2x224" else 800,
-        "batch_size": 4096,
-        "optimiser": "larc",
-        "base_lr": 0.3,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-6,
-        "schedule": "cosine",
-        "schedule_unit": "step",
-        "milestones": (),
-        "warmup_epochs": 10.0,
-        "warmup_start": 0.0625,  # 0.3 of 4.8
-        "end_factor": 0.001,
-        "constant_lr": "",
-        "sync_bn": True,
         "precision": "fp32",
     }
 

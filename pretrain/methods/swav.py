@@ -19,12 +19,30 @@ from torch import nn
 
 from pretrain import augmentations, dist, heads
 
-LARGE = ((0.14, 1.0),) * 2
-SMALL = ((0.05, 0.14),) * 6
+CROPS = augmentations.multi_crop((224,) * 2 + (96,) * 6, ((0.14, 1.0),) * 2 + ((0.05, 0.14),) * 6)
+LARGE_CROPS = augmentations.multi_crop((224,) * 2, ((0.08, 1.0),) * 2)
 VARIANTS: dict[str, dict[str, Any]] = {
     "800ep": {},
-    "400ep_2x224": {**augmentations.multi_crop((224, 224), ((0.08, 1.0),) * 2), "epochs": 400},
+    "400ep_2x224": {**LARGE_CROPS, "epochs": 400},
     "400ep_bs256": {"epochs": 400, "batch_size": 256, "base_lr": 0.6, "warmup_epochs": 0.0, "queue": 3840},
+}
+
+# scripts/swav_800ep_pretrain.sh; DeepCluster-v2's is the same
+OPTIMISATION: dict[str, Any] = {
+    "epochs": 800,
+    "batch_size": 4096,
+    "optimiser": "larc",
+    "base_lr": 0.3,  # a 256 images
+    "momentum": 0.9,
+    "weight_decay": 1e-6,
+    "schedule": "cosine",
+    "schedule_unit": "step",
+    "milestones": (),
+    "warmup_epochs": 10.0,
+    "warmup_start": 0.0625,  # 0.3 of 4.8
+    "end_factor": 0.001,
+    "constant_lr": "",
+    "sync_bn": True,
 }
 
 
@@ -46,22 +64,8 @@ def recipe(variant: str | None = None) -> dict:
         "queue_epoch": 15,  # the first epoch, from 0, that fills the queue
         "freeze_epochs": 1.0,  # --freeze_prototypes_niters: 313 steps of 4096 images, 5005 of 256
         "images": 1281167,  # becomes the number of images
-        **augmentations.multi_crop((224,) * 2 + (96,) * 6, LARGE + SMALL),
-        # optimisation: the script
-        "epochs": 800,
-        "batch_size": 4096,
-        "optimiser": "larc",
-        "base_lr": 0.3,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-6,
-        "schedule": "cosine",
-        "schedule_unit": "step",
-        "milestones": (),
-        "warmup_epochs": 10.0,
-        "warmup_start": 0.0625,  # 0.3 of 4.8
-        "end_factor": 0.001,
-        "constant_lr": "",
-        "sync_bn": True,
+        **CROPS,
+        **OPTIMISATION,
         "precision": "fp16",
         **VARIANTS[variant],
     }
