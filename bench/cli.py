@@ -93,7 +93,9 @@ def pretrain(
     method: Annotated[str, typer.Argument(help="A name of `bench list methods`.")],
     data: Annotated[Path, typer.Option(help="A folder of images; class folders for `supervised`.")],
     changes: Changes = None,
-    arch: Annotated[str, typer.Option(help="resnet18 or resnet50.")] = "resnet50",
+    arch: Annotated[
+        str, typer.Option(help="A ResNet of torchvision, or a wide one: resnet18, resnet50, resnet50x2 ...")
+    ] = "resnet50",
     scale: ScaleOption = Scale.paper,
     variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
@@ -101,8 +103,15 @@ def pretrain(
     out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pth where it exists.")] = False,
+    monitor: Annotated[
+        Path | None, typer.Option(help="Labelled folders: nearest neighbours are tested on them every epoch.")
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw loss and nearest neighbours into OUT/log.png.")] = False,
 ) -> None:
-    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth and log.jsonl.
+    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth, log.jsonl and tensorboard/.
+
+    --monitor DIR has train/ and val/ with class folders, or class folders of which a fifth is set apart for validation. A log that
+    is there already is drawn by `python -m pretrain.plot OUT/log.jsonl`.
 
     Examples:
 
@@ -129,7 +138,12 @@ def pretrain(
         seed=seed,
         resume=resume,
         overrides=pairs(changes),
+        labelled=monitor,
     )
+    if plot and os.environ.get("RANK", "0") == "0":
+        from pretrain import plot as picture
+
+        say(f"{picture.draw(out / 'log.jsonl', out / 'log.png')}: loss and nearest neighbours")
     say(f"Next: bench transfer --task voc_c4 --checkpoint {written} --scale {scale} --data DIR")
 
 
@@ -423,11 +437,11 @@ def show(
     """
     if name in catalog.names("method"):
         report: dict[str, Any] = catalog.load("method", name).recipe(variant)
-        if scale is Scale.mini:
-            from pretrain import loop
+        from pretrain import recipes
 
-            report = loop.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
-        report = {"name": name, "lr": report["base_lr"] * report["batch_size"] / 256, **report}
+        if scale is Scale.mini:
+            report = recipes.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
+        report = {"name": name, "lr": recipes.peak(report), **report}
     else:
         from bench import journey, preview
 

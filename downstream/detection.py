@@ -51,7 +51,7 @@ from downstream import datasets
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, write_json
-from downstream.weights import to_detectron2
+from downstream.weights import fitting, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 
@@ -182,17 +182,20 @@ def network(cfg: CfgNode) -> GeneralizedRCNN:
 
 
 def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
-    """Puts a backbone's tensors (torchvision's names) into the network; None leaves it random.
+    """Puts a backbone's tensors (torchvision's names) into the network, and the layers of a neck or head that came with it and
+    that the network has (weights.DETECTOR); None leaves it random.
 
     Returns matched: how many landed, missing: the network's tensors that stay new, unused: counters of batches that a frozen
-    norm has no place for. Raises ValueError if a tensor of the backbone has no place, or a place no tensor.
+    norm has no place for, and tensors of layers that this network has not or has otherwise. Raises ValueError if a tensor of the
+    backbone has no place, or a place no tensor.
     """
     own = model.state_dict()
     if tensors is None:
         return {"matched": 0, "missing": sorted(own), "unused": []}
     trunk = "backbone.bottom_up." if any(k.startswith("backbone.bottom_up.") for k in own) else "backbone."
+    backbone, detector = separated(tensors)
     landed, lost = {}, []
-    for name, tensor in to_detectron2(tensors).items():
+    for name, tensor in to_detectron2(backbone).items():
         place = trunk + name if trunk + name in own else "roi_heads." + name
         if place not in own:
             lost.append(name)
@@ -208,6 +211,7 @@ def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
             f"expected a place for every tensor of the backbone, found none for {len(lost)} of them, "
             f"{sorted(set(lost) - set(counters))[0]} the first: is this the right --arch?"
         )
+    landed |= fitting(detector, own)
     missing = sorted(own.keys() - landed.keys())
     backbones = (trunk + "stem.", trunk + "res", *(f"roi_heads.res5.{i}." for i in range(9)))
     if empty := [k for k in missing if k.startswith(backbones) and not k.endswith("num_batches_tracked")]:
@@ -215,7 +219,11 @@ def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
             f"expected every layer of the backbone in the checkpoint, found {len(empty)} without a tensor, {empty[0]} the first"
         )
     model.load_state_dict(landed, strict=False)
-    return {"matched": len(landed), "missing": missing, "unused": sorted(counters)}
+    return {
+        "matched": len(landed),
+        "missing": missing,
+        "unused": sorted(counters) + sorted(detector.keys() - landed.keys()),
+    }
 
 
 def features(
