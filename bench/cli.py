@@ -78,14 +78,24 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 def demo(
     out: Annotated[Path, typer.Option(help="Everything is written here.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of the drawn data, the pretraining and the first trial.")] = 0,
+    all_tasks: Annotated[
+        bool, typer.Option("--all-tasks", help="Instead: one trial of every task at mini scale, into OUT/all.")
+    ] = False,
 ) -> None:
     """The whole journey on embedded data, in minutes on a CPU: draw, pretrain, convert, transfer, tables.
 
-    Example: bench demo
+    Examples:
+
+      bench demo
+
+      bench demo --all-tasks
     """
     from bench import demo
 
-    demo.run(out, seed, say)
+    if all_tasks:
+        demo.run_all(out / "all", seed, say)
+    else:
+        demo.run(out, seed, say)
 
 
 @app.command()
@@ -266,7 +276,9 @@ def transfer(
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
     )
     if plan.reduced:
-        say("These are not all images of the papers' own sets: the records are marked `reduced`. bench data check says more")
+        say(
+            "These are not all images of the papers' own sets: the records are marked `reduced`. bench data check says more"
+        )
     records = journey.transfer(plan, seeds, out, resume, say)
     if json:
         print(jsonlib.dumps(records, indent=1))
@@ -349,12 +361,13 @@ def synthesize(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the datasets will stand; none may be there yet.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed and sizes draw the same pixels.")] = 0,
     voc: Annotated[int, typer.Option(min=0, help="Pictures in each split of VOC2007 and of VOC2012.")] = 60,
-    coco: Annotated[int, typer.Option(min=0, help="Pictures in each split of coco.")] = 100,
+    coco: Annotated[int, typer.Option(min=0, help="Pictures in each split of coco and lvis.")] = 100,
     cityscapes: Annotated[int, typer.Option(min=0, help="Pictures in each split of cityscapes.")] = 40,
     imagenet: Annotated[int, typer.Option(min=0, help="Training pictures in each of imagenet's 20 classes.")] = 32,
     side: Annotated[int, typer.Option(min=96, help="Longer side of a VOC or COCO picture, in pixels.")] = 192,
 ) -> None:
-    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco, cityscapes, imagenet. A size of 0 leaves one out.
+    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco with lvis, cityscapes, imagenet. A size of 0 leaves
+    one out.
 
     Example: bench data synthesize datasets
     """

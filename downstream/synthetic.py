@@ -390,7 +390,7 @@ def _cityscapes(root: Path, name: str, seed: int, size: int, side: int) -> dict[
             for index, label in enumerate(labels):
                 region = (owner == index).astype(np.uint8)
                 outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-                objects += [{"label": label, "polygon": outline[:, 0].tolist()} for outline in outlines]
+                objects += [{"label": label, "polygon": o[:, 0].tolist()} for o in outlines if len(o) > 2]
             about = {"imgHeight": h, "imgWidth": 2 * h, "objects": objects}
             (fine / f"{picture}_gtFine_polygons.json").write_text(json.dumps(about))
     return dict.fromkeys(CITIES, size)

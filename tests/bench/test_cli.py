@@ -202,6 +202,24 @@ def test_an_unknown_class_in_an_annotation_is_named(bench, datasets, tmp_path):
     assert file.name in err
 
 
+def test_data_check_lists_what_is_wrong_and_exits_1_when_a_run_would_fail(bench, datasets, tmp_path):
+    import shutil
+
+    code, out, err = bench("data", "check", "imagenet_linear", "--data", datasets, "--json")
+    report = json.loads(out)
+    assert code == 0 and report["runs"] and report["reduced"] and "opening imagenet_train 20/20" in err
+    copy = tmp_path / "copy"
+    shutil.copytree(datasets / "cityscapes", copy / "cityscapes")
+    for file in (copy / "cityscapes").rglob("*_labelTrainIds.png"):
+        file.unlink()
+    code, out, _ = bench("data", "check", "cityscapes_semantic", "--data", copy)
+    assert code == 1 and out.count("no labelTrainIds") == 4 and out.endswith("A run would fail.\n")
+    code, out, _ = bench("data", "check", "cityscapes_semantic", "--data", copy, "--make-label-train-ids")
+    assert code == 0 and out.startswith("4 labelTrainIds made") and "marked `reduced`" in out
+    code, out, _ = bench("data", "check", "voc_c4", "--data", tmp_path / "nowhere", "--json")
+    assert code == 1 and json.loads(out)["findings"][0]["kind"] == "layout"
+
+
 def test_a_truncated_checkpoint_is_one_sentence(bench, resnet18, datasets, tmp_path):
     broken = tmp_path / "broken.pth"
     broken.write_bytes(resnet18.read_bytes()[:1_000_000])
