@@ -2,10 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
-
-from pretrain import dist
-
 
 SMALL = {"hidden": 16, "dim": 8}
 CASES = {
