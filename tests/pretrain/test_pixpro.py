@@ -327,8 +327,8 @@ def test_the_detectors_tensors_are_the_trained_ones_and_only_the_fpn_variant_has
 
 def test_the_variants_differ_in_what_they_add():
     base, instance, fpn = (pixpro.recipe(variant) for variant in pixpro.VARIANTS)
-    assert {key for key in base if base[key] != instance[key]} == {"variant", "instance_weight"}
-    assert {key for key in base if base[key] != fpn[key]} == {"variant", "finest"}
+    assert {key for key in base if base[key] != instance[key]} == {"variant", "unverified", "instance_weight"}
+    assert {key for key in base if base[key] != fpn[key]} == {"variant", "unverified", "finest"}
     with pytest.raises(ValueError, match="instance or fpn"):
         pixpro.recipe("400ep")
 
