@@ -454,7 +454,7 @@ def show(
 
         if scale is Scale.mini:
             report = recipes.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
-        report = {"name": name, "lr": recipes.peak(report), **report}
+        report = {"name": name, "cite": catalog.citation(name), "lr": recipes.peak(report), **report}
     else:
         from bench import journey, preview
 

@@ -22,7 +22,7 @@ def queue_logits(q: torch.Tensor, k: torch.Tensor, queue: torch.Tensor, temperat
     queue: [C, K], unit length along C; copied, because it moves on before the backward pass
     """
     positive = (q * k.detach()).sum(dim=1, keepdim=True)  # [N, 1]
-    return torch.cat([positive, q @ queue.clone()], dim=1) / temperature
+    return torch.cat([positive, q @ queue.to(q.dtype, copy=True)], dim=1) / temperature
 
 
 def softmax_loss(logits: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ class Instances(nn.Module):
 
         v: [N, C], unit length; indices: [N], the images' numbers
         """
-        bank = self.bank.bank
+        bank = self.bank.bank.to(v.dtype)
         logits = (v @ bank.T / self.temperature).gather(1, self.columns(indices))  # [N, 1 + K]
         if self.form == "softmax":
             return softmax_loss(logits), accuracy(logits)
@@ -78,9 +78,9 @@ class Instances(nn.Module):
         return nce_loss(logits, self.z, len(bank)), accuracy(logits)
 
     def columns(self, indices: torch.Tensor) -> torch.Tensor:
-        """[N, 1 + K], rows of the bank: each image's own, then its negatives, drawn alike in every process."""
+        """[N, 1 + K], rows of the bank: each image's own, then its negatives."""
         if self.negatives:
-            return dist.own(self.bank.drawn(dist.gathered(indices), self.negatives))
+            return self.bank.drawn(indices, self.negatives)
         images = len(self.bank.bank)
         return (indices[:, None] + torch.arange(images, device=indices.device)) % images
 

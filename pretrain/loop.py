@@ -238,13 +238,23 @@ class Training:
         return values
 
     @torch.no_grad()
-    def features(self, pixels: list[torch.Tensor]) -> torch.Tensor:
-        """[N, C] of all processes: the backbone in evaluation mode on batches of uint8 [N, S, S, 3] of this process."""
-        self.model.backbone.eval()
+    def features(self, pixels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """[N, C] of all processes: the backbone in evaluation mode on batches of uint8 [N, S, S, 3] of this process.
+
+        And what the method's `projector` or `head` makes of it, [N, C'], where it takes the backbone's features.
+        """
+        modes = {part: part.training for part in self.model.modules()}
+        self.model.eval()
         with self.autocast():
-            found = [dist.gathered(self.model.backbone(self.normalised(x))) for x in pixels]
-        self.model.backbone.train()
-        return torch.cat(found)
+            found = torch.cat([dist.gathered(self.model.backbone(self.normalised(x))) for x in pixels])
+            head = getattr(self.model, "projector", getattr(self.model, "head", None))
+            first = next(head.parameters(), None) if isinstance(head, nn.Module) else None
+            outputs = None
+            if first is not None and first.ndim > 1 and first.shape[1] == found.shape[1]:
+                outputs = head(found.view(*found.shape, *[1] * (first.ndim - 2))).flatten(1)
+        for part, mode in modes.items():
+            part.training = mode
+        return found, outputs
 
     def lr(self) -> float:
         return optim.learning_rate(self.step, self.per_epoch, self.recipe)
@@ -296,10 +306,9 @@ def _look(training: Training, watch: monitor.Monitor, diary: log.Log) -> float:
     began = time.monotonic()
     seen = watch.look(training.features)
     diary.line({"epoch": round(training.step / training.per_epoch, 4), "step": training.step, **seen})
-    if diary.chief and monitor.collapsed(seen) and training.step:
+    if diary.chief and training.step >= monitor.MATURE and (low := monitor.collapsed(seen)):
         log.say(
-            f"warning: the features have collapsed after step {training.step}: their standard deviation is "
-            f"{seen['feature_std']:.2g} of {seen['even_std']:.2g}, their effective rank {seen['effective_rank']:.1f}"
+            f"warning: the features have collapsed after step {training.step}: {low} ({monitor.__name__} says what they are)"
         )
     return time.monotonic() - began
 

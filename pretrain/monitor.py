@@ -1,7 +1,8 @@
 """Watching a backbone while it is trained: nearest neighbours on labelled images, and how far its features scatter.
 
-The features are those of the backbone in evaluation mode, after global pooling, of the images' centres, of unit length. Looking
-at them changes nothing: no weight, no statistic of batch norm, no random number; a watched run ends in the same weights.
+The features are those of the backbone in evaluation mode, after global pooling, of the images' centres, of unit length; the outputs
+are what the method's head or projector makes of them, where a collapse shows first. Looking at them changes nothing: no weight, no
+statistic of batch norm, no random number; a watched run ends in the same weights.
 
 kNN as in InstDisc (arXiv 1805.01978, section 3.4) and SimSiam: the 200 nearest training images vote with weight exp(cos / 0.07).
 It is a thermometer, not a benchmark: at most 10,000 training and 2,500 validation images, evenly spaced over the classes.
@@ -20,8 +21,10 @@ from pretrain.data import Folder, Survey, batches
 
 NEIGHBOURS, TEMPERATURE = 200, 0.07
 TRAIN, VAL, SCATTER = 10_000, 2_500, 512  # images looked at
+MATURE = 50  # steps after which the running statistics of batch norm no longer hold what they began with
 
-Features = Callable[[list[torch.Tensor]], torch.Tensor]  # batches uint8 [N, S, S, 3] of this process -> [N, C] of all
+# batches uint8 [N, S, S, 3] of this process -> features [N, C] and outputs [N, C'] of all, or no outputs
+Look = Callable[[list[torch.Tensor]], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 def knn(train: torch.Tensor, train_labels: torch.Tensor, val: torch.Tensor, val_labels: torch.Tensor) -> float:
@@ -39,26 +42,26 @@ def knn(train: torch.Tensor, train_labels: torch.Tensor, val: torch.Tensor, val_
     return 100 * right / len(val)
 
 
-def scatter(z: torch.Tensor) -> dict[str, float]:
+def scatter(z: torch.Tensor, what: str) -> dict[str, float]:
     """How far features spread, of [N, C], unit length along C.
 
-    feature_std:    the standard deviation over the images, the mean of the C channels; 0 when all images look alike
-    even_std:       1 / sqrt(C), what it is where the features point anywhere
-    effective_rank: exp of the entropy of the centred features' singular values, 1 to min(N - 1, C); 1 when all lie on a line
+    {what}_std:  the standard deviation over the images, in the mean of the C channels, as a share of 1 / sqrt(C), which it is where
+                 the features point anywhere; 0 when all images look alike
+    {what}_rank: the effective rank, exp of the entropy of the centred features' singular values, 1 to min(N - 1, C); 1 when all lie
+                 on a line
     """
     z = z.double()
     values = torch.linalg.svdvals(z - z.mean(dim=0))
     p = values / values.sum().clamp(min=1e-12)
-    return {
-        "feature_std": float(z.std(dim=0).mean()),
-        "even_std": 1 / math.sqrt(z.shape[1]),
-        "effective_rank": float(torch.exp(-(p * p.clamp(min=1e-12).log()).sum())),
-    }
+    rank = torch.exp(-(p * p.clamp(min=1e-12).log()).sum())
+    return {f"{what}_std": float(z.std(dim=0).mean()) * math.sqrt(z.shape[1]), f"{what}_rank": float(rank)}
 
 
-def collapsed(seen: dict[str, float]) -> bool:
-    """All images have nearly one feature, or nearly lie on one line."""
-    return seen["feature_std"] < 0.02 * seen["even_std"] or seen["effective_rank"] < 2
+def collapsed(seen: dict[str, float]) -> str:
+    """What of the features and outputs no longer tells the images apart, in words; empty if nothing."""
+    found = [f"{key} {value:.2g}" for key, value in seen.items() if key.endswith("_std") and value < 0.1]
+    found += [f"{key} {value:.2g}" for key, value in seen.items() if key.endswith("_rank") and value < 2]
+    return ", ".join(found)
 
 
 def spaced(numbers: np.ndarray, most: int) -> np.ndarray:
@@ -115,11 +118,14 @@ class Monitor:
         self.labels = tuple(torch.from_numpy(folder.labels[part]).to(process.device) for part in (train, val))
         self.count, self.train, self.val = len(val), pixels(folder, train), pixels(folder, val)
 
-    def look(self, features: Features) -> dict[str, float]:
+    def look(self, features: Look) -> dict[str, float]:
         """scatter's numbers, and knn where there are labels."""
-        val = F.normalize(features(self.val)[: self.count].float(), dim=1)
-        seen = scatter(val[torch.from_numpy(spaced(np.arange(len(val)), SCATTER)).to(val.device)])
+        val, outputs = (None if x is None else F.normalize(x[: self.count].float(), dim=1) for x in features(self.val))
+        some = torch.from_numpy(spaced(np.arange(self.count), SCATTER)).to(val.device)
+        seen = scatter(val[some], "feature")
+        if outputs is not None:
+            seen |= scatter(outputs[some], "output")
         if self.labels is not None:
-            train = F.normalize(features(self.train)[: len(self.labels[0])].float(), dim=1)
+            train = F.normalize(features(self.train)[0][: len(self.labels[0])].float(), dim=1)
             seen["knn"] = knn(train, self.labels[0], val, self.labels[1])
         return seen

@@ -16,8 +16,8 @@ def draw(path: Path, out: Path) -> Path:
     found = log.lines(path)
     if not found:
         raise ValueError(f"expected lines in {path}, found none: the run has not begun")
-    watched = "knn" if any("knn" in line for line in found) else "effective_rank"
-    labels = {"loss": "loss", "knn": "kNN accuracy, %", "effective_rank": "effective rank of the features"}
+    watched = "knn" if any("knn" in line for line in found) else "feature_rank"
+    labels = {"loss": "loss", "knn": "kNN accuracy, %", "feature_rank": "effective rank of the features"}
     figure = Figure(figsize=(8, 6), layout="constrained")
     for axes, key in zip(figure.subplots(2, 1, sharex=True), ("loss", watched), strict=True):
         points = [(line["epoch"], line[key]) for line in found if key in line]

@@ -111,11 +111,9 @@ def side(recipe: Mapping[str, Any]) -> int:
 
 def centre(image: np.ndarray, size: int) -> np.ndarray:
     """[size, size, 3] uint8, the middle of the image, its shorter side resized to 8/7 of `size` (256 for 224)."""
-    height, width = image.shape[:2]
-    shorter = round(size * 8 / 7)
-    scale = shorter / min(height, width)
-    image = resized(image, max(shorter, round(height * scale)), max(shorter, round(width * scale)))
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    shorter, least = round(size * 8 / 7), min(image.shape[:2])
+    image = resized(image, *(int(shorter * length / least) for length in image.shape[:2]))
+    top, left = (round((length - size) / 2) for length in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 

@@ -102,14 +102,13 @@ class CLSA(nn.Module):
         with torch.no_grad():
             momentum.follow(self.key_backbone, self.backbone, self.m)  # before the key forward
             momentum.follow(self.key_head, self.head, self.m)
-            k = dist.gathered(self.keys(views[0]))  # [B, C], of all processes
+            k = F.normalize(self.key_head(momentum.shuffled(self.key_backbone, views[0], self.bn_group)).float(), dim=1)
+            k = dist.gathered(k)  # [B, C], of all processes
         with heads.full_precision(q[0]):
-            keys = torch.cat([k.T, self.queue.queue], dim=1)  # [C, B + K]
+            keys = torch.cat([k.T, self.queue.queue.to(k.dtype)], dim=1)  # [C, B + K]
             cosines = [F.normalize(x.float(), dim=1) @ keys for x in q]  # [N, B + K] each
             weak, strong = cosines[: -self.strong], cosines[-self.strong :]
-            target = dist.own(
-                torch.arange(len(k), device=k.device)
-            )  # a query's own key stands at its place in the batch
+            target = dist.own(torch.arange(len(k), device=k.device))  # a query's key stands at its place in the batch
             contrast = sum(F.cross_entropy(x / self.temperature, target) for x in weak)
             apart = sum(divergence(x, y, self.divergence_temperature) for x in weak for y in strong)
         self.queue.enqueue(k)
@@ -123,12 +122,6 @@ class CLSA(nn.Module):
     def query(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, S, S] -> [N, C]."""
         return self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))
-
-    def keys(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, 3, S, S] -> [N, C], unit length, by shuffle-BN."""
-        return F.normalize(
-            momentum.shuffled(lambda part: self.key_head(self.key_backbone(part)), x, self.bn_group).float(), dim=1
-        )
 
 
 METHOD = CLSA

@@ -7,8 +7,8 @@ ablation, unverified): VOC07+12 C4 AP 0.7 and COCO FPN AP 2.0 below PixPro's.
 
     bench pretrain pixcontrast --data imagenet/train
 
-Unverified: the temperature and the threshold; that several positives add up inside the logarithm; that a pixel counts as lying
-in both views if it has a positive; that an image whose views share no pixel counts as 0, as in PixPro's code.
+Unverified, for want of code: the temperature and the threshold of this task; that a pixel lies in both views if it has a positive;
+that an image whose views share no pixel counts as 0, as in PixPro's code; that the two directions are averaged.
 """
 
 import torch
@@ -24,16 +24,18 @@ def recipe(variant: str | None = None) -> dict:
         raise ValueError(f"expected no variant of pixcontrast, found {variant!r}")
     return {
         "variant": None,
-        "temperature": 0.3,  # arXiv 2011.10043, below the loss's formula; unverified
+        "unverified": ("temperature", "positive_ratio"),
+        "temperature": 0.3,  # arXiv 2011.10043, below equation 2
         **pixels.RECIPE,
     }
 
 
 def contrast_loss(q, k, boxes_q, boxes_k, temperature=0.3, ratio=0.7) -> torch.Tensor:
-    """The contrast of one direction, a scalar of at least 0: -log(sum_pos e^(cos/t) / sum_all e^(cos/t)), t the temperature.
+    """The contrast of one direction (equation 2), a scalar of at least 0: -log(sum_pos e^(cos/t) / sum_all e^(cos/t)).
 
     q, k:             [N, C, H, W], unit length along C; no gradient flows through k
     boxes_q, boxes_k: [N, 4] x0, y0, x1, y1 of each view in its source image, as fractions of that image
+    temperature:      t
     ratio:            pixels closer than this many bin diagonals are positives, all others of k's image are negatives
 
     Averaged over the pixels of q that have a positive, then over the images; an image without any counts as 0.

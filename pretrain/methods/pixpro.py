@@ -20,7 +20,8 @@ from torch import nn
 
 from pretrain import heads, momentum, pixels
 
-VARIANTS = (None, "instance", "fpn")
+# variant: the fields of its recipe that no source confirms
+VARIANTS: dict[str | None, tuple[str, ...]] = {None: (), "instance": ("instance_weight",), "fpn": ("finest",)}
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -29,10 +30,11 @@ def recipe(variant: str | None = None) -> dict:
         raise ValueError(f"expected variant instance or fpn of pixpro, or none, found {variant!r}")
     return {
         "variant": variant,
+        "unverified": VARIANTS[variant],
         "gamma": 2.0,  # --pixpro-p 2
         "transform_layers": 1,  # --pixpro-transform-layer 1
-        "instance_weight": 1.0 if variant == "instance" else 0.0,  # --pixpro-ins-loss-weight; 1 is unverified
-        "finest": 3 if variant == "fpn" else 0,  # the FPN's lowest level, 0 for no FPN; unverified: FCOS begins at 3
+        "instance_weight": 1.0 if variant == "instance" else 0.0,  # --pixpro-ins-loss-weight
+        "finest": 3 if variant == "fpn" else 0,  # the FPN's lowest level, FCOS's; 0 for no FPN
         **pixels.RECIPE,
     }
 

@@ -83,11 +83,22 @@ def test_show_json_has_the_contract_keys(bench, task, scale):
     assert ("detectron2" in shown) == (shown["protocol"]["engine"] == "detectron2")
 
 
-@pytest.mark.parametrize("method", ["moco", "simsiam", "pixpro", "supervised"])
-def test_a_recipe_can_be_shown(bench, method):
-    code, out, _ = bench("show", method, "--json")
-    assert code == 0
-    assert json.loads(out)
+@pytest.mark.parametrize("method", catalog.names("method"))
+def test_a_recipe_can_be_shown_with_its_source_at_both_scales(bench, method):
+    for scale in ("paper", "mini"):
+        code, out, _ = bench("show", method, "--json", "--scale", scale)
+        assert code == 0
+        shown = json.loads(out)
+        assert shown["name"] == method
+        assert "arXiv" in shown["cite"] or method == "supervised"
+        assert (shown["epochs"], shown["batch_size"]) == (10, 128) or scale == "paper"
+        assert shown["lr"] > 0
+
+
+def test_a_wrong_variant_is_answered_with_the_known_ones(bench):
+    code, _, err = bench("show", "moco", "--variant", "v7")
+    assert code == 2
+    assert "v1 or v2" in err
 
 
 def test_dry_run_prints_protocol_data_batch_rate_iterations_and_time_and_starts_nothing(bench, datasets, tmp_path):

@@ -1,15 +1,19 @@
 """A detector's neck and heads that were pretrained with the backbone: what the FPN tasks take of them, and that it is the same
 function there."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from downstream import detection, weights
 from downstream.tasks import coco_fpn_1x, coco_fpn_1x_pixpro, voc_c4
-from pretrain import pixels
+from pretrain import loop, pixels
 from pretrain.methods import pixpro
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,21 @@ def test_pixpros_fpn_task_begins_with_the_pretrained_fpn_and_both_heads(pretrain
             for i in range(1, 5):
                 mask = F.relu(getattr(model.roi_heads.mask_head, f"mask_fcn{i}")(mask))
             torch.testing.assert_close(mask, map_of_level, atol=1e-4, rtol=1e-4)
+
+
+def test_a_runs_backbone_pth_brings_them(tmp_path):
+    for i in range(4):
+        pixel = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixel).save(tmp_path / f"{i}.png")
+    asked = {"hidden": "8", "dim": "8", "precision": "fp32"}
+    options = {"arch": "resnet18", "scale": "mini", "variant": "fpn", "epochs": 1, "batch_size": 4, "overrides": asked}
+    tensors = torch.load(loop.run(pixpro, tmp_path, tmp_path / "run", **options), weights_only=True)
+    assert len(weights.separated(tensors)[0]) == 120
+    model, report = loaded(coco_fpn_1x_pixpro.TASK, tensors)
+    assert report["matched"] == len(tensors) == 120 + 6 * 6 + 8 * 6
+    name = "backbone.fpn_output4.norm.running_var"
+    assert torch.equal(model.state_dict()[name], tensors[weights.DETECTOR + name])
+    assert (tensors[weights.DETECTOR + name] != 1).all()  # it has seen images
 
 
 def test_a_task_takes_only_the_layers_it_has_with_their_norms(checkpoint):

@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import json
 import os
@@ -27,37 +28,54 @@ def slope():
     return of
 
 
-@pytest.fixture
-def two_processes(tmp_path):
-    """two_processes(method, variant=None, batch=8, sides=(32, 32), steps=1, **recipe): in this process, and in each of two.
+PLACE = Path(__file__).with_name("two_processes.py")
 
-    The steps are alike, without an update between them. Each is a dict: loss (the mean over the processes), gradients and buffers by name.
+
+@pytest.fixture(scope="session")
+def pair():
+    """Two processes that wait for steps of tests/pretrain/two_processes.py."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
+    shared |= {"PYTHONPATH": str(PLACE.parents[2]), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(PLACE)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    yield started
+    for process in started:
+        with contextlib.suppress(BrokenPipeError):  # it has failed, and its test too
+            process.stdin.close()
+    for process in started:
+        process.wait(60)
+        process.stdout.close()
+
+
+@pytest.fixture
+def two_processes(pair, tmp_path):
+    """two_processes(method, variant=None, batch=8, sides=(32, 32), steps=1, single=(), **recipe): here, and in each of two processes.
+
+    Each is a dict: loss (the mean over the processes), gradients and buffers by name.
     """
-    place = Path(__file__).with_name("two_processes.py")
-    harness = importlib.util.module_from_spec(importlib.util.spec_from_file_location("two_processes", place))
+    harness = importlib.util.module_from_spec(importlib.util.spec_from_file_location("two_processes", PLACE))
     harness.__spec__.loader.exec_module(harness)
 
-    def run(method, variant=None, batch=8, sides=(32, 32), steps=1, **recipe):
-        spec = {"method": method, "variant": variant, "batch": batch, "sides": sides, "steps": steps, "recipe": recipe}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
-        shared |= {"PYTHONPATH": str(place.parents[2]), "OMP_NUM_THREADS": "1"}
-        started = [
-            subprocess.Popen(
-                [sys.executable, str(place), json.dumps(spec), str(tmp_path / f"{rank}.pth")],
-                env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            )
-            for rank in range(2)
-        ]
-        try:
-            one = harness.step(spec)
-            assert [process.wait(120) for process in started] == [0, 0]
-        finally:
-            for process in started:
-                process.kill()
-                process.wait()
-        return one, *(torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
+    def run(method, variant=None, batch=8, sides=(32, 32), steps=1, single=(), **recipe):
+        out = [str(tmp_path / f"{rank}.pth") for rank in range(2)]
+        spec = {"method": method, "variant": variant, "batch": batch, "sides": sides, "steps": steps}
+        spec |= {"single": single, "recipe": recipe, "out": out}
+        for process in pair:
+            process.stdin.write(json.dumps(spec) + "\n")
+            process.stdin.flush()
+        one = harness.step(spec)
+        assert [process.stdout.readline() for process in pair] == ["done\n"] * 2
+        return one, *(torch.load(path, weights_only=True) for path in out)
 
     return run

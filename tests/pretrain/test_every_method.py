@@ -101,6 +101,26 @@ def test_a_recipe_says_everything_that_is_read_of_it(name, variant):
 
 
 @every_method
+def test_an_unknown_variant_is_refused_and_the_known_ones_are_named(name):
+    with pytest.raises(ValueError, match=f"^expected .* of {name}.*found 'no such'$") as refusal:
+        MODULES[name].recipe("no such")
+    assert all(variant is None or variant in str(refusal.value) for variant in variants(MODULES[name]))
+
+
+@every_method
+def test_two_processes_are_compared_with_one(name):
+    tests = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    stages = ("simclr_finetune", "simclr_distill")  # begin with another run's file and gather nothing
+    assert name in stages or any(f'"{name}"' in text and "two_processes(" in text for text in tests)
+
+
+@every_variant
+def test_what_is_unverified_is_a_field_of_the_recipe(name, variant):
+    recipe = MODULES[name].recipe(variant)
+    assert set(recipe.get("unverified", ())) <= set(recipe)
+
+
+@every_method
 def test_a_methods_file_says_paper_and_command_and_is_short(name):
     source = (ROOT / "pretrain" / "methods" / f"{name}.py").read_text()
     tree = ast.parse(source)

@@ -3,7 +3,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain import contrast
 from pretrain.methods import infomin
 
 
@@ -18,29 +17,9 @@ def views(n=4):
     return [*images, torch.randn(n, 9, 3, 16, 16, generator=generator)]
 
 
-def unit(*shape, seed=0):
-    x = np.random.default_rng(seed).normal(size=shape)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
 def infonce(q, k, queue, temperature):
     logits = np.concatenate([(q * k).sum(axis=1, keepdims=True), q @ queue], axis=1) / temperature
     return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[:, 0])
-
-
-def test_infonce_against_a_queue_and_its_gradient_are_the_formula_and_the_key_gets_none(slope):
-    q, k, queue = unit(5, 6), unit(5, 6, seed=1), unit(9, 6, seed=2).T.copy()
-    x, key = torch.tensor(q, requires_grad=True), torch.tensor(k, requires_grad=True)
-    loss = contrast.softmax_loss(contrast.queue_logits(x, key, torch.tensor(queue), 0.15))
-    loss.backward()
-    assert loss.item() == pytest.approx(infonce(q, k, queue, 0.15), abs=1e-10)
-    np.testing.assert_allclose(x.grad.numpy(), slope(lambda a: infonce(a, k, queue, 0.15), q), atol=1e-6)
-    assert key.grad is None
-
-
-def test_accuracy_counts_the_rows_whose_positive_stands_alone_at_the_top():
-    logits = torch.tensor([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 2.0], [3.0, -1.0, 2.0]])
-    assert contrast.accuracy(logits) == 50
 
 
 def test_the_loss_is_the_weighted_mean_of_query_and_patches_against_one_queue():

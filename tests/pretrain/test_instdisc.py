@@ -47,15 +47,6 @@ def seen(of, v, indices, seed=3):
     return loss.item(), x.grad.numpy(), columns
 
 
-def test_nce_and_its_gradient_are_the_formula(slope):
-    logits = np.random.default_rng(0).normal(size=(4, 7))
-    x = torch.tensor(logits, requires_grad=True)
-    loss = contrast.nce_loss(x, torch.tensor(3.0, requires_grad=True), 50)
-    loss.backward()
-    assert loss.item() == pytest.approx(nce(logits, 3.0, 50), abs=1e-10)
-    np.testing.assert_allclose(x.grad.numpy(), slope(lambda a: nce(a, 3.0, 50), logits), atol=1e-6)
-
-
 def test_z_is_the_first_batchs_mean_of_exp_times_the_images_and_then_a_constant(slope):
     of, indices = instances("nce"), torch.tensor([3, 0, 39, 7, 7])
     bank = of.bank.bank.numpy()

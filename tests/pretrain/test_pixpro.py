@@ -242,6 +242,18 @@ def test_the_instance_branch_adds_its_loss_times_its_weight():
     assert losses[2] - losses[0] == pytest.approx(whole.statistics["instance_loss"].item(), abs=1e-5)
 
 
+def test_two_processes_with_half_the_batch_each_equal_one(two_processes):
+    one, *two = two_processes("pixpro", "fpn", sides=(64, 64), hidden=16, dim=8, instance_weight=0.5)
+    for found in two:
+        torch.testing.assert_close(found["loss"], one["loss"], rtol=1e-5, atol=1e-6)
+        assert found["gradients"].keys() == one["gradients"].keys()
+        for name, gradient in one["gradients"].items():
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(found["gradients"][name], gradient, rtol=0, atol=1e-4 * scale + 1e-7, msg=name)
+    assert one["gradients"]["pyramid.fpn.fpn_lateral3.weight"].abs().max() > 1e-4
+    assert one["gradients"]["instance_projector.0.weight"].abs().max() > 1e-4
+
+
 def test_every_part_of_the_momentum_branch_follows():
     net = model("instance", ema=0.9)
     before = {name: p.clone() for name, p in net.named_parameters()}
@@ -315,8 +327,8 @@ def test_the_detectors_tensors_are_the_trained_ones_and_only_the_fpn_variant_has
 
 def test_the_variants_differ_in_what_they_add():
     base, instance, fpn = (pixpro.recipe(variant) for variant in pixpro.VARIANTS)
-    assert {key for key in base if base[key] != instance[key]} == {"variant", "instance_weight"}
-    assert {key for key in base if base[key] != fpn[key]} == {"variant", "finest"}
+    assert {key for key in base if base[key] != instance[key]} == {"variant", "unverified", "instance_weight"}
+    assert {key for key in base if base[key] != fpn[key]} == {"variant", "unverified", "finest"}
     with pytest.raises(ValueError, match="instance or fpn"):
         pixpro.recipe("400ep")
 

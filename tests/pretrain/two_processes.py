@@ -1,9 +1,10 @@
 """One step of a method with the whole batch, in one process or shared out to several: `torchrun`'s environment, then this file.
 
-    python two_processes.py SPEC OUT
+    python two_processes.py
 
-SPEC is JSON: method, variant, recipe (changes), batch, sides (of every view, a pair for a jigsaw's patches), steps. OUT gets the mean
-loss, the gradients and the buffers after the step, in double precision where the method does not say otherwise.
+Standard input has a line of JSON for every step: method, variant, recipe (changes), batch, sides (of every view; a jigsaw's is that of
+its patches), steps, single (the parts that the method gives single precision) and out, one path a process, which gets the mean loss,
+the gradients and the buffers after the step. A line of output follows every step.
 """
 
 import importlib
@@ -26,7 +27,10 @@ def built(spec):
         **spec["recipe"],
     }
     torch.manual_seed(0)
-    return module.METHOD("resnet18", recipe).double().train(), recipe
+    net = module.METHOD("resnet18", recipe).double().train()
+    for name in spec["single"]:
+        net.get_submodule(name).float()
+    return net, recipe
 
 
 def whole_batch(spec, recipe):
@@ -74,6 +78,9 @@ def step(spec, process=None):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found = step(json.loads(sys.argv[1]), dist.process())
-    torch.save(found, sys.argv[2])
+    process = dist.process()
+    for line in sys.stdin:
+        spec = json.loads(line)
+        torch.save(step(spec, process), spec["out"][process.rank])
+        print("done", flush=True)
     dist.leave()
