@@ -447,15 +447,21 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+def sentence(error: Exception) -> str:
+    """An error on one line that no name in a file or of a file can break or use to command a terminal."""
+    text = " ".join(str(error).split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        say(f"bench: {error}")
+        say(f"bench: {sentence(error)}")
         sys.exit(2)
     except (RuntimeError, OSError, FloatingPointError) as error:
-        say(f"bench: {error}")
+        say(f"bench: {sentence(error)}")
         sys.exit(1)
     except KeyboardInterrupt:
         say("bench: interrupted; call again with --resume to go on")

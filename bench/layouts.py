@@ -344,14 +344,10 @@ def turned(layout: Layout, name: str, entry: "Stored") -> "Stored":
     shape = entry.shape
     if layout.kernels == "OIHW" or not (len(shape) == 4 and (name.endswith(".weight") or shape[:3] == (1, 1, 1))):
         return entry
-    found = Stored()
-    found.dtype = entry.dtype
     if shape[:3] == (1, 1, 1) and "conv" not in name and "downsample.0" not in name:
-        found.shape, found.read = shape[3:], lambda: entry.read().reshape(-1)
-    else:
-        found.shape = (shape[3], shape[2], shape[0], shape[1])
-        found.read = lambda: entry.read().permute(3, 2, 0, 1).contiguous()
-    return found
+        return Stored(shape[3:], entry.dtype, lambda: entry.read().reshape(-1))
+    turned = (shape[3], shape[2], shape[0], shape[1])
+    return Stored(turned, entry.dtype, lambda: entry.read().permute(3, 2, 0, 1).contiguous())
 
 
 def filled(layout: Layout, entries: Mapping[str, "Stored"]) -> dict[str, "Stored"]:
@@ -372,9 +368,7 @@ def _constant(shape: tuple[int, ...], value: float) -> "Stored":
 
     from bench.unpickle import Stored
 
-    found = Stored()
-    found.shape, found.read = shape, lambda: torch.full(shape, value)
-    return found
+    return Stored(shape, torch.float32, lambda: torch.full(shape, value))
 
 
 # --- the network, run as its publisher's code does

@@ -5,6 +5,7 @@ more block and a footer. A value is a small protocol buffer that says where in w
 tensorflow/core/lib/io/format.cc and core/util/tensor_bundle/tensor_bundle.h, core/protobuf/tensor_bundle.proto.
 """
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -82,47 +83,37 @@ def _variables(index: Path) -> Iterator[tuple[str, Stored]]:
             continue
         shape = tuple(_shape(bytes(fields.get(2, b""))))
         shard = index.with_name(f"{index.stem}.data-{int(fields.get(3, 0)):05d}-of-{int(shards):05d}")
-        entry = _Variable(shard, int(fields.get(4, 0)), int(fields.get(5, 0)), int(fields.get(6, 0)))
-        entry.place(name.decode(), shape, dtype)
-        yield name.decode(), entry
+        yield name.decode(), _variable(name.decode(), shape, dtype, shard, fields)
 
 
-class _Variable(Stored):
-    """A tensor in a shard."""
+def _variable(name: str, shape: tuple[int, ...], dtype: torch.dtype, shard: Path, fields: dict[int, int | bytes]) -> Stored:
+    """A tensor in a shard, from its BundleEntryProto. Raises ValueError if its shape and its size disagree."""
+    offset, size, checksum = (int(fields.get(number, 0)) for number in (4, 5, 6))
+    if math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(
+            f"expected {math.prod(shape) * dtype.itemsize:,} bytes for {name[:80]!r} of shape {list(shape)}, found {size:,}"
+        )
 
-    def __init__(self, shard: Path, offset: int, size: int, checksum: int) -> None:
-        super().__init__()
-        self.shard, self.offset, self.size, self.checksum = shard, offset, size, checksum
-
-    def place(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        count = 1
-        for n in shape:
-            count *= n
-        if count * dtype.itemsize != self.size:
+    def read() -> torch.Tensor:
+        data = _piece(shard, name, offset, size)
+        if masked(crc32c(data)) != checksum:
             raise ValueError(
-                f"expected {count * dtype.itemsize:,} bytes for {name[:80]!r} of shape {list(shape)}, found {self.size:,}"
+                f"expected {name[:80]!r} to match its checksum, found damage in {shard}: download it again"
             )
-        self.name, self.shape, self.dtype, self.read = name, shape, dtype, self._values
+        return torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
 
-    def _values(self) -> torch.Tensor:
-        if not self.shard.is_file():
-            raise FileNotFoundError(
-                f"expected {self.shard.name} beside the index, found none in {self.shard.parent}: download it too"
-            )
-        if self.offset + self.size > self.shard.stat().st_size:
-            raise ValueError(
-                f"expected {self.name[:80]!r} in {self.shard}, found that the file ends before: download it again"
-            )
-        with self.shard.open("rb") as file:
-            file.seek(self.offset)
-            data = bytearray(file.read(self.size))
-        if masked(crc32c(data)) != self.checksum:
-            raise ValueError(
-                f"expected {self.name[:80]!r} to match its checksum, found damage in {self.shard}: download it again"
-            )
-        if not data:
-            return torch.empty(self.shape, dtype=self.dtype)
-        return torch.frombuffer(data, dtype=self.dtype).reshape(self.shape)
+    return Stored(shape, dtype, read)
+
+
+def _piece(shard: Path, name: str, offset: int, size: int) -> bytearray:
+    """The bytes of a tensor."""
+    if not shard.is_file():
+        raise FileNotFoundError(f"expected {shard.name} beside the index, found none in {shard.parent}: download it too")
+    if offset + size > shard.stat().st_size:
+        raise ValueError(f"expected {name[:80]!r} in {shard}, found that the file ends before: download it again")
+    with shard.open("rb") as file:
+        file.seek(offset)
+        return bytearray(file.read(size))
 
 
 # --- the table

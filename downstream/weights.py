@@ -148,7 +148,7 @@ def photograph() -> np.ndarray:
     path = Path(package.origin).with_name("mpl-data") / "sample_data" / "grace_hopper.jpg"
     with Image.open(path) as picture:
         small = picture.convert("RGB").resize((129, 97), Image.Resampling.BILINEAR, box=(0, 40, 512, 425))
-    return np.asarray(small)
+    return np.array(small)
 
 
 def probe(traits: Mapping[str, Any]) -> Tensor:
@@ -165,6 +165,8 @@ def unbuildable(framework: str, arch: str) -> str | None:
     plan = resnets.arch(arch)
     if framework == "detectron2" and plan.pooled:
         return "detectron2 has no shortcut with average pooling"
+    if framework == "detectron2" and plan.width > 1 and not plan.bottleneck:
+        return "detectron2 widens bottlenecks only"
     if framework == "mmseg" and plan.inner > 1:
         return "mmsegmentation's ResNet widens every convolution or none"
     return None
