@@ -636,7 +636,13 @@ FAMILIES = (
             prefix=prefix,
             outer=("", "state_dict"),
             has=(f"{prefix}stem.0.weight", f"{prefix}stem.7.weight", f"{prefix}layer4."),
-            heads={"neck.": HEAD, "head.": "head", "decode_head.": "head", "auxiliary_head.": "head", "fc.": CLASSIFIER},
+            heads={
+                "neck.": HEAD,
+                "head.": "head",
+                "decode_head.": "head",
+                "auxiliary_head.": "head",
+                "fc.": CLASSIFIER,
+            },
             layout="resnetv1c",
             licence="Apache-2.0",
             unverified=("mean and std: they are in the configuration, not in the file; ImageNet's are assumed",),
@@ -652,7 +658,9 @@ FAMILIES = (
             has=(f"{prefix}conv1.weight", f"{prefix}bn1.weight", f"{prefix}layer4."),
             heads={"heads.": "head", f"{prefix}fc.": CLASSIFIER},
             licence="MIT",
-            unverified=("channel order: some models of the zoo come from Caffe2 with BGR, which the file does not say",),
+            unverified=(
+                "channel order: some models of the zoo come from Caffe2 with BGR, which the file does not say",
+            ),
         )
         for prefix in ("_feature_blocks.", "trunk._feature_blocks.")
     ),
@@ -662,7 +670,15 @@ FAMILIES = (
         prefix="backbone.",
         outer=("state_dict",),
         has=("backbone.conv1.weight",),
-        any=("projector.", "predictor.", "momentum_backbone.", "momentum_projector.", "classifier.", "prototypes.", "head."),
+        any=(
+            "projector.",
+            "predictor.",
+            "momentum_backbone.",
+            "momentum_projector.",
+            "classifier.",
+            "prototypes.",
+            "head.",
+        ),
         lacks=("projection_head.", "prediction_head."),
         alone=("meta",),
         heads={

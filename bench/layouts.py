@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from downstream.resnets import Arch
 
 Names = dict[str, str]  # key in the file: torchvision's name
-Place = tuple[int, int, int]  # stage 1 to 4, block, convolution 1 to 3 (0: the shortcut's); stage 0 is the stem, its number last
-Keys = tuple[str, str, str, str | None, str | None]  # kernel, scale, shift, mean and variance; no statistics: scale and shift only
+Place = tuple[
+    int, int, int
+]  # stage 1 to 4, block, convolution 1 to 3 (0: the shortcut's); stage 0 is the stem, its number last
+Keys = tuple[
+    str, str, str, str | None, str | None
+]  # kernel, scale, shift, mean and variance; no statistics: scale and shift only
 
 
 @dataclass(frozen=True)
@@ -151,10 +155,7 @@ def _of_detectron2(key: str, deep: bool) -> str:
 
 def _detectron2(place: Place, index: int, plan: "Arch") -> Keys:
     stage, block, k = place
-    if stage == 0:
-        part = f"stem.conv{k + 1}"
-    else:
-        part = f"res{stage + 1}.{block}.{f'conv{k}' if k else 'shortcut'}"
+    part = f"stem.conv{k + 1}" if stage == 0 else f"res{stage + 1}.{block}.{f'conv{k}' if k else 'shortcut'}"
     return f"{part}.weight", *_norm(f"{part}.norm")
 
 
@@ -191,7 +192,9 @@ def _from_tensorflow(keys: Sequence[str]) -> Names:
     from downstream.resnets import BLOCKS
 
     convolutions = sum(key.endswith("/kernel") for key in keys)
-    order = next((o for bottleneck, blocks in BLOCKS.values() if len(o := _creation(bottleneck, blocks)) == convolutions), None)
+    order = next(
+        (o for bottleneck, blocks in BLOCKS.values() if len(o := _creation(bottleneck, blocks)) == convolutions), None
+    )
     names = {}
     for key in keys:
         match = re.fullmatch(r"(conv2d|batch_normalization)(?:_(\d+))?/(\w+)", key)

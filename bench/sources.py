@@ -55,7 +55,9 @@ class Backbone:
     about: dict[str, Any]  # method, variant, epoch ... where the file or its sidecar says so
     licence: str | None
     notes: tuple[str, ...]  # what is unverified or differs from torchvision's network
-    published: "Callable[[np.ndarray], list[torch.Tensor]] | None"  # the four maps of an image, as the publisher runs the file
+    published: (
+        "Callable[[np.ndarray], list[torch.Tensor]] | None"  # the four maps of an image, as the publisher runs the file
+    )
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def prove(found: Backbone) -> dict[str, float]:
 
 def record(found: Backbone) -> dict[str, Any]:
     """What a converted file and a trial's record say about the file that the weights came from, JSON-able."""
-    said = {
+    return {
         "family": found.family,
         **({"equal": list(found.equal)} if found.equal else {}),
         "sha256": found.sha256,
@@ -191,7 +193,6 @@ def record(found: Backbone) -> dict[str, Any]:
         **({"filled": found.filled} if found.filled else {}),
         "licence": found.licence,
     }
-    return said
 
 
 def sha256(*paths: Path) -> str:
@@ -239,34 +240,46 @@ def _fields(state: Any) -> dict[str, "Stored"]:
     named = dict(zip(_BYOL_FIELDS, state.args, strict=False))
     if isinstance(state.state, dict):
         named |= state.state
-    return dict(_leaves(named, ""))
+    found: dict[str, Stored] = {}
+    _gather(named, "", 0, found, [100_000])
+    return found
 
 
-def _leaves(value: Any, prefix: str, depth: int = 0) -> Iterable[tuple[str, "Stored"]]:
-    """Every tensor below a value, through dicts and through the objects that hold one (Haiku's FlatMapping)."""
+def _gather(value: Any, prefix: str, depth: int, found: dict[str, "Stored"], left: list[int]) -> None:
+    """Every tensor below a value, through dicts, lists and the objects that hold one (Haiku's FlatMapping).
+
+    left: how many more values may be looked at, since a pickle may hold itself
+    """
     from bench.unpickle import Inert, Stored
 
+    left[0] -= 1
+    if left[0] < 0 or depth > 12:
+        raise ValueError("expected an experiment state of BYOL, found more values in it than any network has")
     if isinstance(value, Stored):
-        yield prefix, value
-    elif isinstance(value, dict) and depth < 12:
-        for key, inner in list(value.items())[:10_000]:
-            yield from _leaves(inner, f"{prefix}/{key}" if prefix else str(key), depth + 1)
-    elif isinstance(value, list | tuple) and depth < 12:
-        for number, inner in enumerate(value[:10_000]):
-            yield from _leaves(inner, f"{prefix}/{number}", depth + 1)
-    elif isinstance(value, Inert) and depth < 12:
+        found[prefix] = value
+        return
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list | tuple):
+        inner = list(enumerate(value))
+    elif isinstance(value, Inert):
         held = [*value.args, *(value.state.values() if isinstance(value.state, dict) else [value.state])]
-        held = [inner for inner in held if isinstance(inner, dict | Inert)]
-        for number, inner in enumerate(held):  # the mapping itself if it is all that is held
-            yield from _leaves(inner, prefix if len(held) == 1 else f"{prefix}/{number}", depth + 1)
+        inner = [(number, part) for number, part in enumerate(held) if isinstance(part, dict | Inert)]
+        if len(inner) == 1:  # the mapping itself
+            _gather(inner[0][1], prefix, depth + 1, found, left)
+            return
+    for key, part in inner:
+        if isinstance(part, dict | list | tuple | Stored | Inert):
+            _gather(part, f"{prefix}/{key}"[-1000:] if prefix else str(key)[:1000], depth + 1, found, left)
 
 
 def _words(path: Path, content: Mapping[Any, Any]) -> str:
     """What the file is called and what it says in words, in lower case: author, architecture, notes of a framework."""
     said = [path.name, path.parent.name if path.suffix == ".index" else ""]
-    said += [value for value in content.values() if isinstance(value, str)]
+    said += [value[:200] for value in content.values() if isinstance(value, str)]
     if isinstance(meta := content.get("meta"), dict):
-        said += [str(key) for key in meta] + [value[:100_000] for value in meta.values() if isinstance(value, str)]
+        said += [word[:100_000] for pair in list(meta.items())[:100] for word in pair if isinstance(word, str)]
     return " ".join(said).lower()
 
 
@@ -334,7 +347,11 @@ def _recognised(file: _File, family: str | None) -> _Found:
     if family is not None:
         rows = [source for source in FAMILIES if source.name == family]
         readings = [_read(row, file, outer) for row in rows for outer in row.outer if file.level(outer)]
-        best = max(readings, key=lambda reading: (len(reading.entries), _fits(reading.source, file, reading.outer)), default=None)
+        best = max(
+            readings,
+            key=lambda reading: (len(reading.entries), _fits(reading.source, file, reading.outer)),
+            default=None,
+        )
         if best is None or not best.entries:
             raise ValueError(_nothing(rows[0], file))
         return best
@@ -390,7 +407,9 @@ def _settled(fitting: list[_Found], file: _File) -> _Found:
     names = list(dict.fromkeys(found.source.name for found in fitting))
     if len(names) == 1:
         return max(fitting, key=lambda found: len(found.entries))
-    if any((f.outer, f.keys, f.source.traits()) != (first.outer, first.keys, first.source.traits()) for f in fitting[1:]):
+    if any(
+        (f.outer, f.keys, f.source.traits()) != (first.outer, first.keys, first.source.traits()) for f in fitting[1:]
+    ):
         raise ValueError(
             f"expected a file of one family, found that {', '.join(sorted(names))} fit equally: say which with --from"
         )
@@ -503,7 +522,11 @@ def _evidence(
     lines.append(f"{found} tensors with prefix {wrapped + source.inner!r}, {dropped} dropped by name")
     if foreign := sorted(f"{key}: {value!r}" for key, value in file.content.items() if type(value).__name__ == "Inert"):
         lines.append(f"objects of the training code, recorded and not run: {', '.join(foreign)}")
-    unread = [str(key) for key, value in file.content.items() if isinstance(value, dict) and key and key != outer.split("/")[0]]
+    unread = [
+        str(key)
+        for key, value in file.content.items()
+        if isinstance(value, dict) and key and key != outer.split("/")[0]
+    ]
     if unread:
         lines.append(f"beside it and not read: {', '.join(sorted(unread))}")
     if warning:
@@ -558,14 +581,20 @@ def _generic(file: _File) -> _Found:
 
 NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
     (r"(^|\.)(patch_embed\.|cls_token$)|attn\.qkv\.|self_attention\.in_proj", "a vision transformer"),
-    (r"(^|\.)encoder1\.conv1\.weight", "CMC's two networks for the L and the ab channels (PyContrast), each of half width"),
+    (
+        r"(^|\.)encoder1\.conv1\.weight",
+        "CMC's two networks for the L and the ab channels (PyContrast), each of half width",
+    ),
     (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
     (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
     (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),
     (r"projection\.net\.|\.projection\.shortcut\.[0-9]|net\.0\.4\.weight", "a SimCLRv2 network with selective kernels"),
     (r"downsample_layers\.|(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|dwconv)|stages\.\d\.\d\.gamma", "a ConvNeXt"),
     (r"conv_dw\.|_depthwise_conv\.", "a network of depthwise convolutions"),
-    (r"\.ATTRIBUTES/VARIABLE_VALUE$", "a TensorFlow 2 checkpoint by objects; SimCLR's originals of TensorFlow 1 are read"),
+    (
+        r"\.ATTRIBUTES/VARIABLE_VALUE$",
+        "a TensorFlow 2 checkpoint by objects; SimCLR's originals of TensorFlow 1 are read",
+    ),
 )
 
 
@@ -596,9 +625,8 @@ def _unknown(file: _File, candidates: list[tuple[str, str]]) -> str:
     if len(candidates) > 1:
         places = ", ".join(repr(f"{outer}: {prefix}" if outer else prefix) for outer, prefix in candidates[:6])
         return f"expected a file of a known family or one prefix that holds a ResNet, found several: {places}"
-    known = ", ".join(row["name"] for row in listed())
     shown = ", ".join(repr(key[:80]) for key in keys[:3])
-    return f"expected a ResNet of a known family ({known}), found {len(keys)} tensors whose keys look like {shown}"
+    return f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
 
 
 def _nothing(source: Source, file: _File) -> str:
@@ -656,7 +684,12 @@ def _compared(
     if asked is not None:
         wished = resnets.arch(asked)
         if problem is None and plan != wished:
-            return plan, (), (), f"expected a {_spoken(wished)} (--arch {asked}), found a {_spoken(plan)}: pass --arch {plan}"
+            return (
+                plan,
+                (),
+                (),
+                f"expected a {_spoken(wished)} (--arch {asked}), found a {_spoken(plan)}: pass --arch {plan}",
+            )
         if problem is None or (what and "blocks" in what):
             plan, problem = wished, None
     wanted = resnets.shapes(plan)
@@ -666,7 +699,10 @@ def _compared(
     if len(counters) == sum(name.endswith(".num_batches_tracked") for name in wanted):
         missing = [name for name in missing if name not in counters]  # files written before torch 0.4.1 have none
     lost = [name for name in missing if name not in allowed]
-    unexpected = [*(found.keys[name] for name in entries if name not in wanted and name in found.keys), *found.strangers]
+    unexpected = [
+        *(found.keys[name] for name in entries if name not in wanted and name in found.keys),
+        *found.strangers,
+    ]
     if problem is None and (lost or unexpected):
         problem = (
             f"expected the {len(wanted)} tensors of a {_spoken(plan)} under {found.outer or 'the file itself'!r} with prefix"
@@ -749,8 +785,8 @@ def _fed(found: _Found, file: _File) -> layouts.Input:
     if found.source.name == "transformers" and "transformers" in file.sidecars:
         processor = file.sidecars["transformers"]["preprocessor"]
         config = {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
-    mean, std = (config.get(key) for key in ("mean", "std"))
-    if _three(mean) and _three(std) and min(std) > 0:
+    mean, std = config.get("mean"), config.get("std")
+    if isinstance(mean, list) and isinstance(std, list) and _three(mean) and _three(std) and min(std) > 0:
         return layouts.Input(tuple(mean), tuple(std))
     return found.source.input
 
@@ -813,7 +849,9 @@ def _notes(found: _Found, file: _File) -> tuple[str, ...]:
     if found.source.stored.note:
         notes.append(found.source.stored.note)
     if found.filled:
-        notes.append("norms have a scale and a shift but no statistics: freeze them, or estimate statistics before training them")
+        notes.append(
+            "norms have a scale and a shift but no statistics: freeze them, or estimate statistics before training them"
+        )
     return tuple(notes)
 
 
@@ -831,7 +869,7 @@ def _about(found: _Found, file: _File) -> dict[str, Any]:
     if source.counts and isinstance(file.content.get("epoch"), int):
         about["epochs"] = file.content["epoch"]
     for name in _ARGUMENTS:
-        held = file.content.get(name)
+        held: Any = file.content.get(name)
         held = held.state if type(held).__name__ == "Inert" else held
         if isinstance(held, dict) and (arguments := _scalars(held)):
             about["arguments"] = arguments

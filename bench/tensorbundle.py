@@ -86,7 +86,9 @@ def _variables(index: Path) -> Iterator[tuple[str, Stored]]:
         yield name.decode(), _variable(name.decode(), shape, dtype, shard, fields)
 
 
-def _variable(name: str, shape: tuple[int, ...], dtype: torch.dtype, shard: Path, fields: dict[int, int | bytes]) -> Stored:
+def _variable(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, shard: Path, fields: dict[int, int | bytes]
+) -> Stored:
     """A tensor in a shard, from its BundleEntryProto. Raises ValueError if its shape and its size disagree."""
     offset, size, checksum = (int(fields.get(number, 0)) for number in (4, 5, 6))
     if math.prod(shape) * dtype.itemsize != size:
@@ -108,7 +110,9 @@ def _variable(name: str, shape: tuple[int, ...], dtype: torch.dtype, shard: Path
 def _piece(shard: Path, name: str, offset: int, size: int) -> bytearray:
     """The bytes of a tensor."""
     if not shard.is_file():
-        raise FileNotFoundError(f"expected {shard.name} beside the index, found none in {shard.parent}: download it too")
+        raise FileNotFoundError(
+            f"expected {shard.name} beside the index, found none in {shard.parent}: download it too"
+        )
     if offset + size > shard.stat().st_size:
         raise ValueError(f"expected {name[:80]!r} in {shard}, found that the file ends before: download it again")
     with shard.open("rb") as file:
@@ -229,11 +233,11 @@ _WORD = _step(_step(np.arange(65536, dtype=np.uint32)))
 def crc32c(data: bytes | bytearray) -> int:
     """CRC-32C of some bytes, as in RFC 3720."""
     if len(data) < 2**12:
-        register = 0xFFFFFFFF
+        value = 0xFFFFFFFF
         table = _BYTE.tolist() if len(data) > 64 else _BYTE
         for byte in data:
-            register = int(table[(register ^ byte) & 0xFF]) ^ (register >> 8)
-        return register ^ 0xFFFFFFFF
+            value = int(table[(value ^ byte) & 0xFF]) ^ (value >> 8)
+        return value ^ 0xFFFFFFFF
     lanes = 1 << max(6, (len(data).bit_length() - 8) // 2 + 2)
     width = -(-len(data) // (2 * lanes))  # words in a lane
     padded = np.zeros(2 * lanes * width, np.uint8)  # zeros in front leave a register of zero as it is

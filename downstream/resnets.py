@@ -1,19 +1,21 @@
 """Which ResNets there are here, by name: torchvision's, wide ones, deep stems; the network itself, and the name for a set of shapes.
 
-    resnet18, 34, 50, 101, 152      torchvision's
-    wide_resnet50_2, _101_2         torchvision's: the 3x3 convolutions of a block are twice as wide
-    resnet50x2, x4, x5 ...          every convolution is that many times wider (SimCLR, SwAV, VICReg)
-    resnet50c, resnet50d            three 3x3 convolutions in place of the 7x7 one; d also pools in front of a strided shortcut
-                                    (Bag of Tricks, arXiv 1812.01187, fig. 2; timm's and mmsegmentation's names for both)
+resnet18, 34, 50, 101, 152      torchvision's
+wide_resnet50_2, _101_2         torchvision's: the 3x3 convolutions of a block are twice as wide
+resnet50x2, x4, x5 ...          every convolution is that many times wider (SimCLR, SwAV, VICReg)
+resnet50c, resnet50d            three 3x3 convolutions in place of the 7x7 one; d also pools in front of a strided shortcut
+                                (Bag of Tricks, arXiv 1812.01187, fig. 2; timm's and mmsegmentation's names for both)
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torchvision
+    from torch import nn
 
 BLOCKS = {
     18: (False, (2, 2, 2, 2)),
@@ -104,7 +106,7 @@ def network(plan: Arch, stride_in_1x1: bool = False) -> "torchvision.models.ResN
     return model.eval()
 
 
-def _deep_stem(width: int):  # noqa: ANN202
+def _deep_stem(width: int) -> "nn.Sequential":
     """Three 3x3 convolutions with half, half and all of the channels; the network's own bn1 follows."""
     from torch import nn
 
@@ -120,7 +122,7 @@ def _deep_stem(width: int):  # noqa: ANN202
     )
 
 
-def _pooled(shortcut):  # noqa: ANN001, ANN202
+def _pooled(shortcut: "nn.Sequential") -> "nn.Sequential":
     """A shortcut that averages before it projects, under the names that timm and mmsegmentation give it."""
     from torch import nn
 
@@ -130,7 +132,8 @@ def _pooled(shortcut):  # noqa: ANN001, ANN202
     return nn.Sequential(pool, conv, norm)
 
 
-def shapes(plan: Arch) -> dict[str, tuple[int, ...]]:
+@cache
+def shapes(plan: Arch) -> Mapping[str, tuple[int, ...]]:
     """The shape of every tensor of the network without fc, by name; no memory is used for it."""
     return {name: tuple(t.shape) for name, t in network(plan).state_dict().items()}
 

@@ -255,7 +255,9 @@ def save(
     if out.is_dir():
         raise ValueError(f"expected a file to write, found that {out} is a directory: name a file in it")
     if why := unbuildable(to, arch):
-        raise ValueError(f"expected a network that {to} can build, found a {arch}: {why}; convert --to another framework")
+        raise ValueError(
+            f"expected a network that {to} can build, found a {arch}: {why}; convert --to another framework"
+        )
     proof = {**(about or {}).get("proof", {}), **prove(tensors, arch, traits)}
     notes = {**(about or {}), "arch": arch, "format": to, "traits": dict(traits), "proof": proof}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -269,9 +271,7 @@ def save(
     return proof
 
 
-def _write(
-    tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str, author: str
-) -> None:
+def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str, author: str) -> None:
     if to == "detectron2":
         arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
         with path.open("wb") as file:
