@@ -259,9 +259,9 @@ class _Entry:
         magic, flags, method, name, extra = struct.unpack("<4s2xHH16xHH", file.bytes(self.header, 30))
         start = self.header + 30 + name + extra
         if magic != b"PK\3\4" or flags & 1 or method or start + self.size > file.size:
-            raise ValueError(f"{self.name!r} is not where the directory of the archive says")
+            raise ValueError(f"expected {self.name!r} where the archive's directory says, found something else")
         if file.bytes(self.header + 30, name) != self.name.encode():
-            raise ValueError(f"{self.name!r} has another name at its place in the archive")
+            raise ValueError(f"expected {self.name!r} at its place in the archive, found another name")
         return start
 
 

@@ -6,6 +6,7 @@ All of them are read in one child process whose memory is limited; this file is 
 import contextlib
 import io
 import json
+import math
 import os
 import pickle
 import random
@@ -21,8 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 MEMORY = 1 << 30  # bytes that reading may take, beyond what the process has after its imports
 SECONDS = 20  # of processor time for one file
@@ -417,6 +420,183 @@ def read_all(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"inspect {file.name}", commanded("inspect", str(file), "--json")
 
 
+# --- real files, damaged
+
+
+def weights() -> dict[str, torch.Tensor]:
+    """A ResNet-18 in fp16 whose tensors are views of one block of numbers, which keeps a torch file small."""
+    from downstream import resnets
+
+    numbers = torch.rand(512 * 512 * 9, generator=torch.Generator().manual_seed(0)).add(0.5).half()
+    shapes = resnets.shapes(resnets.arch("resnet18"))
+    return {
+        key: torch.tensor(7) if key.endswith("num_batches_tracked") else numbers[: math.prod(shape)].view(shape)
+        for key, shape in shapes.items()
+    }
+
+
+def torch_file(file: Path, content: Any, zipped: bool) -> None:
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+
+
+COUNTS = {
+    "zip.pth": 600,
+    "legacy.pth": 400,
+    "model.safetensors": 700,
+    "python3.pkl": 150,
+    "arrays.npz": 110,
+    "pickle.pkl": 40,
+}
+WRITERS: dict[str, Callable[[Path, dict[str, torch.Tensor]], Any]] = {
+    "zip.pth": lambda file, tensors: torch_file(file, {"state_dict": tensors, "epoch": 3}, True),
+    "legacy.pth": lambda file, tensors: torch_file(file, {"state_dict": tensors, "epoch": 3}, False),
+    "pickle.pkl": lambda file, tensors: file.write_bytes(pickle.dumps({"state_dict": arrays(tensors)}, 2)),
+    "python3.pkl": lambda file, tensors: file.write_bytes(pickle.dumps({"state_dict": arrays(tensors)}, 4)),
+    "model.safetensors": lambda file, tensors: save_file({key: t.clone() for key, t in tensors.items()}, file),
+    "arrays.npz": lambda file, tensors: np.savez(file, **arrays(tensors)),
+}
+
+
+def arrays(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {key: tensor.numpy() for key, tensor in tensors.items()}
+
+
+def places(file: Path) -> list[int]:
+    """Where bytes are that say something: not in the middle of a tensor."""
+    content = np.fromfile(file, np.uint8)
+    names = [b"conv1.weight", b"layer", b"PK", b"storage", b"dtype", b"numpy", b"torch", b"NUMPY"]
+    found = [at for name in names for at in _all(content.tobytes(), name)]
+    near = [at + step for at in found for step in range(-48, 112)]
+    edges = [*range(1000), *range(len(content) - 1000, len(content))]
+    return sorted({at for at in [*near, *edges] if 0 <= at < len(content)})
+
+
+def _all(content: bytes, name: bytes) -> Iterator[int]:
+    at = content.find(name)
+    while at >= 0:
+        yield at
+        at = content.find(name, at + 1)
+
+
+@contextlib.contextmanager
+def damaged(file: Path, chance: random.Random, likely: list[int]) -> Iterator[str]:
+    """The file with bits flipped, bytes overwritten, two parts exchanged, or its end cut off; afterwards whole again."""
+    size = file.stat().st_size
+    kind = chance.choice(["bit", "bits", "bytes", "zeros", "exchanged", "cut", "cut", "longer"])
+    at = chance.choice(likely) if chance.random() < 0.8 else chance.randrange(size)
+    length = min(chance.choice([1, 2, 4, 8, 64, 1000]), size - at)
+    undo: list[tuple[int, bytes]] = []
+    with file.open("r+b") as out:
+
+        def get(place: int, count: int) -> bytes:
+            out.seek(place)
+            return out.read(count)
+
+        def put(place: int, content: bytes) -> None:
+            undo.append((place, get(place, len(content))))
+            out.seek(place)
+            out.write(content)
+
+        old = get(at, length)
+        if kind == "cut":
+            undo.append((at, get(at, size - at)))
+            out.truncate(at)
+        elif kind == "longer":
+            put(size, chance.randbytes(length))
+        elif kind == "exchanged":
+            other = min(chance.choice(likely), size - length)
+            two = get(other, length)
+            put(at, two)
+            put(other, old)
+        else:
+            new = bytearray({"zeros": bytes(length), "bytes": chance.randbytes(length)}.get(kind, old))
+            for _ in range({"bit": 1, "bits": 8}.get(kind, 0)):
+                new[chance.randrange(length)] ^= 1 << chance.randrange(8)
+            put(at, bytes(new))
+        out.flush()
+        yield f"{file.name}, {kind} at {at}, {length} bytes"
+        for place, content in reversed(undo):
+            out.seek(place)
+            out.write(content)
+        out.truncate(size)
+
+
+def rewritten(file: Path, chance: random.Random) -> str:
+    """A file of the same container that says something else: keys exchanged, types changed, NaN, nothing."""
+    tensors: dict[str, Any] = weights()
+    one, two = chance.sample(list(tensors), 2)
+    kind = chance.choice(
+        ["exchanged", "type", "nan", "infinity", "zeros", "negative", "none", "gone", "more", "shape", "empty"]
+    )
+    if kind == "exchanged":
+        tensors[one], tensors[two] = tensors[two], tensors[one]
+    elif kind == "type":
+        tensors[one] = tensors[one].to(
+            chance.choice([torch.int32, torch.bool, torch.complex64, torch.float64, torch.uint8])
+        )
+    elif kind in ("nan", "infinity", "zeros", "negative"):
+        tensors[one] = tensors[one].clone()
+        value = {"nan": math.nan, "infinity": -math.inf, "zeros": 0.0, "negative": -1.0}[kind]
+        where = ... if kind == "zeros" else (0,) * tensors[one].dim()
+        tensors[one][where] = value if tensors[one].is_floating_point() else -1
+    elif kind == "gone":
+        del tensors[one]
+    elif kind == "more":
+        tensors[f"{one}.more"] = tensors[one]
+    elif kind == "shape":
+        tensors[one] = tensors[one].reshape(-1)[:-1]
+    elif kind == "empty":
+        tensors = {}
+    WRITERS[file.name](file, tensors)
+    return f"{file.name}, {kind} {one} {two}"
+
+
+def outcome(file: Path, what: str, truth: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What reading gave: a sentence, or a backbone that may be believed."""
+    from bench import sources
+
+    start = time.process_time()
+    try:
+        found = sources.backbone(file)
+    except (ValueError, FileNotFoundError) as error:
+        return {"what": what, "sentence": str(error), "seconds": time.process_time() - start}
+    seconds = time.process_time() - start
+    whole = list(found.tensors) == list(truth)
+    others = [key for key, t in found.tensors.items() if not torch.equal(t, truth[key])]
+    whole &= all(found.tensors[key].shape == truth[key].shape and finite(found.tensors[key]) for key in others)
+    return {"what": what, "sentence": "", "whole": whole, "others": others, "seconds": seconds}
+
+
+def finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def damage(folder: Path) -> list[dict[str, Any]]:
+    """Damaged files of every container, read one after the other; every tenth is written anew."""
+    torch.set_num_threads(1)
+    truth = {
+        key: tensor.to(tensor.dtype if tensor.dtype == torch.int64 else torch.float32)
+        for key, tensor in weights().items()
+    }
+    from bench import sources  # noqa: F401  before memory is limited
+
+    limited()
+    found = []
+    for number, (title, count) in enumerate(COUNTS.items()):
+        chance, file = random.Random(number), folder / title
+        WRITERS[title](file, weights())
+        assert outcome(file, title, truth).get("others") == [], outcome(file, title, truth)
+        likely = places(file)
+        for _ in range(count - count // 10):
+            with damaged(file, chance, likely) as what:
+                found.append(outcome(file, what, truth))
+        assert outcome(file, title, truth).get("others") == [], "this test did not restore the file"
+        for _ in range(count // 10):
+            found.append(outcome(file, rewritten(file, chance), truth))
+        file.unlink()
+    return found
+
+
 def child(task: str, *words: str) -> dict[str, Any]:
     """What this file's own `task` prints, in a process of its own."""
     done = subprocess.run(
@@ -455,6 +635,28 @@ def test_hostile_files_end_in_one_sentence_and_nothing_runs(tmp_path: Path) -> N
         assert result["seconds"] < SECONDS, (what, result)
 
 
+@pytest.mark.timeout(300)
+def test_two_thousand_damaged_files_are_refused_in_one_sentence_or_read_right(tmp_path: Path) -> None:
+    found = child("damage", str(tmp_path))
+    assert len(found) == sum(COUNTS.values()) == 2000 and not list(tmp_path.iterdir())
+    for result in found:
+        sentence = result["sentence"]
+        assert result["seconds"] < SECONDS, result
+        if sentence:
+            assert sentence.startswith("expected") and "\n" not in sentence and len(sentence) < 1500, result
+        else:
+            assert result["whole"], result
+            # a zip has checksums: what is read is what was written, unless the file was written anew
+            assert not result["others"] or not result["what"].startswith("zip.pth, ") or " at " not in result["what"], (
+                result
+            )
+    refused = sum(bool(result["sentence"]) for result in found)
+    assert refused > 1000, refused
+
+
 if __name__ == "__main__":
-    tasks: dict[str, Callable[..., Any]] = {"hostile": lambda folder: dict(read_all(Path(folder)))}
+    tasks: dict[str, Callable[..., Any]] = {
+        "hostile": lambda folder: dict(read_all(Path(folder))),
+        "damage": lambda folder: damage(Path(folder)),
+    }
     print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))
