@@ -85,6 +85,19 @@ def model(
     name: str | None,
     allow_missing: Sequence[str] = (),
 ) -> tuple[dict[str, Any], Any]:
+    """The record's `model` and the tensors under torchvision's names (None for `random`)."""
+    about, source = opened(checkpoint, arch, scale, family, name, allow_missing)
+    return about, source and source.tensors
+
+
+def opened(
+    checkpoint: str,
+    arch: str | None,
+    scale: str,
+    family: str | None,
+    name: str | None,
+    allow_missing: Sequence[str] = (),
+) -> tuple[dict[str, Any], Any]:
     """The record's `model` and what was read (bench.sources.Backbone; None for `random`)."""
     if checkpoint == "random":
         arch = arch or ("resnet18" if scale == "mini" else "resnet50")
@@ -135,11 +148,11 @@ def plan(
 
     runner = engine(task)
     found = runner.found(task, data)
-    about, source = model(checkpoint, arch, task.scale, family, name, allow_missing)
+    about, source = opened(checkpoint, arch, task.scale, family, name, allow_missing)
     if source is None:
         return Plan(task, runner, data, found, about, None, {})
     tensors, proof = source.tensors, sources.prove(source)
-    if task.engine != "torch":  # torch's networks have torchvision's names already
+    if task.engine in ("detectron2", "mmsegmentation"):  # torch's networks have torchvision's names already
         proof |= weights.prove(tensors, about["arch"], about["traits"])
     if task.engine == "detectron2":  # the only one with a place for a neck and heads
         tensors = tensors | {f"{weights.DETECTOR}{part}": tensor for part, tensor in source.detector.items()}

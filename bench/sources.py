@@ -132,7 +132,7 @@ def backbone(
         filled=len(found.filled),
         sha256=sha256(*file.files),
         about=_about(found, file),
-        licence=found.source.licence,
+        licence=_licence(found, file),
         notes=_notes(found, file),
         published=None if missing else _published(found, file, plan),
     )
@@ -159,7 +159,7 @@ def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence
         "detector": sorted(found.detector),
         "traits": _traits(found, file, plan),
         "about": _about(found, file),
-        "licence": found.source.licence,
+        "licence": _licence(found, file),
         "notes": list(_notes(found, file)),
         "problem": problem,
     }
@@ -192,6 +192,7 @@ def record(found: Backbone) -> dict[str, Any]:
         **({"allowed_missing": list(found.missing)} if found.missing else {}),
         **({"filled": found.filled} if found.filled else {}),
         "licence": found.licence,
+        "notes": list(found.notes),
     }
 
 
@@ -525,7 +526,7 @@ def _evidence(
     unread = [
         str(key)
         for key, value in file.content.items()
-        if isinstance(value, dict) and key and key != outer.split("/")[0]
+        if isinstance(value, dict) and key not in ("", "__metadata__", outer.split("/")[0])
     ]
     if unread:
         lines.append(f"beside it and not read: {', '.join(sorted(unread))}")
@@ -842,7 +843,22 @@ def _published(found: _Found, file: _File, plan: resnets.Arch) -> "Callable[[np.
     return run
 
 
+def _origin(file: _File) -> Mapping[str, Any]:
+    """What `bench convert` wrote about the file that a converted one was made from."""
+    origin = file.sidecars.get("bench", {}).get("source")
+    return origin if isinstance(origin, dict) else {}
+
+
+def _licence(found: _Found, file: _File) -> str | None:
+    """Of the repository that published the weights, as far as it is known."""
+    said = _origin(file).get("licence")
+    return said[:80] if isinstance(said, str) else found.source.licence
+
+
 def _notes(found: _Found, file: _File) -> tuple[str, ...]:
+    said = _origin(file).get("notes")
+    if isinstance(said, list):
+        return tuple(str(note)[:300] for note in said[:10])
     notes = [f"unverified: {text}" for text in found.source.unverified]
     if file.sidecars:
         notes = [note for note in notes if "mean and std" not in note]

@@ -110,7 +110,9 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
     traits = dict(TRAITS) | dict(traits or {})
     plan = resnets.arch(arch)
     if plan.deep or traits["stem"] != "7x7":
-        raise ValueError(f"expected a ResNet with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's has no other")
+        raise ValueError(
+            f"expected a ResNet with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's has no other"
+        )
     cfg = get_cfg()
     default = dict(_flat(cfg))
     for key, value in task.settings.items():

@@ -384,7 +384,9 @@ def _backbone(arch: str, traits: Mapping[str, Any]) -> dict[str, Any]:
     """mmsegmentation's configuration of a ResNet. Raises ValueError for one that it cannot build."""
     plan = resnets.arch(arch)
     if plan.inner > 1:
-        raise ValueError(f"expected a ResNet that mmsegmentation has, found {arch}: its ResNet widens every convolution or none")
+        raise ValueError(
+            f"expected a ResNet that mmsegmentation has, found {arch}: its ResNet widens every convolution or none"
+        )
     return {
         "type": "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet",
         "depth": plan.depth,

@@ -812,6 +812,12 @@ def test_a_file_of_this_project_takes_its_traits_from_the_sidecar(tmp_path: Path
     found = sources.backbone(file)
     assert (found.family, found.traits) == ("bench", traits) and sources.prove(found)["source"] < 1e-5
     assert found.about == {"method": "moco", "variant": "v2", "epochs": 10}
+    assert found.licence is None
+
+    origin = {"family": "msra", "licence": "CC-BY-SA-3.0", "notes": ["norms have no statistics"]}
+    (tmp_path / "backbone.json").write_text(json.dumps(sidecar | {"source": origin}))
+    found = sources.backbone(file)
+    assert (found.licence, found.notes) == ("CC-BY-SA-3.0", ("norms have no statistics",))
 
     (tmp_path / "backbone.json").write_text(json.dumps(sidecar | {"traits": traits | {"std": [0, 1, 1]}}))
     with pytest.raises(ValueError, match="three positive std"):
