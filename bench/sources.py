@@ -9,11 +9,12 @@ publisher feeds it, against torchvision's with the tensors and the traits that c
 
 import fnmatch
 import hashlib
+import itertools
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ class Backbone:
     licence: str | None
     notes: tuple[str, ...]  # what is unverified or differs from torchvision's network
     published: (
-        "Callable[[np.ndarray], list[torch.Tensor]] | None"  # the four maps of an image, as the publisher runs the file
+        "Callable[[np.ndarray], list[torch.Tensor]] | None"  # an image's four maps, as the publisher runs the file
     )
 
 
@@ -69,17 +70,53 @@ class _File:
     content: dict[Any, Any]
     sidecars: dict[str, dict[str, Any]]  # "bench", "timm", "transformers"
     words: str
+    levels: dict[str, "_Level"] = field(default_factory=dict)  # those that were looked at
 
-    def level(self, outer: str) -> dict[str, "Stored"]:
-        """The tensors of one level of the file, by key."""
+    def level(self, outer: str) -> "_Level":
+        """The tensors of one level of the file."""
+        if outer not in self.levels:
+            self.levels[outer] = _Level.of(self.content, outer)
+        return self.levels[outer]
+
+    @property
+    def orderless(self) -> bool:
+        """Whether the format keeps neither the order of the keys nor anything beside them."""
+        return "__metadata__" in self.content
+
+
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The tensors of one level of a file, without what wraps all of their keys."""
+
+    tensors: dict[str, "Stored"]  # by key in the file
+    wrapped: str  # in front of every key
+    keys: dict[str, str]  # key without it: key in the file
+    beginnings: frozenset[str]  # of these keys, up to and with each of the first dots and slashes
+
+    @classmethod
+    def of(cls, content: Mapping[Any, Any], outer: str) -> "_Level":
         from bench.unpickle import Stored
 
-        level: Any = self.content
+        level: Any = content
         for key in outer.split("/") if outer else ():
             level = level.get(key) if isinstance(level, dict) else None
-        if not isinstance(level, dict):
-            return {}
-        return {key: entry for key, entry in level.items() if isinstance(key, str) and isinstance(entry, Stored)}
+        pairs = level.items() if isinstance(level, dict) else ()
+        tensors = {key: entry for key, entry in pairs if isinstance(key, str) and isinstance(entry, Stored)}
+        wrapped = ""
+        for more in WRAPPERS * 2:
+            if tensors and all(key.startswith(wrapped + more) for key in tensors):
+                wrapped += more
+        keys = {key[len(wrapped) :]: key for key in tensors}
+        beginnings = {key[: m.end()] for key in keys for m in itertools.islice(re.finditer(r"[./]", key), 6)}
+        return cls(tensors, wrapped, keys, frozenset(beginnings))
+
+    def has(self, pattern: str) -> bool:
+        if pattern.startswith("*"):
+            return any(key.endswith(pattern[1:]) for key in self.keys)
+        return pattern in (self.beginnings if pattern.endswith((".", "/")) else self.keys)
 
 
 @dataclass(frozen=True)
@@ -141,11 +178,13 @@ def backbone(
 def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence[str] = ()) -> dict[str, Any]:
     """What a file is and why, JSON-able; `problem` is the sentence with which `backbone` would refuse it, or None.
 
-    No value is read. Raises FileNotFoundError or ValueError if the file cannot be read or its family cannot be told.
+    Of the values only the backbone's are read, one tensor at a time, and only NaN and infinity are looked for; the rest of
+    the file costs nothing. Raises FileNotFoundError or ValueError if the file cannot be read or its family cannot be told.
     """
     file = _opened(Path(path), family)
     found = _recognised(file, family)
     plan, missing, unexpected, problem = _compared(found, None, allow_missing)
+    problem = problem or _diverged(found)
     return {
         "family": found.source.name,
         "equal": list(found.equal),
@@ -347,7 +386,7 @@ def _recognised(file: _File, family: str | None) -> _Found:
         return _generic(file)
     if family is not None:
         rows = [source for source in FAMILIES if source.name == family]
-        readings = [_read(row, file, outer) for row in rows for outer in row.outer if file.level(outer)]
+        readings = [_read(row, file, outer) for row in rows for outer in _outers(row) if file.level(outer).keys]
         best = max(
             readings,
             key=lambda reading: (len(reading.entries), _fits(reading.source, file, reading.outer)),
@@ -366,25 +405,31 @@ def _recognised(file: _File, family: str | None) -> _Found:
 
 def _fitting(file: _File) -> list[_Found]:
     """All readings whose signature is in the file; a .json of a family beside it leaves only that family."""
-    rows = [(row, outer) for row in FAMILIES for outer in row.outer if not row.asked and _fits(row, file, outer)]
+    rows = [(row, outer) for row in FAMILIES for outer in _outers(row) if not row.asked and _fits(row, file, outer)]
     if described := [(row, outer) for row, outer in rows if row.sidecar]:
         rows = described
     return [_read(row, file, outer) for row, outer in rows]
 
 
+def _outers(row: Source) -> tuple[str, ...]:
+    """Where a family's state dict may be; anybody may have saved it without what was around it."""
+    return row.outer if "" in row.outer else (*row.outer, "")
+
+
 def _fits(row: Source, file: _File, outer: str) -> bool:
-    if row.sidecar is not None and row.sidecar not in file.sidecars:
+    level = file.level(outer)
+    if not level.keys or (row.sidecar is not None and row.sidecar not in file.sidecars):
         return False
-    if any(key in file.content for key in row.alone) or not all(key in file.content for key in row.beside):
+    if any(key in file.content for key in row.alone):
         return False
-    keys = _unwrapped(file.level(outer))
-    if not keys or not all(_occurs(pattern, keys) for pattern in row.has):
+    told = row.inner and file.orderless  # its keys must do, where nothing can stand beside them
+    if not told and not all(key in file.content for key in row.beside):
         return False
-    if any(_occurs(pattern, keys) for pattern in row.lacks):
+    if not all(map(level.has, row.has)) or any(map(level.has, row.lacks)):
         return False
-    if row.any and not any(_occurs(pattern, keys) for pattern in row.any):
+    if row.any and not any(map(level.has, row.any)):
         return False
-    return row.order is None or _ordered(row.order, keys)
+    return row.order is None or _ordered(row.order, level.keys)
 
 
 def _ordered(order: tuple[str, str], keys: Mapping[str, str]) -> bool:
@@ -420,19 +465,11 @@ def _settled(fitting: list[_Found], file: _File) -> _Found:
 
 
 def _with(found: _Found, equal: tuple[str, ...], text: str) -> _Found:
-    import dataclasses
-
-    return dataclasses.replace(found, equal=equal, evidence=(*found.evidence, text))
+    return replace(found, equal=equal, evidence=(*found.evidence, text))
 
 
 def _said(word: str, words: str) -> bool:
     return re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", words) is not None
-
-
-def _unwrapped(tensors: Mapping[str, "Stored"]) -> dict[str, str]:
-    """Key without DistributedDataParallel's `module.`, if every key has it, to key in the file."""
-    wrapped = all(key.startswith("module.") for key in tensors)
-    return {key.removeprefix("module.") if wrapped else key: key for key in tensors}
 
 
 def _fits_pattern(key: str, pattern: str) -> bool:
@@ -441,16 +478,10 @@ def _fits_pattern(key: str, pattern: str) -> bool:
     return key.startswith(pattern) if pattern.endswith((".", "/")) else key == pattern
 
 
-def _occurs(pattern: str, keys: Mapping[str, str]) -> bool:
-    if pattern.startswith("*") or pattern.endswith((".", "/")):
-        return any(_fits_pattern(key, pattern) for key in keys)
-    return pattern in keys
-
-
 def _read(source: Source, file: _File, outer: str, warning: str | None = None) -> _Found:
     """A level of the file, read as a family: each tensor is the backbone's, a detector's, dropped with a reason, or a stranger."""
-    tensors = file.level(outer)
-    keys = _unwrapped(tensors)
+    level = file.level(outer)
+    tensors, keys = level.tensors, level.keys
     stored: dict[str, Stored] = {}
     dropped: dict[str, str] = {}
     detector: dict[str, Stored] = {}
@@ -479,7 +510,7 @@ def _read(source: Source, file: _File, outer: str, warning: str | None = None) -
     return _Found(
         source,
         outer,
-        _evidence(source, file, outer, keys, len(entries), len(dropped), warning),
+        _evidence(source, file, outer, len(entries), len(dropped), warning),
         entries,
         places,
         stored,
@@ -500,19 +531,20 @@ def _of_detector(key: str, source: Source) -> str | None:
 
 
 def _evidence(
-    source: Source, file: _File, outer: str, keys: Mapping[str, str], found: int, dropped: int, warning: str | None
+    source: Source, file: _File, outer: str, found: int, dropped: int, warning: str | None
 ) -> tuple[str, ...]:
-    wrapped = "module." if keys and all(key.startswith("module.") for key in keys.values()) else ""
+    level = file.level(outer)
+    wrapped = level.wrapped
 
     def shown(pattern: str) -> str:
         return f"{wrapped}{pattern}{'*' if pattern.endswith(('.', '/')) else ''}"
 
     lines = [f"the state dict is {outer!r}" if outer else "the state dict is the file itself"]
     lines += [f"has {shown(pattern)}" for pattern in source.has]
-    lines += [f"has {shown(pattern)}" for pattern in source.any if _occurs(pattern, keys)]
-    lines += [f"has not {shown(pattern)}" for pattern in source.lacks if not _occurs(pattern, keys)]
+    lines += [f"has {shown(pattern)}" for pattern in source.any if level.has(pattern)]
+    lines += [f"has not {shown(pattern)}" for pattern in source.lacks if not level.has(pattern)]
     lines += [f"has {key!r} beside the state dict" for key in source.beside if key in file.content]
-    if source.order and all(key in keys for key in source.order):
+    if source.order and not file.orderless and all(key in level.keys for key in source.order):
         lines.append(f"{source.order[0]} stands before {source.order[1]}")
     if source.sidecar and source.sidecar in file.sidecars:
         lines.append(
@@ -550,7 +582,7 @@ def _generic(file: _File) -> _Found:
     """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
     candidates = []
     for outer in _levels(file):
-        keys = _unwrapped(file.level(outer))
+        keys = file.level(outer).keys
         for key in keys:
             prefix = key.removesuffix("conv1.weight")
             if prefix == key or (prefix and not prefix.endswith(".")):
@@ -562,7 +594,7 @@ def _generic(file: _File) -> _Found:
         raise ValueError(_unknown(file, live or candidates))
     outer, prefix = live[0]
     heads = {}
-    for key in _unwrapped(file.level(outer)):
+    for key in file.level(outer).keys:
         if not key.startswith(prefix):
             heads[key] = f"outside {prefix!r}"
         elif not _PARTS.match(key[len(prefix) :]):
@@ -611,7 +643,7 @@ def _no_resnet(file: _File) -> str | None:
 def _examples(file: _File) -> list[str]:
     """The keys of the largest level that holds tensors, as they are in the file, the most telling first."""
     levels = [*_levels(file), *(outer for row in FAMILIES for outer in row.outer if "/" in outer)]
-    keys: list[str] = max((list(file.level(outer)) for outer in levels), key=len)
+    keys: list[str] = max((list(file.level(outer).tensors) for outer in levels), key=len)
     return sorted(keys, key=lambda key: (not key.endswith("conv1.weight"), len(key), key))
 
 
@@ -749,14 +781,37 @@ def _value(name: str, key: str, value: "torch.Tensor") -> "torch.Tensor":
         raise ValueError(f"expected floating-point numbers in {key!r}, found {value.dtype}")
     half = value.dtype.itemsize < 4
     value = value.to(torch.float32)
-    low, high = (x.item() for x in torch.aminmax(value)) if value.numel() else (0.0, 0.0)
-    if not math.isfinite(low + high):
-        raise ValueError(f"expected finite numbers, found NaN or infinity in {key!r}: this training diverged")
+    low, high = _range(key, value)
     if value.dim() == 4 and low == high == 0:
         raise ValueError(f"expected a trained or random convolution in {key!r}, found only zeros")
     if name.endswith(".running_var") and (low < 0 or (low == 0 and not half)):  # small ones underflow in fp16
         raise ValueError(f"expected positive variances in {key!r}, found {low:g}")
     return value.contiguous()
+
+
+def _range(key: str, value: "torch.Tensor") -> tuple[float, float]:
+    """The smallest and the largest value. Raises ValueError, naming the key, for NaN and infinity."""
+    import torch
+
+    low, high = (x.item() for x in torch.aminmax(value)) if value.numel() else (0.0, 0.0)
+    if not math.isfinite(low + high):
+        raise ValueError(f"expected finite numbers, found NaN or infinity in {key!r}: this training diverged")
+    return low, high
+
+
+def _diverged(found: _Found) -> str | None:
+    """The sentence that refuses a backbone with NaN or infinity. Values that are not here cannot be looked at."""
+    for name, entry in found.entries.items():
+        try:
+            value = entry.read()
+        except FileNotFoundError:  # a TensorFlow index without its shards
+            return None
+        try:
+            if value.is_floating_point():
+                _range(found.keys.get(name, name), value.float())
+        except ValueError as error:
+            return str(error)
+    return None
 
 
 def _new(name: str, shape: tuple[int, ...]) -> "torch.Tensor":
@@ -862,6 +917,10 @@ def _notes(found: _Found, file: _File) -> tuple[str, ...]:
     notes = [f"unverified: {text}" for text in found.source.unverified]
     if file.sidecars:
         notes = [note for note in notes if "mean and std" not in note]
+    if found.source.order and file.orderless and not file.sidecars and file.level(found.outer).has("fc."):
+        notes.append(
+            "unverified: safetensors keep no order of keys, by which SimCLR after tonylins' conversion would be told"
+        )
     if found.source.stored.note:
         notes.append(found.source.stored.note)
     if found.filled:
@@ -890,9 +949,8 @@ def _about(found: _Found, file: _File) -> dict[str, Any]:
         if isinstance(held, dict) and (arguments := _scalars(held)):
             about["arguments"] = arguments
             break
-    keys = _unwrapped(file.level(found.outer))
     for pattern, variant in source.variants.items():
-        if _occurs(pattern, keys):
+        if file.level(found.outer).has(pattern):
             about["variant"] = variant
     return about
 

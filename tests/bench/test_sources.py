@@ -23,7 +23,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from bench import families, sources, tensorbundle
+from bench import families, journey, sources, tensorbundle
 from downstream import resnets, weights
 
 Tensors = dict[str, torch.Tensor]
@@ -685,6 +685,49 @@ def test_the_format_before_torch_1_6_is_the_same_file(tmp_path: Path, name: str)
     assert found.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("moco-v1", "moco"), ("pixpro", "pixpro"), ("dino", "dino"), ("vissl-converted", "vissl"), ("simsiam", "simsiam"),
+     ("simclrv2-pytorch", "simclrv2-pytorch"), ("detectron2", "detectron2"), ("mmpretrain", "mmselfsup")],
+)  # fmt: skip
+def test_a_state_dict_alone_in_safetensors_is_its_family(tmp_path: Path, name: str, family: str) -> None:
+    case = PUBLISHED[name]
+    arch = "resnet50" if name == "simclrv2-pytorch" else "resnet18"
+    content = case.content(arch)
+    for key in (case.level or ("model" if "model" in content else "state_dict")).split("/"):
+        content = content[key]
+    tensors = {k: torch.as_tensor(v).clone().contiguous() for k, v in content.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = sources.backbone(tmp_path / "model.safetensors")
+    assert family in (found.family, *found.equal)
+    assert all(torch.equal(found.tensors[k], v) for k, v in net(arch).items())
+
+
+def test_what_wraps_every_key_is_taken_off(tmp_path: Path) -> None:
+    state = under("module._orig_mod.", moco("resnet18", mlp=True)["state_dict"])
+    torch.save(
+        {"state_dict": {k.replace("_orig_mod.module.", "_orig_mod."): v for k, v in state.items()}}, tmp_path / "a.pth"
+    )
+    found = sources.backbone(tmp_path / "a.pth")
+    assert found.family == "moco" and "has module._orig_mod.encoder_q.conv1.weight" in found.evidence
+
+
+def test_the_order_that_safetensors_lose_is_said(tmp_path: Path) -> None:
+    save_file({k: v.clone() for k, v in tonylins("resnet50")["state_dict"].items()}, tmp_path / "a.safetensors")
+    report = sources.inspect(tmp_path / "a.safetensors")
+    assert report["family"] == "torchvision" and "SimCLR after tonylins" in " ".join(report["notes"])
+    assert sources.inspect(tmp_path / "a.safetensors", family="simclr-pytorch")["traits"]["std"] == [255.0] * 3
+
+
+def test_a_transfers_record_names_what_was_allowed_to_be_missing(tmp_path: Path) -> None:
+    torch.save({k: v for k, v in net().items() if k != "layer4.1.bn2.bias"}, tmp_path / "hole.pth")
+    about, source = journey.opened(str(tmp_path / "hole.pth"), None, "mini", None, None, ["layer4.1.bn2.bias"])
+    assert (about["allow_missing"], about["missing"]) == (["layer4.1.bn2.bias"], ["layer4.1.bn2.bias"])
+    assert about["equal"] == list(PLAIN) and source.missing == ("layer4.1.bn2.bias",)
+    with pytest.raises(ValueError, match="1 missing"):
+        journey.opened(str(tmp_path / "hole.pth"), None, "mini", None, None)
+
+
 def test_every_family_has_a_case() -> None:
     names = {row["name"] for row in sources.listed()}
     assert {case.family for case in PUBLISHED.values()} <= names
@@ -1016,7 +1059,7 @@ def test_a_backbone_that_is_not_whole_is_refused(tmp_path: Path, change: dict[st
     content = {k: v for k, v in (network("resnet18").state_dict() | change).items() if v is not None}
     assert message in refusal(tmp_path, content)
     report = sources.inspect(tmp_path / "refused.pth")
-    values = ("NaN", "variances", "zeros", "floating")  # inspect reads names and shapes, not values
+    values = ("variances", "zeros", "floating")  # of the values, inspect looks for NaN and infinity alone
     assert (report["problem"] is None) == any(word in message for word in values)
 
 
