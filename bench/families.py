@@ -18,7 +18,8 @@ from bench.layouts import CAFFE, IMAGENET, LAYOUTS, SWAV, UNIT, Input, Layout
 class Source:
     """How one family writes a checkpoint.
 
-    DistributedDataParallel's `module.` in front of every key is taken off before keys are compared, and is optional everywhere.
+    What DistributedDataParallel and torch.compile put in front of every key is taken off before keys are compared, and is
+    optional everywhere; so is the level around the state dict.
     """
 
     name: str
@@ -244,6 +245,7 @@ FAMILIES = (
         outer=("model",),
         has=("encoder.conv1.weight", "projector.linear1."),
         heads={
+            "encoder.fc.": CLASSIFIER,
             "encoder_k.": KEY_ENCODER,
             "projector.": HEAD,
             "projector_k.": HEAD + " of the momentum encoder",

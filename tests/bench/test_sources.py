@@ -795,7 +795,7 @@ def test_the_proof_fails_with_a_wrong_trait(tmp_path: Path) -> None:
             sources.prove(dataclasses.replace(found, traits=found.traits | change))
 
 
-@pytest.mark.parametrize("name", ["simclr", "simclrv2-pytorch", "transformers", "detectron2", "lightly-sequential"])
+@pytest.mark.parametrize("name", ["simclrv2-pytorch", "transformers", "detectron2", "lightly-sequential"])
 def test_the_proof_fails_if_two_tensors_are_exchanged(tmp_path: Path, name: str) -> None:
     found = sources.backbone(write(PUBLISHED[name], tmp_path))
     exchanged(found)
@@ -1163,6 +1163,7 @@ def test_a_tensorflow_checkpoint_is_named_by_any_of_its_files_or_its_folder(tmp_
     for named in (index, shard, tmp_path):
         assert tensorbundle.index_of(named) == index and sources.inspect(named)["family"] == "simclr"
     assert sources.sha256(*tensorbundle.files(index)) == digest
+    exchanged(sources.backbone(index))
     shard.rename(tmp_path / "elsewhere")
     assert sources.inspect(index)["matched"] == 265
     with pytest.raises(FileNotFoundError, match="data-00000-of-00001 beside the index"):
@@ -1189,6 +1190,7 @@ def test_damage_in_a_tensorflow_checkpoint_is_found(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="expected"):
             tensorbundle.read(index)
     index.write_bytes(whole)
+    found = tensorbundle.read(index)
     shard = tmp_path / "a.ckpt.data-00000-of-00001"
     data = shard.read_bytes()
     shard.write_bytes(data[:30000] + bytes([data[30000] ^ 4]) + data[30001:])
