@@ -233,12 +233,13 @@ def features(
     cfg = configuration(Detection("features", "", (), {"MODEL.BACKBONE.FREEZE_AT": 0}), plain, asked)
     stages = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", stages
-    backbone = build_backbone(cfg)
-    if plan.deep:
-        from detectron2.projects.deeplab.resnet import DeepLabStem
+    with torch.device("meta"):  # no random numbers for weights that are replaced at once
+        backbone = build_backbone(cfg)
+        if plan.deep:
+            from detectron2.projects.deeplab.resnet import DeepLabStem
 
-        backbone.stem = DeepLabStem(out_channels=64 * plan.width, norm="BN")
-    backbone.eval()
+            backbone.stem = DeepLabStem(out_channels=64 * plan.width, norm="BN")
+    backbone.to_empty(device="cpu").eval()
     result = backbone.load_state_dict(to_detectron2(tensors), strict=False)
     absent = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
     if absent or result.unexpected_keys:

@@ -465,9 +465,10 @@ def features(
     image: [N, 3, H, W], normalised
     """
     config = _backbone(arch, traits)
-    backbone = getattr(models, config.pop("type"))(**config)
+    with torch.device("meta"):  # no random numbers for weights that are replaced at once
+        backbone = getattr(models, config.pop("type"))(**config)
+    backbone.to_empty(device="cpu").eval()
     _land(backbone, tensors)
-    backbone.eval()
     with torch.no_grad():
         return list(backbone(image))
 
