@@ -44,6 +44,22 @@ DataOption = Annotated[
 Family = Annotated[
     str | None, typer.Option("--from", metavar="FAMILY", help="Say what the file is (bench list sources).")
 ]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A checkpoint of any family; or its address: https://..., torchvision://resnet50, "
+        "detectron2://ImageNetPretrained/MSRA/R-50.pkl, timm/NAME, hf-hub:OWNER/NAME.",
+    ),
+]
+AllowMissing = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-missing",
+        metavar="PATTERN",
+        help="Names (torchvision's) that may be absent, such as 'layer4.2.bn3.*'; may be repeated; never a whole stage.",
+    ),
+]
 Results = Annotated[Path, typer.Option(help="Where the records of `bench transfer` are.")]
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Changes to the recipe.")]
 
@@ -158,34 +174,35 @@ def pretrain(
 
 
 @app.command()
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of any family.")], family: Family = None, json: Json = False
-) -> None:
-    """Say what a checkpoint is and why: family, evidence, coverage, traits.
+def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing = None, json: Json = False) -> None:
+    """Say what a checkpoint is and why: family, evidence, coverage, traits, licence. A TensorFlow checkpoint is its .index file.
 
     Example: bench inspect moco_v2_800ep_pretrain.pth.tar
     """
-    from bench import sources
+    from bench import fetch, sources
 
-    report = sources.inspect(file, family=family)
+    report = sources.inspect(fetch.located(file), family=family, allow_missing=allow_missing or ())
     if json:
         print(jsonlib.dumps(report, indent=1))
         raise typer.Exit(1 if report["problem"] else 0)
-    print(f"{file}: {report['family']}, {report['arch']}, sha256 {report['sha256']}")
+    print(f"{file}: {' or '.join([report['family'], *report['equal']])}, {report['arch']}")
     for line in report["evidence"]:
         print(f"  because     {line}")
-    print(f"  matched     {report['matched']} tensors")
+    print(f"  matched     {report['matched']} tensors" + (f", {report['filled']} filled" if report["filled"] else ""))
     for reason in dict.fromkeys(report["dropped"].values()):
         names = [name for name, why in report["dropped"].items() if why == reason]
         print(f"  dropped     {len(names)} ({reason}): {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
-    for word in ("missing", "unexpected"):
+    for word in ("missing", "unexpected", "detector"):
         if names := report[word]:
             print(f"  {word:<11} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     print(f"  traits      {', '.join(f'{key} {value}' for key, value in report['traits'].items())}")
-    if report["about"]:
-        print(
-            f"  about       {', '.join(f'{key} {value}' for key, value in report['about'].items() if key != 'recipe')}"
-        )
+    if about := {key: value for key, value in report["about"].items() if not isinstance(value, dict | list)}:
+        print(f"  about       {', '.join(f'{key} {value}' for key, value in about.items())}")
+    if arguments := report["about"].get("arguments"):
+        print(f"  arguments   {', '.join(f'{key} {value}' for key, value in arguments.items())}")
+    print(f"  licence     {report['licence'] or 'not known'}")
+    for note in report["notes"]:
+        print(f"  note        {note}")
     if report["problem"]:
         raise ValueError(report["problem"])
 
@@ -198,23 +215,34 @@ class Framework(StrEnum):
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of any family.")],
+    file: Checkpoint,
     out: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors, .pkl for detectron2.")],
     to: Annotated[Framework, typer.Option(help="Whose names.")],
     family: Family = None,
+    allow_missing: AllowMissing = None,
 ) -> None:
-    """Convert a checkpoint's backbone, verified by a forward pass before it is written.
+    """Convert a checkpoint's backbone, verified by a forward pass before it is written: the file's own layout, fed as its
+    publisher feeds it, against torchvision's, detectron2's and mmsegmentation's networks.
 
     Example: bench convert pixpro_base_r50_400ep.pth pixpro.pkl --to detectron2
     """
-    from bench import sources
+    from bench import fetch, sources
     from downstream import weights
 
-    source = sources.backbone(file, family=family)
-    proof = weights.save(source.tensors, source.arch, source.traits, out, to=to.value)
-    say(
-        f"{file}: {source.family}, {source.arch}, {source.matched} tensors matched, {len(source.dropped)} dropped by name"
-    )
+    source = sources.backbone(fetch.located(file), family=family, allow_missing=allow_missing or ())
+    about = {
+        **{key: value for key, value in source.about.items() if key in sources.ABOUT},
+        "source": {"file": Path(file).name, **sources.record(source)},
+        "proof": sources.prove(source),
+    }
+    detector = {f"{weights.DETECTOR}{name}": tensor for name, tensor in source.detector.items()}
+    proof = weights.save(source.tensors | detector, source.arch, source.traits, out, to=to.value, about=about)
+    say(f"{file}: {' or '.join([source.family, *source.equal])}, {source.arch}, {source.matched} tensors matched")
+    say(f"  {len(source.dropped)} dropped by name" + (f", {source.filled} filled" if source.filled else ""))
+    if source.missing:
+        say(f"  missing by permission and new: {', '.join(source.missing)}; the source's own layout is not proven")
+    if detector:
+        say(f"  of a detector: {len(detector)}" + (", which mmseg has no place for" if to is Framework.mmseg else ""))
     say("  largest relative difference from torchvision: " + ", ".join(f"{k} {v:.1e}" for k, v in proof.items()))
     print(out)
 
@@ -224,7 +252,10 @@ def transfer(
     task: Annotated[str, typer.Option(help="A name of `bench list tasks`.")],
     changes: Changes = None,
     checkpoint: Annotated[
-        str, typer.Option(help="A file of any family, `random`, or the name of a run in runs/ (such as supervised).")
+        str,
+        typer.Option(
+            help="A file of any family or its address, `random`, or the name of a run in runs/ (such as supervised)."
+        ),
     ] = "random",
     trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocol's.")] = None,
     seed: Annotated[int | None, typer.Option(help="One trial with this seed.")] = None,
@@ -239,6 +270,7 @@ def transfer(
         str | None, typer.Option(help="The row's name in tables. Default: the method's or the file's.")
     ] = None,
     family: Family = None,
+    allow_missing: AllowMissing = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a trial that was interrupted.")] = False,
     json: Json = False,
@@ -267,10 +299,10 @@ def transfer(
     if dry_run:
         from bench import preview
 
-        report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds)
+        report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds, allow_missing or ())
         print(jsonlib.dumps(report, indent=1) if json else preview.described(report))
         return
-    plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name)
+    plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name, allow_missing or ())
     say(
         f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
@@ -421,7 +453,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: Jso
     if kind is Kind.sources:
         from bench import sources
 
-        rows = [{"name": name, "summary": summary} for name, summary in sources.SOURCES]
+        rows = sources.listed()
     else:
         single = kind.value.removesuffix("s")
         rows = [{"name": name, "summary": catalog.summary(single, name)} for name in catalog.names(single)]
@@ -487,15 +519,21 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+def sentence(error: Exception) -> str:
+    """An error on one line that no name in a file or of a file can break or use to command a terminal."""
+    text = " ".join(str(error).split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        say(f"bench: {error}")
+        say(f"bench: {sentence(error)}")
         sys.exit(2)
     except (RuntimeError, OSError, FloatingPointError) as error:
-        say(f"bench: {error}")
+        say(f"bench: {sentence(error)}")
         sys.exit(1)
     except KeyboardInterrupt:
         say("bench: interrupted; call again with --resume to go on")

@@ -6,6 +6,7 @@ a factor of two.
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,13 @@ def plan(
     family: str | None,
     name: str | None,
     seeds: list[int],
+    allow_missing: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a transfer would do, and how long it would take: `bench transfer --dry-run`.
 
     Without --data and without a folder of datasets the rest of the plan still stands; a folder that was named must be right.
     """
-    about, _ = journey.model(checkpoint, arch, task.scale, family, name)
+    about, _ = journey.model(checkpoint, arch, task.scale, family, name, allow_missing)
     named = data is not None or "DETECTRON2_DATASETS" in os.environ or Path("datasets").is_dir()
     found = journey.engine(task).found(task, journey.datasets(data)) if named else None
     report = shown(task) | {"model": about, "seeds": seeds, "data": found}

@@ -15,6 +15,7 @@ keep their own there (detectron2#5398); a single process trains BN where the pro
 without the synchronisation, and says so; a non-finite loss ends the run at once.
 """
 
+import dataclasses
 import difflib
 import itertools
 import json
@@ -47,7 +48,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import datasets
+from downstream import datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, write_json
@@ -107,11 +108,10 @@ DECIDED_ELSEWHERE = (
 def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> CfgNode:
     """detectron2's configuration of a protocol on a backbone. Raises ValueError for a key, a value or a backbone it has not."""
     traits = dict(TRAITS) | dict(traits or {})
-    depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101, "resnet152": 152}
-    if arch not in depths or traits["stem"] != "7x7":
+    plan = resnets.arch(arch)
+    if plan.deep or traits["stem"] != "7x7":
         raise ValueError(
-            f"expected one of {', '.join(depths)} with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's ResNet has "
-            "no other"
+            f"expected a ResNet with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's has no other"
         )
     cfg = get_cfg()
     default = dict(_flat(cfg))
@@ -146,8 +146,10 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
     cfg.MODEL.PIXEL_MEAN = list(traits["mean"])
     cfg.MODEL.PIXEL_STD = list(traits["std"])
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = traits["stride_in_1x1"]
-    cfg.MODEL.RESNETS.DEPTH = depths[arch]
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depths[arch] < 50 else 256
+    cfg.MODEL.RESNETS.DEPTH = plan.depth
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64 * plan.width
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = (256 if plan.bottleneck else 64) * plan.width
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64 * plan.width * plan.inner
     return cfg
 
 
@@ -233,10 +235,19 @@ def features(
 
     image: [N, 3, H, W] float, normalised, in the checkpoint's channel order
     """
-    cfg = configuration(Detection("features", "", (), {"MODEL.BACKBONE.FREEZE_AT": 0}), arch, traits)
+    plan = resnets.arch(arch)
+    plain = str(dataclasses.replace(plan, deep=False))
+    asked = {**(traits or {}), "stem": "7x7"}
+    cfg = configuration(Detection("features", "", (), {"MODEL.BACKBONE.FREEZE_AT": 0}), plain, asked)
     stages = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", stages
-    backbone = build_backbone(cfg).eval()
+    with torch.device("meta"):  # no random numbers for weights that are replaced at once
+        backbone = build_backbone(cfg)
+        if plan.deep:
+            from detectron2.projects.deeplab.resnet import DeepLabStem
+
+            backbone.stem = DeepLabStem(out_channels=64 * plan.width, norm="BN")
+    backbone.to_empty(device="cpu").eval()
     result = backbone.load_state_dict(to_detectron2(tensors), strict=False)
     absent = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
     if absent or result.unexpected_keys:
