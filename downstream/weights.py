@@ -62,32 +62,6 @@ def fitting(detector: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
     return {name: tensor for name, tensor in detector.items() if layer(name) in fits and name in own}
 
 
-def separated(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The backbone's tensors under torchvision's names, and a detector's under detectron2's, without DETECTOR before them."""
-    backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(DETECTOR)}
-    detector = {name.removeprefix(DETECTOR): t for name, t in tensors.items() if name.startswith(DETECTOR)}
-    return backbone, detector
-
-
-def fitting(detector: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of those layers of `detector` that `own`, a network's state dict, has too, norm, bias and shapes included.
-
-    A layer (`backbone.fpn_lateral5` with its `weight` and `norm.*`) fits whole or not at all: without its norm a convolution is
-    another function.
-    """
-
-    def layer(name: str) -> str:
-        return re.sub(r"(\.norm)?\.\w+$", "", name)
-
-    def shapes(tensors: Mapping[str, Tensor], of: str) -> dict[str, tuple[int, ...]]:
-        return {
-            n: tuple(t.shape) for n, t in tensors.items() if layer(n) == of and not n.endswith("num_batches_tracked")
-        }
-
-    fits = {of for of in map(layer, detector) if shapes(detector, of) == shapes(own, of)}
-    return {name: tensor for name, tensor in detector.items() if layer(name) in fits and name in own}
-
-
 def to_mmseg(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under the names of mmsegmentation's ResNet, which are torchvision's but for a deep stem."""
     deep = "conv1.0.weight" in tensors
