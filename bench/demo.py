@@ -28,6 +28,8 @@ ARCH = "resnet18"
 SIZES = {"voc": 12, "coco": 0, "cityscapes": 32, "imagenet": 12}  # pictures a split; of imagenet a class
 # Enough for 200 neighbours, and for an SVM of every class of VOC with three folds.
 ALL_SIZES = {"voc": 40, "coco": 16, "cityscapes": 8, "imagenet": 12, "side": 128}
+# As many iterations as COCO's tasks have there.
+ALL_CHANGES = {"voc_c4": {"SOLVER.MAX_ITER": "24", "SOLVER.STEPS": "[18, 22]"}}
 
 
 def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
@@ -98,7 +100,9 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
     context = multiprocessing.get_context("spawn")
     rows, failed, began = [], [], time.monotonic()
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=alone, initargs=(out / "log.txt",)) as pool:
-        jobs = {pool.submit(recorded, task, "random", data, records, seed): task for task in tasks}
+        jobs = {
+            pool.submit(recorded, task, "random", data, records, seed, ALL_CHANGES.get(task)): task for task in tasks
+        }
         for done, job in enumerate(as_completed(jobs), 1):
             left = preview.duration((time.monotonic() - began) / done * (len(tasks) - done))
             if error := job.exception():
@@ -141,9 +145,11 @@ def transferred(task: str, checkpoint: str, data: Path, records: Path, seed: int
     return described(recorded(task, checkpoint, data, records, seed))
 
 
-def recorded(task: str, checkpoint: str, data: Path, records: Path, seed: int) -> dict[str, Any]:
+def recorded(
+    task: str, checkpoint: str, data: Path, records: Path, seed: int, changes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Runs one trial, unless it has its record, and returns that."""
-    plan = journey.plan(journey.resolve(task, "mini", {}), checkpoint, data, ARCH, None, None)
+    plan = journey.plan(journey.resolve(task, "mini", changes or {}), checkpoint, data, ARCH, None, None)
     return journey.transfer(plan, [seed], records, True, lambda line: print(line, file=sys.stderr))[0]
 
 

@@ -228,12 +228,11 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
 
 def checked(task: protocols.Task, data: Path | None, make_label_train_ids: bool) -> tuple[dict[str, Any], str]:
     """What is wrong with a task's data (`downstream.check.check`), and the same in words."""
-    from downstream import check, train_ids
+    from downstream import check
 
     root = data or Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    made = train_ids.make(root / "cityscapes") if make_label_train_ids else 0
-    report = check.check(task, root, engine(task).found) | {"label_train_ids_made": made}
-    return report, (f"{made} labelTrainIds made\n" if made else "") + check.described(report)
+    report = check.check(task, root, engine(task).found, make_label_train_ids)
+    return report, check.described(report)
 
 
 def measured(results: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import journey
 from downstream import task as protocols
+from results import groups
 
 IMAGENET = 1_281_167  # training images
 
@@ -51,7 +52,8 @@ def plan(
     about, _ = journey.model(checkpoint, arch, task.scale, family, name, allow_missing)
     named = data is not None or "DETECTRON2_DATASETS" in os.environ or Path("datasets").is_dir()
     found = journey.engine(task).found(task, journey.datasets(data)) if named else None
-    report = shown(task) | {"model": about, "seeds": seeds, "data": found}
+    reduced = found is not None and not groups.whole(task.name.partition("@")[0], found)
+    report = shown(task) | {"model": about, "seeds": seeds, "data": found, "reduced": reduced}
     if isinstance(task, protocols.Detection):
         report["detectron2"] = journey.engine(task).resolved(task, about["arch"], about["traits"])
         full = protocols.DEFAULTS | dict(task.settings)
@@ -99,6 +101,8 @@ def described(report: dict[str, Any]) -> str:
         if effective["iterations"]
         else f"training    none, {effective['precision']}",
     ]
+    if report["reduced"]:
+        lines[3] += "; not all of the papers' images: the record would be marked `reduced`"
     if not found:
         lines[3] += ": no folder of datasets was named (--data DIR), so there is no estimate of the time"
     if "estimated_seconds" in report:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from downstream import datasets
+from downstream import datasets, train_ids
 from downstream.task import Classification, Detection, Segmentation, Task
 from downstream.trial import Progress, cpus
 
@@ -89,14 +89,20 @@ def plain(text: object) -> str:
     return line if len(line) <= 400 else f"{line[:400]}..."
 
 
-def check(task: Task, root: Path, found: Callable[[Any, Path], Any]) -> dict[str, Any]:
+def check(
+    task: Task, root: Path, found: Callable[[Any, Path], Any], make_label_train_ids: bool = False
+) -> dict[str, Any]:
     """{"task", "data", "splits": {split: {"images", "expected"}}, "findings": [{"kind", "level", "file", "reason", "mend"}],
-    "counts": findings by kind, "reduced", "runs": whether a run would start and end}.
+    "counts": findings by kind, "reduced", "runs": whether a run would start and end, "label_train_ids_made"}.
 
+    make_label_train_ids: first writes those that Cityscapes lacks
     found: what the task's engine itself says of the data; asked last, when all else is in order
     """
     findings = Findings(root)
     splits: dict[str, dict[str, Any]] = {}
+    made, failed = train_ids.make(root / "cityscapes") if make_label_train_ids else (0, {})
+    for file, reason in failed.items():
+        findings.add("label map", file, reason, "extract gtFine_trainvaltest.zip again")
     if not _is_folder(root):
         findings.add(
             "layout", root, "no such folder", "give --data a folder that exists, or: bench data synthesize DIR"
@@ -119,12 +125,15 @@ def check(task: Task, root: Path, found: Callable[[Any, Path], Any]) -> dict[str
         "counts": dict(findings.counts),
         "reduced": "reduced" in findings.counts,
         "runs": not findings.failures,
+        "label_train_ids_made": made,
     }
 
 
 def described(report: Mapping[str, Any]) -> str:
     """A report for a person."""
     lines = [f"{report['task']} in {report['data']}"]
+    if made := report["label_train_ids_made"]:
+        lines.append(f"  {made:,} labelTrainIds made")
     for name, split in report["splits"].items():
         wanted = "" if split["expected"] is None else f" of {split['expected']:,}"
         lines.append(f"  {name:<36} {split['images']:>9,}{wanted} images")

@@ -170,11 +170,15 @@ def _split(root: Path, name: str) -> tuple[list[str], Split]:
     return classes, Split(files, labels, sizes)
 
 
-def _images(folder: Path) -> Iterator[tuple[str, int]]:
-    """Path and size of the images in a folder and below it, as Tiny ImageNet's train/<class>/images/."""
+def _images(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, int]]:
+    """Path and size of the images in a folder and below it, as Tiny ImageNet's train/<class>/images/; `above` are the folders
+    that it stands in."""
+    about = folder.stat()
+    if (key := (about.st_dev, about.st_ino)) in above:
+        raise ValueError(f"expected folders and images, found the link {folder} to a folder above it: remove the link")
     for entry in os.scandir(folder):
         if entry.is_dir():
-            yield from _images(Path(entry.path))
+            yield from _images(Path(entry.path), (*above, key))
         elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
             yield entry.path, entry.stat().st_size
 

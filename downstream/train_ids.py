@@ -24,14 +24,11 @@ LABELS = dict(zip((
 # fmt: on
 
 
-def make(root: Path) -> int:
-    """Writes the missing label maps of train and val in `root`/gtFine, and returns how many.
-
-    Raises ValueError, which names the file, for a label map or polygons that are broken.
-    """
+def make(root: Path) -> tuple[int, dict[Path, str]]:
+    """Writes the missing label maps of train and val in `root`/gtFine: how many, and which could not be made and why."""
     lookup = np.full(256, IGNORE, np.uint8)
     lookup[list(TRAIN_IDS)] = list(TRAIN_IDS.values())
-    made = 0
+    made, failed = 0, {}
     for split in ("train", "val"):
         for photograph in sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
             stem = root / "gtFine" / split / photograph.parent.name / photograph.name.removesuffix("_leftImg8bit.png")
@@ -41,12 +38,15 @@ def make(root: Path) -> int:
             )
             if target.exists() or not (ids.is_file() or polygons.is_file()):
                 continue
-            labels = _read(ids) if ids.is_file() else drawn(polygons)
+            source = ids if ids.is_file() else polygons
             unfinished = target.with_name(f".{target.name}.part")
-            Image.fromarray(lookup[labels]).save(unfinished, "png")
-            unfinished.replace(target)
-            made += 1
-    return made
+            try:
+                Image.fromarray(lookup[_read(ids) if source is ids else drawn(polygons)]).save(unfinished, "png")
+                unfinished.replace(target)
+                made += 1
+            except (ValueError, OSError) as error:  # OSError: a folder or a disk that takes no file
+                failed[source] = str(error)
+    return made, failed
 
 
 def _read(file: Path) -> np.ndarray:
@@ -55,14 +55,15 @@ def _read(file: Path) -> np.ndarray:
         with Image.open(file) as picture:
             ids = np.asarray(picture)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected a label map, found {error} in {file}: extract it again") from None
+        raise ValueError(f"no label map: {error}") from None
     if ids.ndim != 2 or ids.dtype != np.uint8:
-        raise ValueError(f"expected 8-bit label ids in one channel, found {ids.dtype} {ids.shape} in {file}")
+        raise ValueError(f"no label map: {ids.dtype} {ids.shape}, expected 8-bit label ids in one channel")
     return ids
 
 
 def drawn(file: Path) -> np.ndarray:
-    """[H, W] uint8 label ids of polygons, later ones over earlier ones, as cityscapesscripts draws them."""
+    """[H, W] uint8 label ids of polygons, later ones over earlier ones, as cityscapesscripts draws them. Raises ValueError, with
+    the reason, for a file that is broken."""
     try:
         content = json.loads(file.read_bytes())
         width, height = content["imgWidth"], content["imgHeight"]
@@ -76,5 +77,5 @@ def drawn(file: Path) -> np.ndarray:
             if label >= 0 and not thing.get("deleted"):
                 pen.polygon([(x, y) for x, y in thing["polygon"]], fill=label)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"expected Cityscapes' polygons, found {error!r} in {file}: extract it again") from None
+        raise ValueError(f"no Cityscapes polygons: {error!r}") from None
     return np.asarray(picture)

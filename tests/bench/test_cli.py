@@ -226,7 +226,7 @@ def test_data_check_lists_what_is_wrong_and_exits_1_when_a_run_would_fail(bench,
     code, out, _ = bench("data", "check", "cityscapes_semantic", "--data", copy)
     assert code == 1 and out.count("no labelTrainIds") == 4 and out.endswith("A run would fail.\n")
     code, out, _ = bench("data", "check", "cityscapes_semantic", "--data", copy, "--make-label-train-ids")
-    assert code == 0 and out.startswith("4 labelTrainIds made") and "marked `reduced`" in out
+    assert code == 0 and "4 labelTrainIds made" in out and "marked `reduced`" in out
     code, out, _ = bench("data", "check", "voc_c4", "--data", tmp_path / "nowhere", "--json")
     assert code == 1 and json.loads(out)["findings"][0]["kind"] == "layout"
 

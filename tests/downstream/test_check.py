@@ -416,8 +416,8 @@ def test_label_train_ids_are_missed_offered_and_made_as_cityscapesscripts_makes_
     assert "--make-label-train-ids" in report["findings"][0]["mend"]
     for file in (root / "cityscapes").rglob("*_gtFine_labelIds.png" if kept == "polygons.json" else "*_polygons.json"):
         file.unlink()
-    assert train_ids.make(root / "cityscapes") == 4 == len(maps)
-    assert train_ids.make(root / "cityscapes") == 0
+    assert train_ids.make(root / "cityscapes") == (4, {}) and len(maps) == 4
+    assert train_ids.make(root / "cityscapes") == (0, {})
     assert found("cityscapes_semantic", root)["runs"]
     for file in maps:
         stem = str(file).removesuffix("labelTrainIds.png")
@@ -452,14 +452,16 @@ def test_groups_deleted_objects_and_licence_plates_are_drawn_as_cityscapesscript
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"imgWidth": 1e9, "imgHeight": 1e9, "objects": []}', '{"imgWidth": "a"}']
 )
-def test_broken_polygons_are_one_sentence(data, content):
+def test_broken_polygons_are_named_and_the_others_drawn(data, content):
     root = data("cityscapes")
     stem = next((root / "cityscapes/gtFine/val").rglob("*_polygons.json"))
-    for kind in ("labelIds", "labelTrainIds"):
-        stem.with_name(stem.name.replace("polygons.json", f"{kind}.png")).unlink()
+    stem.with_name(stem.name.replace("polygons.json", "labelIds.png")).unlink()
+    for file in (root / "cityscapes").rglob("*_labelTrainIds.png"):
+        file.unlink()
     stem.write_text(content)
-    with pytest.raises(ValueError, match=stem.name):
-        train_ids.make(root / "cityscapes")
+    report = check.check(TASKS["cityscapes_semantic"], root, nothing, make_label_train_ids=True)
+    assert report["label_train_ids_made"] == 3
+    assert ("label map", str(stem.relative_to(root))) in errors(report)
 
 
 def test_an_instance_map_of_8_bits_is_named(data):

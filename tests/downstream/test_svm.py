@@ -125,10 +125,15 @@ def test_features_are_the_last_map_in_windows_of_6_by_6():
     torch.testing.assert_close(found[0], windows.flatten(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_trial_gives_the_same_numbers_again_and_they_are_those_of_its_features(data, tmp_path):
+def test_a_trial_gives_the_same_numbers_in_one_process_and_in_two_and_they_are_those_of_its_features(
+    data, tmp_path, monkeypatch
+):
     torch.manual_seed(5)
     tensors = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if not k.startswith("fc.")}
-    results = [svm.run(TINY, tensors, task.TRAITS, "resnet18", data, tmp_path / str(i), 0) for i in range(2)]
+    results = []
+    for processes in (1, 2):
+        monkeypatch.setattr(svm, "cpus", lambda count=processes: count)
+        results.append(svm.run(TINY, tensors, task.TRAITS, "resnet18", data, tmp_path / str(processes), 0))
     assert results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["loaded"] == {"matched": len(tensors), "missing": [], "unused": []}
     model = svm.network(TINY, "resnet18")
@@ -136,7 +141,7 @@ def test_a_trial_gives_the_same_numbers_again_and_they_are_those_of_its_features
     splits = svm._splits(TINY, data)
     x, x_test = (svm.features(model, TINY, task.TRAITS, images, "") for images in splits)
     assert x.shape == (80, 512) and np.allclose(np.linalg.norm(x, axis=1), 1, atol=1e-3)
-    classes = json.loads((tmp_path / "0/metrics.json").read_text())["classes"]
+    classes = json.loads((tmp_path / "1/metrics.json").read_text())["classes"]
     y, y_test = map(svm.labels, splits)
     for c, name in enumerate(VOC_CLASSES):
         cost, ap, _ = svm.fitted(TINY, x, y[:, c], x_test, y_test[:, c], 0)
