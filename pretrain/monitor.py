@@ -73,8 +73,10 @@ def split(root: Path) -> tuple[Folder, np.ndarray, np.ndarray]:
     """A labelled folder, and which of its images are for training and for validation.
 
     root: has train/ and val/ with class folders of the same names, or class folders, of whose images every fifth is for validation.
-    ValueError: it has not.
+    FileNotFoundError, ValueError: it has not.
     """
+    if not root.is_dir():
+        raise FileNotFoundError(f"expected a folder of labelled images, found no folder {root}: check --monitor")
     if (root / "train").is_dir() and (root / "val").is_dir():
         folder = Folder(root)
         parts = [path.relative_to(root).parts for path in folder.paths]
