@@ -53,8 +53,8 @@ def lines(path: Path) -> list[dict[str, float]]:
 
 
 def first_and_last(path: Path, key: str) -> dict[str, float] | None:
-    """A number's first and last value in a log; None where it never stands."""
-    found = [line[key] for line in lines(path) if key in line]
+    """A number's first and last value in a log; None where it never stands, or where somebody has removed the log."""
+    found = [line[key] for line in lines(path) if key in line] if path.exists() else []
     return {"first": found[0], "last": found[-1]} if found else None
 
 

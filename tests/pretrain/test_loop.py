@@ -1,5 +1,10 @@
 import hashlib
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from pretrain.methods import moco, pixpro, simsiam, supervised
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 METHODS = [moco, pixpro, simsiam, supervised]
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = {"size": "32"}
 
 
@@ -165,6 +171,42 @@ def test_a_recipes_mean_and_std_reach_the_method_and_the_traits(photos, tmp_path
     run(moco, photos, tmp_path / "out", epochs=1)
     traits = json.loads((tmp_path / "out" / "backbone.json").read_text())["traits"]
     assert (traits["mean"], traits["std"], traits["channel_order"]) == ([0.0] * 3, [255.0] * 3, "RGB")
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from pretrain import loop
+from pretrain.methods import simsiam
+torch.set_num_threads(1)
+photos, out = map(Path, sys.argv[1:])
+options = {"size": "32", "dim": "16", "predictor_hidden": "8", "precision": "fp32", "warmup_epochs": "0"}
+loop.run(simsiam, photos, out, arch="resnet18", scale="mini", epochs=1, batch_size=12, overrides=options, labelled=photos)
+"""
+
+
+def test_two_processes_without_cuda_end_where_one_does(photos, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+    def started(out, rank, size):
+        own = {"PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(photos), str(tmp_path / out)], env={**os.environ, **shared, **own}
+        )
+
+    assert [p.wait(200) for p in [started("two", 0, 2), started("two", 1, 2), started("one", 0, 1)]] == [0, 0, 0]
+    one, two = (torch.load(tmp_path / name / "backbone.pth", weights_only=True) for name in ("one", "two"))
+    for name, tensor in one.items():
+        if tensor.is_floating_point():
+            assert (tensor - two[name]).abs().max() <= 1e-3 * tensor.abs().max() + 1e-5, name
+    lines = [log.lines(tmp_path / name / "log.jsonl") for name in ("one", "two")]
+    assert [line["step"] for line in lines[1]] == [0, 1, 2, 2]
+    for one_line, other in zip(*lines, strict=True):
+        assert one_line.keys() == other.keys()
+        assert one_line.get("knn") == other.get("knn")
 
 
 def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_path):

@@ -142,6 +142,11 @@ def test_folders_without_labels_are_refused_before_the_run_begins(names, photos,
     assert not (tmp_path / "out").exists()
 
 
+def test_an_absent_folder_is_named_with_the_option(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent: check --monitor"):
+        monitor.split(tmp_path / "absent")
+
+
 def test_a_sample_is_evenly_spaced():
     assert monitor.spaced(np.arange(100, 110), 4).tolist() == [100, 103, 106, 109]
     assert monitor.spaced(np.arange(3), 10).tolist() == [0, 1, 2]
