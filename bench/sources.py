@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,7 +154,11 @@ def backbone(
     if problem:
         raise ValueError(f"{problem} (in {path})")
     traits = _traits(found, file, plan)
-    tensors = _values(found, plan, missing)
+    with ThreadPoolExecutor(
+        1
+    ) as beside:  # on another core, since it reads the whole file and the tensors only their part
+        digest = beside.submit(sha256, *file.files)
+        tensors = _values(found, plan, missing)
     return Backbone(
         family=found.source.name,
         equal=found.equal,
@@ -167,7 +172,7 @@ def backbone(
         missing=missing,
         unexpected=unexpected,
         filled=len(found.filled),
-        sha256=sha256(*file.files),
+        sha256=digest.result(),
         about=_about(found, file),
         licence=_licence(found, file),
         notes=_notes(found, file),
