@@ -226,7 +226,7 @@ def prove(found: Backbone) -> dict[str, float]:
 
 
 def record(found: Backbone) -> dict[str, Any]:
-    """What a converted file and a trial's record say about the file that the weights came from, JSON-able."""
+    """What a converted file says about the file that its weights came from, JSON-able."""
     return {
         "family": found.family,
         **({"equal": list(found.equal)} if found.equal else {}),
@@ -626,7 +626,7 @@ NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
     (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
     (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
     (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),
-    (r"projection\.net\.|\.projection\.shortcut\.[0-9]|net\.0\.4\.weight", "a SimCLRv2 network with selective kernels"),
+    (r"\.net\.2\.main_conv\.", "a SimCLRv2 network with selective kernels (sk1)"),
     (r"downsample_layers\.|(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|dwconv)|stages\.\d\.\d\.gamma", "a ConvNeXt"),
     (r"conv_dw\.|_depthwise_conv\.", "a network of depthwise convolutions"),
     (
@@ -719,6 +719,12 @@ def _compared(
     problem = None
     if what:
         problem = f"expected a ResNet for RGB images with a 7x7 stem, found {what}: neither engine here is built for it"
+    if found.stored and not entries and found.source.layout == "tensorflow":
+        count = sum(key.endswith("/kernel") for key in found.stored)
+        problem = (
+            f"expected the convolutions of a ResNet-50, 101 or 152 (53, 104, 155), found {count}: a SimCLRv2 network with"
+            " selective kernels (sk1) has more, and neither engine here is built for it"
+        )
     if asked is not None:
         wished = resnets.arch(asked)
         if problem is None and plan != wished:
