@@ -151,7 +151,7 @@ def backbone(
     file = _opened(Path(path), family)
     found = _recognised(file, family)
     plan, missing, unexpected, problem = _compared(found, arch, allow_missing)
-    if problem:
+    if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
     traits = _traits(found, file, plan)
     with ThreadPoolExecutor(
@@ -189,7 +189,7 @@ def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence
     file = _opened(Path(path), family)
     found = _recognised(file, family)
     plan, missing, unexpected, problem = _compared(found, None, allow_missing)
-    problem = problem or _diverged(found)
+    problem = problem or _otherwise_run(found, file, plan) or _diverged(found)
     return {
         "family": found.source.name,
         "equal": list(found.equal),
@@ -761,6 +761,23 @@ def _compared(
     if problem is None and wrong:
         problem = f"expected the shapes of a {_spoken(plan)}, found {len(wrong)} others{_listed(wrong)}"
     return plan, tuple(missing), tuple(unexpected), problem
+
+
+def _otherwise_run(found: _Found, file: _File, plan: resnets.Arch) -> str | None:
+    """The sentence that refuses a ResNet's tensors of which a configuration says that another network runs them."""
+    timm, transformers = (file.sidecars.get(name, {}) for name in ("timm", "transformers"))
+    if found.source.name == "timm" and (name := str(timm.get("architecture", plan))) not in (str(plan), f"tv_{plan}"):
+        return (
+            f"expected timm's {plan}, whose tensors these are, found that config.json says {name[:80]!r}: its pooling or"
+            " strides may differ, and neither engine here is built for it"
+        )
+    if found.source.name == "transformers":
+        odd = {"hidden_act": "relu", "downsample_in_first_stage": False}
+        for key, usual in odd.items():
+            if transformers.get(key, usual) != usual:
+                said = str(transformers[key])[:80]
+                return f"expected {key} {usual} of a ResNet in config.json, found {said}: neither engine here is built for it"
+    return None
 
 
 def _listed(names: list[str]) -> str:

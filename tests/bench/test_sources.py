@@ -880,6 +880,8 @@ def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -
     found = sources.backbone(tmp_path / "model.safetensors")
     assert (found.family, found.equal) == ("timm", ()) and not any("mean and std" in note for note in found.notes)
     assert (found.traits["mean"], found.traits["std"]) == ([127.5] * 3, [127.5, 63.75, 127.5])
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architecture": "resnetaa18"}))
+    assert "config.json says 'resnetaa18'" in sources.inspect(tmp_path / "model.safetensors")["problem"]
 
     save_file(
         {k: v.contiguous() for k, v in transformers("resnet50", "resnet.").items()}, tmp_path / "model.safetensors"
@@ -890,6 +892,9 @@ def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -
     found = sources.backbone(tmp_path / "model.safetensors")
     assert found.family == "transformers" and found.traits["stride_in_1x1"] and found.traits["std"] == [63.75] * 3
     assert sources.prove(found)["source"] < 1e-5
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet", "downsample_in_first_stage": True}))
+    with pytest.raises(ValueError, match="expected downsample_in_first_stage False"):
+        sources.backbone(tmp_path / "model.safetensors")
 
 
 def test_a_necks_and_heads_tensors_travel(tmp_path: Path) -> None:
