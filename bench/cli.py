@@ -432,6 +432,24 @@ def show(
 
 
 @app.command()
+def speed(
+    part: Annotated[str | None, typer.Argument(help="convert or inspect. Default: all.")] = None, json: Json = False
+) -> None:
+    """Measure this machine: each part's cost against what people use today, in one run. Takes minutes and a gigabyte of disk.
+
+    Example: bench speed convert
+    """
+    from bench import speed
+
+    rows = speed.run(part, say)
+    if json:
+        print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
+        return
+    for row in rows:
+        print(speed.described(row))
+
+
+@app.command()
 def doctor() -> None:
     """What is installed, what is missing and what that means. Exit code 1 if a task cannot run.
 
