@@ -291,7 +291,7 @@ def _fields(state: Any) -> dict[str, "Stored"]:
 
 
 def _gather(value: Any, prefix: str, depth: int, found: dict[str, "Stored"], left: list[int]) -> None:
-    """Every tensor below a value, through dicts, lists and the objects that hold one (Haiku's FlatMapping).
+    """Every tensor below a value, through dicts, lists and the objects that hold one (Haiku's frozendict and FlatMapping).
 
     left: how many more values may be looked at, since a pickle may hold itself
     """

@@ -397,13 +397,15 @@ class FlatMapping(dict):
         return FlatMapping, (dict(self),)
 
 
-class Holder:
-    """The same class, if it pickles as its attributes."""
+class Frozen:
+    """Stands for the same module's older frozendict, which pickles as its attributes."""
 
-    __module__, __qualname__ = "haiku._src.data_structures", "FlatMapping"
+    __module__, __qualname__ = "haiku._src.data_structures", "frozendict"
 
     def __init__(self, mapping: dict[str, Any]) -> None:
-        self._mapping = mapping
+        self._storage = dict(mapping)
+        self._keys = tuple(sorted(mapping))
+        self._hash = hash(self._keys)
 
 
 State = collections.namedtuple(
@@ -815,8 +817,8 @@ def exchanged(found: sources.Backbone) -> None:
 def test_byols_mapping_may_be_a_state_and_its_padding_is_torchvisions_at_odd_sides_alone(
     tmp_path: Path, deepmind: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "FlatMapping", Holder)
-    monkeypatch.setattr(sys.modules["haiku._src.data_structures"], "FlatMapping", Holder)
+    monkeypatch.setattr(sys.modules[__name__], "FlatMapping", Frozen)
+    sys.modules["haiku._src.data_structures"].frozendict = Frozen  # type: ignore[attr-defined]
     (tmp_path / "byol.pkl").write_bytes(pickle.dumps(byol("resnet50"), protocol=4))
     found = sources.backbone(tmp_path / "byol.pkl")
     assert found.matched == 265 and torch.equal(found.tensors["conv1.weight"], net("resnet50")["conv1.weight"])
