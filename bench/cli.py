@@ -281,6 +281,11 @@ def transfer(
         f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
     )
+    if plan.proof:
+        say(
+            "  largest relative difference from torchvision: "
+            + ", ".join(f"{k} {v:.1e}" for k, v in plan.proof.items())
+        )
     records = journey.transfer(plan, seeds, out, resume, say)
     if json:
         print(jsonlib.dumps(records, indent=1))
