@@ -23,7 +23,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from bench import families, journey, sources, tensorbundle
+from bench import families, journey, recognition, sources, tensorbundle
 from downstream import resnets, weights
 
 Tensors = dict[str, torch.Tensor]
@@ -757,9 +757,9 @@ def test_an_ambiguous_file_names_no_method(tmp_path: Path) -> None:
 def test_families_that_fit_equally_but_are_fed_differently_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (row,) = [row for row in sources.FAMILIES if row.name == "simsiam"]
-    rows = (*sources.FAMILIES, dataclasses.replace(row, name="simsiam-of-caffe", input=families.CAFFE))
-    monkeypatch.setattr(sources, "FAMILIES", rows)
+    (row,) = [row for row in families.FAMILIES if row.name == "simsiam"]
+    rows = (*families.FAMILIES, dataclasses.replace(row, name="simsiam-of-caffe", input=families.CAFFE))
+    monkeypatch.setattr(recognition, "FAMILIES", rows)
     file = write(PUBLISHED["simsiam"], tmp_path)
     for read in (sources.backbone, sources.inspect):
         with pytest.raises(ValueError, match="simsiam, simsiam-of-caffe fit equally: say which with --from"):
