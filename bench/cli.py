@@ -311,6 +311,11 @@ def transfer(
         say(
             "These are not all images of the papers' own sets: the records are marked `reduced`. bench data check says more"
         )
+    if plan.proof:
+        say(
+            "  largest relative difference from torchvision: "
+            + ", ".join(f"{k} {v:.1e}" for k, v in plan.proof.items())
+        )
     records = journey.transfer(plan, seeds, out, resume, say)
     if json:
         print(jsonlib.dumps(records, indent=1))
@@ -501,6 +506,24 @@ def show(
                 print(f"  {inner}: {content}")
         else:
             print(f"{key}: {value}")
+
+
+@app.command()
+def speed(
+    part: Annotated[str | None, typer.Argument(help="convert or inspect. Default: all.")] = None, json: Json = False
+) -> None:
+    """Measure this machine: each part's cost against what people use today, in one run. Takes minutes and a gigabyte of disk.
+
+    Example: bench speed convert
+    """
+    from bench import speed
+
+    rows = speed.run(part, say)
+    if json:
+        print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
+        return
+    for row in rows:
+        print(speed.described(row))
 
 
 @app.command()

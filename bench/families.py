@@ -552,6 +552,7 @@ FAMILIES = (
         prefix="",
         outer=("resnet",),
         has=("net.0.0.weight", "net.0.1.0.weight", "net.4.blocks."),
+        lacks=("net.1.blocks.0.net.2.main_conv.0.weight",),
         heads={"fc.": CLASSIFIER},
         layout="separius",
         input=UNIT,

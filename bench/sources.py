@@ -9,17 +9,18 @@ publisher feeds it, against torchvision's with the tensors and the traits that c
 
 import fnmatch
 import hashlib
-import itertools
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import catalog, layouts
-from bench.families import FAMILIES, GENERIC, HEAD, KEY_ENCODER, Source, listed
+from bench import layouts
+from bench.content import File, opened, sha256
+from bench.families import HEAD, KEY_ENCODER, listed
+from bench.recognition import Found, recognised
 from downstream import resnets
 from downstream.task import TRAITS
 
@@ -27,13 +28,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from bench.unpickle import Stored
 
 __all__ = ["HEAD", "KEY_ENCODER", "TRAITS", "Backbone", "backbone", "inspect", "listed", "prove", "sha256"]
 
 ABOUT = ("method", "variant", "epochs", "data", "scale", "seed", "licence")  # that travel into a converted file
-DETECTOR = "detectron2/"  # downstream.weights.DETECTOR, which is not imported here: it costs torch
-DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.", "sem_seg_head.")  # of detectron2's models
 
 
 @dataclass(frozen=True)
@@ -61,81 +59,6 @@ class Backbone:
     )
 
 
-@dataclass(frozen=True)
-class _File:
-    """What is in a file, in the .json files beside it, and in its words."""
-
-    path: Path
-    files: list[Path]  # more than one for TensorFlow
-    content: dict[Any, Any]
-    sidecars: dict[str, dict[str, Any]]  # "bench", "timm", "transformers"
-    words: str
-    levels: dict[str, "_Level"] = field(default_factory=dict)  # those that were looked at
-
-    def level(self, outer: str) -> "_Level":
-        """The tensors of one level of the file."""
-        if outer not in self.levels:
-            self.levels[outer] = _Level.of(self.content, outer)
-        return self.levels[outer]
-
-    @property
-    def orderless(self) -> bool:
-        """Whether the format keeps neither the order of the keys nor anything beside them."""
-        return "__metadata__" in self.content
-
-
-WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
-
-
-@dataclass(frozen=True)
-class _Level:
-    """The tensors of one level of a file, without what wraps all of their keys."""
-
-    tensors: dict[str, "Stored"]  # by key in the file
-    wrapped: str  # in front of every key
-    keys: dict[str, str]  # key without it: key in the file
-    beginnings: frozenset[str]  # of these keys, up to and with each of the first dots and slashes
-
-    @classmethod
-    def of(cls, content: Mapping[Any, Any], outer: str) -> "_Level":
-        from bench.unpickle import Stored
-
-        level: Any = content
-        for key in outer.split("/") if outer else ():
-            level = level.get(key) if isinstance(level, dict) else None
-        pairs = level.items() if isinstance(level, dict) else ()
-        tensors = {key: entry for key, entry in pairs if isinstance(key, str) and isinstance(entry, Stored)}
-        wrapped = ""
-        for more in WRAPPERS * 2:
-            if tensors and all(key.startswith(wrapped + more) for key in tensors):
-                wrapped += more
-        keys = {key[len(wrapped) :]: key for key in tensors}
-        beginnings = {key[: m.end()] for key in keys for m in itertools.islice(re.finditer(r"[./]", key), 6)}
-        return cls(tensors, wrapped, keys, frozenset(beginnings))
-
-    def has(self, pattern: str) -> bool:
-        if pattern.startswith("*"):
-            return any(key.endswith(pattern[1:]) for key in self.keys)
-        return pattern in (self.beginnings if pattern.endswith((".", "/")) else self.keys)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One reading of a file as one family, before any value is read."""
-
-    source: Source
-    outer: str
-    evidence: tuple[str, ...]
-    entries: dict[str, "Stored"]  # torchvision name: tensor, as torchvision stores it
-    keys: dict[str, str]  # torchvision name: key in the file
-    stored: dict[str, "Stored"]  # key without prefix: tensor in the file
-    filled: dict[str, "Stored"]
-    detector: dict[str, "Stored"]
-    dropped: dict[str, str]
-    strangers: tuple[str, ...]  # keys of the file that are neither the backbone's nor a known head's
-    equal: tuple[str, ...] = ()
-
-
 def backbone(
     path: Path | str, family: str | None = None, arch: str | None = None, allow_missing: Sequence[str] = ()
 ) -> Backbone:
@@ -147,13 +70,17 @@ def backbone(
 
     Raises FileNotFoundError, or ValueError for a file that is not one whole ResNet of one known family.
     """
-    file = _opened(Path(path), family)
-    found = _recognised(file, family)
+    file = opened(Path(path))
+    found = recognised(file, family)
     plan, missing, unexpected, problem = _compared(found, arch, allow_missing)
-    if problem:
+    if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
     traits = _traits(found, file, plan)
-    tensors = _values(found, plan, missing)
+    with ThreadPoolExecutor(
+        1
+    ) as beside:  # on another core, since it reads the whole file and the tensors only their part
+        digest = beside.submit(sha256, *file.files)
+        tensors = _values(found, plan, missing)
     return Backbone(
         family=found.source.name,
         equal=found.equal,
@@ -167,7 +94,7 @@ def backbone(
         missing=missing,
         unexpected=unexpected,
         filled=len(found.filled),
-        sha256=sha256(*file.files),
+        sha256=digest.result(),
         about=_about(found, file),
         licence=_licence(found, file),
         notes=_notes(found, file),
@@ -181,10 +108,10 @@ def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence
     Of the values only the backbone's are read, one tensor at a time, and only NaN and infinity are looked for; the rest of
     the file costs nothing. Raises FileNotFoundError or ValueError if the file cannot be read or its family cannot be told.
     """
-    file = _opened(Path(path), family)
-    found = _recognised(file, family)
+    file = opened(Path(path))
+    found = recognised(file, family)
     plan, missing, unexpected, problem = _compared(found, None, allow_missing)
-    problem = problem or _diverged(found)
+    problem = problem or _otherwise_run(found, file, plan) or _diverged(found)
     return {
         "family": found.source.name,
         "equal": list(found.equal),
@@ -221,7 +148,7 @@ def prove(found: Backbone) -> dict[str, float]:
 
 
 def record(found: Backbone) -> dict[str, Any]:
-    """What a converted file and a trial's record say about the file that the weights came from, JSON-able."""
+    """What a converted file says about the file that its weights came from, JSON-able."""
     return {
         "family": found.family,
         **({"equal": list(found.equal)} if found.equal else {}),
@@ -233,451 +160,6 @@ def record(found: Backbone) -> dict[str, Any]:
         "licence": found.licence,
         "notes": list(found.notes),
     }
-
-
-def sha256(*paths: Path) -> str:
-    """The hexadecimal digest of a file; of files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            if len(paths) == 1:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-# --- the file
-
-
-def _opened(path: Path, family: str | None) -> _File:
-    """The file's outermost dict, and what stands beside it; the digest in this project's .json has been compared."""
-    from bench import tensorbundle, unpickle
-
-    known = [row["name"] for row in listed()]
-    if family is not None and family not in known:
-        raise ValueError(catalog.unknown("source", family, known))
-    if index := tensorbundle.index_of(path):
-        content: Any = tensorbundle.read(index)
-        return _File(path, tensorbundle.files(index), content, {}, _words(path, content))
-    content = unpickle.read(path)
-    if not isinstance(content, dict):
-        what = repr(content) if isinstance(content, unpickle.Inert) else type(content).__name__
-        raise ValueError(f"expected a dict of tensors, found {what} in {path}: save the model's state_dict() instead")
-    if isinstance(state := content.get("experiment_state"), unpickle.Inert):
-        content = content | {"experiment_state": _fields(state)}
-    sidecars = _configurations(path)
-    if (sidecar := _sidecar(path) or _note(content)) is not None:
-        sidecars["bench"] = sidecar
-    return _File(path, [path], content, sidecars, _words(path, content))
-
-
-_BYOL_FIELDS = ("online_params", "target_params", "online_state", "target_state", "opt_state")
-
-
-def _fields(state: Any) -> dict[str, "Stored"]:
-    """The tensors of BYOL's experiment state as FIELD/MODULE/LEAF; the fields are those of its NamedTuple, in order."""
-    named = dict(zip(_BYOL_FIELDS, state.args, strict=False))
-    if isinstance(state.state, dict):
-        named |= state.state
-    found: dict[str, Stored] = {}
-    _gather(named, "", 0, found, [100_000])
-    return found
-
-
-def _gather(value: Any, prefix: str, depth: int, found: dict[str, "Stored"], left: list[int]) -> None:
-    """Every tensor below a value, through dicts, lists and the objects that hold one (Haiku's FlatMapping).
-
-    left: how many more values may be looked at, since a pickle may hold itself
-    """
-    from bench.unpickle import Inert, Stored
-
-    left[0] -= 1
-    if left[0] < 0 or depth > 12:
-        raise ValueError("expected an experiment state of BYOL, found more values in it than any network has")
-    if isinstance(value, Stored):
-        found[prefix] = value
-        return
-    inner: list[tuple[Any, Any]] = []
-    if isinstance(value, dict):
-        inner = list(value.items())
-    elif isinstance(value, list | tuple):
-        inner = list(enumerate(value))
-    elif isinstance(value, Inert):
-        held = [*value.args, *(value.state.values() if isinstance(value.state, dict) else [value.state])]
-        inner = [(number, part) for number, part in enumerate(held) if isinstance(part, dict | Inert)]
-        if len(inner) == 1:  # the mapping itself
-            _gather(inner[0][1], prefix, depth + 1, found, left)
-            return
-    for key, part in inner:
-        if isinstance(part, dict | list | tuple | Stored | Inert):
-            _gather(part, f"{prefix}/{key}"[-1000:] if prefix else str(key)[:1000], depth + 1, found, left)
-
-
-def _words(path: Path, content: Mapping[Any, Any]) -> str:
-    """What the file is called and what it says in words, in lower case: author, architecture, notes of a framework."""
-    said = [path.name, path.parent.name if path.suffix == ".index" else ""]
-    said += [value[:200] for value in content.values() if isinstance(value, str)]
-    if isinstance(meta := content.get("meta"), dict):
-        said += [word[:100_000] for pair in list(meta.items())[:100] for word in pair if isinstance(word, str)]
-    return " ".join(said).lower()
-
-
-def _sidecar(path: Path) -> dict[str, Any] | None:
-    """The content of this project's .json beside a file, None where there is none or it is somebody else's."""
-    files = [path.with_name(f"{path.name}.json"), path.with_suffix(".json")]  # bench convert's, bench pretrain's
-    for file in files if path.suffix == ".pth" else files[:1]:
-        content = _json(file)
-        if content is not None and {"sha256", "traits"} <= content.keys():
-            break
-    else:
-        return None
-    actual = sha256(path)
-    if content["sha256"] != actual:
-        raise ValueError(
-            f"expected the file that {file} describes (sha256 {str(content['sha256'])[:12]}...), found another"
-            f" ({actual[:12]}...): one of the two was replaced; restore it, or remove {file.name} to use default traits"
-        )
-    return content
-
-
-def _note(content: Mapping[Any, Any]) -> dict[str, Any] | None:
-    """What `bench convert` wrote into a safetensors file."""
-    note = content.get("__metadata__")
-    if not isinstance(note, dict) or not isinstance(note.get("traits"), str):
-        return None
-    said: dict[str, Any] = {}
-    for key, value in note.items():
-        try:
-            said[key] = json.loads(value)
-        except (TypeError, ValueError, RecursionError):
-            said[key] = value
-    if not isinstance(said["traits"], dict):
-        raise ValueError("expected the file's note on its traits to be JSON, found other text")
-    return said
-
-
-def _configurations(path: Path) -> dict[str, dict[str, Any]]:
-    """timm's or transformers' configuration beside a file with the name that the Hugging Face hub gives to weights."""
-    if path.name not in ("model.safetensors", "pytorch_model.bin"):
-        return {}
-    config = _json(path.with_name("config.json")) or {}
-    if isinstance(config.get("pretrained_cfg"), dict):
-        return {"timm": config}
-    if config.get("model_type") == "resnet":
-        return {"transformers": config | {"preprocessor": _json(path.with_name("preprocessor_config.json")) or {}}}
-    return {}
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-# --- which family
-
-
-def _recognised(file: _File, family: str | None) -> _Found:
-    """The one reading that fits, with the families that fit equally. Raises ValueError if none does, or several differ."""
-    if family == GENERIC.name:
-        return _generic(file)
-    if family is not None:
-        rows = [source for source in FAMILIES if source.name == family]
-        readings = [_read(row, file, outer) for row in rows for outer in _outers(row) if file.level(outer).keys]
-        best = max(
-            readings,
-            key=lambda reading: (len(reading.entries), _fits(reading.source, file, reading.outer)),
-            default=None,
-        )
-        if best is None or not best.entries:
-            raise ValueError(_nothing(rows[0], file))
-        return best
-    fitting = _fitting(file)
-    if not fitting:
-        if what := _no_resnet(file):
-            raise ValueError(what)
-        return _generic(file)
-    return _settled(fitting, file)
-
-
-def _fitting(file: _File) -> list[_Found]:
-    """All readings whose signature is in the file; a .json of a family beside it leaves only that family."""
-    rows = [(row, outer) for row in FAMILIES for outer in _outers(row) if not row.asked and _fits(row, file, outer)]
-    if described := [(row, outer) for row, outer in rows if row.sidecar]:
-        rows = described
-    return [_read(row, file, outer) for row, outer in rows]
-
-
-def _outers(row: Source) -> tuple[str, ...]:
-    """Where a family's state dict may be; anybody may have saved it without what was around it."""
-    return row.outer if "" in row.outer else (*row.outer, "")
-
-
-def _fits(row: Source, file: _File, outer: str) -> bool:
-    level = file.level(outer)
-    if not level.keys or (row.sidecar is not None and row.sidecar not in file.sidecars):
-        return False
-    if any(key in file.content for key in row.alone):
-        return False
-    told = row.inner and file.orderless  # its keys must do, where nothing can stand beside them
-    if not told and not all(key in file.content for key in row.beside):
-        return False
-    if not all(map(level.has, row.has)) or any(map(level.has, row.lacks)):
-        return False
-    if row.any and not any(map(level.has, row.any)):
-        return False
-    return row.order is None or _ordered(row.order, level.keys)
-
-
-def _ordered(order: tuple[str, str], keys: Mapping[str, str]) -> bool:
-    """Whether the first key stands before the second, or one of them is not there."""
-    places = {key: number for number, key in enumerate(keys)}
-    first, second = order
-    if first not in places or second not in places:
-        return order[0] < order[1]  # files without these keys have one order only
-    return places[first] < places[second]
-
-
-def _settled(fitting: list[_Found], file: _File) -> _Found:
-    """One of several readings that fit: the one that the file's words name, else the first of those that are the same."""
-    named = [found for found in fitting if any(_said(word, file.words) for word in found.source.words)]
-    if len({found.source.name for found in named}) == 1 and len({found.source.name for found in fitting}) > 1:
-        best = named[0]
-        words = next(word for word in best.source.words if _said(word, file.words))
-        others = sorted({found.source.name for found in fitting} - {best.source.name})
-        return _with(best, (), f"the file's name or notes say {words!r}, which settles it against {', '.join(others)}")
-    first = fitting[0]
-    names = list(dict.fromkeys(found.source.name for found in fitting))
-    if len(names) == 1:
-        return max(fitting, key=lambda found: len(found.entries))
-    if any(
-        (f.outer, f.keys, f.source.traits()) != (first.outer, first.keys, first.source.traits()) for f in fitting[1:]
-    ):
-        raise ValueError(
-            f"expected a file of one family, found that {', '.join(sorted(names))} fit equally: say which with --from"
-        )
-    others = [name for name in names if name != first.source.name]
-    text = f"{' and '.join(others)} fit equally: the same tensors and traits, so both names stand; --from says which"
-    return _with(first, tuple(others), text)
-
-
-def _with(found: _Found, equal: tuple[str, ...], text: str) -> _Found:
-    return replace(found, equal=equal, evidence=(*found.evidence, text))
-
-
-def _said(word: str, words: str) -> bool:
-    return re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", words) is not None
-
-
-def _fits_pattern(key: str, pattern: str) -> bool:
-    if pattern.startswith("*"):
-        return key.endswith(pattern[1:])
-    return key.startswith(pattern) if pattern.endswith((".", "/")) else key == pattern
-
-
-def _read(source: Source, file: _File, outer: str, warning: str | None = None) -> _Found:
-    """A level of the file, read as a family: each tensor is the backbone's, a detector's, dropped with a reason, or a stranger."""
-    level = file.level(outer)
-    tensors, keys = level.tensors, level.keys
-    stored: dict[str, Stored] = {}
-    dropped: dict[str, str] = {}
-    detector: dict[str, Stored] = {}
-    strangers = []
-    for inner, key in keys.items():
-        reason = next((why for pattern, why in source.heads.items() if _fits_pattern(inner, pattern)), None)
-        if reason:
-            dropped[key] = reason
-        elif part := _of_detector(inner, source):
-            detector[part] = tensors[key]
-        elif inner.startswith(source.inner):
-            stored[inner[len(source.inner) :]] = tensors[key]
-        elif source.others:
-            dropped[key] = source.others
-        else:
-            strangers.append(key)
-    names = source.stored.names(list(stored))
-    entries: dict[str, Stored] = {}
-    places: dict[str, str] = {}
-    for part, entry in stored.items():
-        key, name = keys[source.inner + part], names.get(part)
-        if name is None or name in entries:
-            strangers.append(key)
-        else:
-            entries[name], places[name] = layouts.turned(source.stored, name, entry), key
-    return _Found(
-        source,
-        outer,
-        _evidence(source, file, outer, len(entries), len(dropped), warning),
-        entries,
-        places,
-        stored,
-        layouts.filled(source.stored, entries),
-        detector,
-        dropped,
-        tuple(strangers),
-    )
-
-
-def _of_detector(key: str, source: Source) -> str | None:
-    """detectron2's name of a tensor that is a detector's beside the backbone."""
-    if key.startswith(DETECTOR):
-        return key.removeprefix(DETECTOR)
-    if source.layout == "detectron2" and key.startswith(DETECTOR_PARTS):
-        return key
-    return None
-
-
-def _evidence(
-    source: Source, file: _File, outer: str, found: int, dropped: int, warning: str | None
-) -> tuple[str, ...]:
-    level = file.level(outer)
-    wrapped = level.wrapped
-
-    def shown(pattern: str) -> str:
-        return f"{wrapped}{pattern}{'*' if pattern.endswith(('.', '/')) else ''}"
-
-    lines = [f"the state dict is {outer!r}" if outer else "the state dict is the file itself"]
-    lines += [f"has {shown(pattern)}" for pattern in source.has]
-    lines += [f"has {shown(pattern)}" for pattern in source.any if level.has(pattern)]
-    lines += [f"has not {shown(pattern)}" for pattern in source.lacks if not level.has(pattern)]
-    lines += [f"has {key!r} beside the state dict" for key in source.beside if key in file.content]
-    if source.order and not file.orderless and all(key in level.keys for key in source.order):
-        lines.append(f"{source.order[0]} stands before {source.order[1]}")
-    if source.sidecar and source.sidecar in file.sidecars:
-        lines.append(
-            "has this project's .json beside it, with the same sha256"
-            if source.sidecar == "bench" and file.path.suffix != ".safetensors"
-            else f"has the notes of {source.sidecar} with it"
-        )
-    lines.append(f"{found} tensors with prefix {wrapped + source.inner!r}, {dropped} dropped by name")
-    if foreign := sorted(f"{key}: {value!r}" for key, value in file.content.items() if type(value).__name__ == "Inert"):
-        lines.append(f"objects of the training code, recorded and not run: {', '.join(foreign)}")
-    unread = [
-        str(key)
-        for key, value in file.content.items()
-        if isinstance(value, dict) and key not in ("", "__metadata__", outer.split("/")[0])
-    ]
-    if unread:
-        lines.append(f"beside it and not read: {', '.join(sorted(unread))}")
-    if warning:
-        lines.append(f"warning: {warning}")
-    return tuple(lines)
-
-
-# --- files of no family
-
-
-_COPIES = re.compile(r"(^|[._])(k|ema)($|[._])|key|momentum|target|teacher")
-_PARTS = re.compile(r"(conv|bn|layer|stem|downsample|norm)\d*([._]|$)")
-
-
-def _levels(file: _File) -> list[str]:
-    return ["", *(key for key, value in file.content.items() if isinstance(key, str) and isinstance(value, dict))]
-
-
-def _generic(file: _File) -> _Found:
-    """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
-    candidates = []
-    for outer in _levels(file):
-        keys = file.level(outer).keys
-        for key in keys:
-            prefix = key.removesuffix("conv1.weight")
-            if prefix == key or (prefix and not prefix.endswith(".")):
-                continue
-            if f"{prefix}bn1.running_mean" in keys and f"{prefix}layer4.0.conv1.weight" in keys:
-                candidates.append((outer, prefix))
-    live = [(outer, prefix) for outer, prefix in candidates if not _COPIES.search(outer) and not _COPIES.search(prefix)]
-    if len(live) != 1:
-        raise ValueError(_unknown(file, live or candidates))
-    outer, prefix = live[0]
-    heads = {}
-    for key in file.level(outer).keys:
-        if not key.startswith(prefix):
-            heads[key] = f"outside {prefix!r}"
-        elif not _PARTS.match(key[len(prefix) :]):
-            heads[key] = "not part of a ResNet, taken for a head"
-    warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
-    source = Source(
-        GENERIC.name,
-        GENERIC.summary,
-        prefix,
-        (outer,),
-        (f"{prefix}conv1.weight",),
-        heads=heads,
-        unverified=GENERIC.unverified,
-    )
-    return _read(source, file, outer, warning)
-
-
-NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
-    (r"(^|\.)(patch_embed\.|cls_token$)|attn\.qkv\.|self_attention\.in_proj", "a vision transformer"),
-    (
-        r"(^|\.)encoder1\.conv1\.weight",
-        "CMC's two networks for the L and the ab channels (PyContrast), each of half width",
-    ),
-    (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
-    (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
-    (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),
-    (r"projection\.net\.|\.projection\.shortcut\.[0-9]|net\.0\.4\.weight", "a SimCLRv2 network with selective kernels"),
-    (r"downsample_layers\.|(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|dwconv)|stages\.\d\.\d\.gamma", "a ConvNeXt"),
-    (r"conv_dw\.|_depthwise_conv\.", "a network of depthwise convolutions"),
-    (
-        r"\.ATTRIBUTES/VARIABLE_VALUE$",
-        "a TensorFlow 2 checkpoint by objects; SimCLR's originals of TensorFlow 1 are read",
-    ),
-)
-
-
-def _no_resnet(file: _File) -> str | None:
-    """What a file is in place of a ResNet, in one sentence, if its keys tell."""
-    keys = _examples(file)
-    for pattern, what in NO_RESNETS:
-        if any(re.search(pattern, key) for key in keys):
-            return f"expected a ResNet, found {what}: the detectors and FCN here are built on ResNets"
-    return None
-
-
-def _examples(file: _File) -> list[str]:
-    """The keys of the largest level that holds tensors, as they are in the file, the most telling first."""
-    levels = [*_levels(file), *(outer for row in FAMILIES for outer in row.outer if "/" in outer)]
-    keys: list[str] = max((list(file.level(outer).tensors) for outer in levels), key=len)
-    return sorted(keys, key=lambda key: (not key.endswith("conv1.weight"), len(key), key))
-
-
-def _unknown(file: _File, candidates: list[tuple[str, str]]) -> str:
-    """Why no reading of a file was found, and the way out."""
-    keys = _examples(file)
-    if not keys:
-        shown = ", ".join(repr(str(key)[:40]) for key in list(file.content)[:5]) or "nothing"
-        return f"expected a checkpoint with tensors, found a dict without any (its keys: {shown})"
-    if what := _no_resnet(file):
-        return what
-    if len(candidates) > 1:
-        places = ", ".join(repr(f"{outer}: {prefix}" if outer else prefix) for outer, prefix in candidates[:6])
-        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {places}"
-    shown = ", ".join(repr(key[:80]) for key in keys[:3])
-    return f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
-
-
-def _nothing(source: Source, file: _File) -> str:
-    """Why a file holds nothing under the prefix of the family that was asked for, and which family it may be."""
-    where = " or ".join(repr(outer) if outer else "the file itself" for outer in source.outer)
-    shown = _examples(file)
-    like = f"the file's keys look like {shown[0][:80]!r}" if shown else "the file holds no tensors"
-    text = (
-        f"expected the tensors of a ResNet (a ResNet-50 has 318) under {where} with prefix {source.prefix!r}:"
-        f" all missing; {like}."
-    )
-    families = sorted({found.source.name for found in _fitting(file)} - {source.name})
-    if not families:
-        try:
-            families = [_generic(file).source.name]
-        except ValueError:
-            return f"{text} `bench inspect` says what it is"
-    return f"{text} Is this --from {' or '.join(families)}?"
 
 
 # --- the backbone
@@ -706,7 +188,7 @@ def _allowed(wanted: Iterable[str], patterns: Sequence[str]) -> set[str]:
 
 
 def _compared(
-    found: _Found, asked: str | None, allow_missing: Sequence[str]
+    found: Found, asked: str | None, allow_missing: Sequence[str]
 ) -> tuple[resnets.Arch, tuple[str, ...], tuple[str, ...], str | None]:
     """Architecture, missing and unexpected names, and the sentence that refuses the file, if it must be refused."""
     entries = found.entries | found.filled
@@ -714,6 +196,12 @@ def _compared(
     problem = None
     if what:
         problem = f"expected a ResNet for RGB images with a 7x7 stem, found {what}: neither engine here is built for it"
+    if found.stored and not entries and found.source.layout == "tensorflow":
+        count = sum(key.endswith("/kernel") for key in found.stored)
+        problem = (
+            f"expected the convolutions of a ResNet-50, 101 or 152 (53, 104, 155), found {count}: a SimCLRv2 network with"
+            " selective kernels (sk1) has more, and neither engine here is built for it"
+        )
     if asked is not None:
         wished = resnets.arch(asked)
         if problem is None and plan != wished:
@@ -752,13 +240,30 @@ def _compared(
     return plan, tuple(missing), tuple(unexpected), problem
 
 
+def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
+    """The sentence that refuses a ResNet's tensors of which a configuration says that another network runs them."""
+    timm, transformers = (file.sidecars.get(name, {}) for name in ("timm", "transformers"))
+    if found.source.name == "timm" and (name := str(timm.get("architecture", plan))) not in (str(plan), f"tv_{plan}"):
+        return (
+            f"expected timm's {plan}, whose tensors these are, found that config.json says {name[:80]!r}: its pooling or"
+            " strides may differ, and neither engine here is built for it"
+        )
+    if found.source.name == "transformers":
+        odd = {"hidden_act": "relu", "downsample_in_first_stage": False}
+        for key, usual in odd.items():
+            if transformers.get(key, usual) != usual:
+                said = str(transformers[key])[:80]
+                return f"expected {key} {usual} of a ResNet in config.json, found {said}: neither engine here is built for it"
+    return None
+
+
 def _listed(names: list[str]) -> str:
     if not names:
         return ""
     return f" ({', '.join(name[:120] for name in names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
-def _values(found: _Found, plan: resnets.Arch, missing: Sequence[str]) -> dict[str, "torch.Tensor"]:
+def _values(found: Found, plan: resnets.Arch, missing: Sequence[str]) -> dict[str, "torch.Tensor"]:
     """The backbone's tensors in fp32 and torchvision's order. Raises ValueError for values no training leaves behind."""
     entries = found.entries | found.filled
     tensors = {}
@@ -799,7 +304,7 @@ def _range(key: str, value: "torch.Tensor") -> tuple[float, float]:
     return low, high
 
 
-def _diverged(found: _Found) -> str | None:
+def _diverged(found: Found) -> str | None:
     """The sentence that refuses a backbone with NaN or infinity. Values that are not here cannot be looked at."""
     for name, entry in found.entries.items():
         try:
@@ -830,7 +335,7 @@ def _new(name: str, shape: tuple[int, ...]) -> "torch.Tensor":
 # --- what is known about it
 
 
-def _fed(found: _Found, file: _File) -> layouts.Input:
+def _fed(found: Found, file: File) -> layouts.Input:
     """What the network was fed: by a note of this project, by the configuration of timm or transformers, else by the family."""
     if said := file.sidecars.get("bench"):
         traits = _said_traits(said["traits"])
@@ -847,7 +352,7 @@ def _fed(found: _Found, file: _File) -> layouts.Input:
     return found.source.input
 
 
-def _strided(found: _Found, file: _File) -> bool:
+def _strided(found: Found, file: File) -> bool:
     """Whether a bottleneck strides in its first convolution, by a note or a configuration, else by the layout."""
     if said := file.sidecars.get("bench"):
         return bool(_said_traits(said["traits"])["stride_in_1x1"])
@@ -856,7 +361,7 @@ def _strided(found: _Found, file: _File) -> bool:
     return found.source.stored.stride_in_1x1
 
 
-def _traits(found: _Found, file: _File, plan: resnets.Arch) -> dict[str, Any]:
+def _traits(found: Found, file: File, plan: resnets.Arch) -> dict[str, Any]:
     """How images must be given to the backbone, and what in its plan the tensors do not say."""
     known = found.source.traits() | _fed(found, file).traits()
     known |= {"stem": plan.stem, "stride_in_1x1": _strided(found, file)}
@@ -885,7 +390,7 @@ def _three(numbers: Any) -> bool:
     return isinstance(numbers, list) and len(numbers) == 3 and all(type(x) in (int, float) for x in numbers)
 
 
-def _published(found: _Found, file: _File, plan: resnets.Arch) -> "Callable[[np.ndarray], list[torch.Tensor]]":
+def _published(found: Found, file: File, plan: resnets.Arch) -> "Callable[[np.ndarray], list[torch.Tensor]]":
     """Runs the tensors of the file as its publisher's code does: image [H, W, 3] uint8 RGB to the maps of four stages."""
     fed, strided = _fed(found, file), _strided(found, file)
 
@@ -898,19 +403,19 @@ def _published(found: _Found, file: _File, plan: resnets.Arch) -> "Callable[[np.
     return run
 
 
-def _origin(file: _File) -> Mapping[str, Any]:
+def _origin(file: File) -> Mapping[str, Any]:
     """What `bench convert` wrote about the file that a converted one was made from."""
     origin = file.sidecars.get("bench", {}).get("source")
     return origin if isinstance(origin, dict) else {}
 
 
-def _licence(found: _Found, file: _File) -> str | None:
+def _licence(found: Found, file: File) -> str | None:
     """Of the repository that published the weights, as far as it is known."""
     said = _origin(file).get("licence")
     return said[:80] if isinstance(said, str) else found.source.licence
 
 
-def _notes(found: _Found, file: _File) -> tuple[str, ...]:
+def _notes(found: Found, file: File) -> tuple[str, ...]:
     said = _origin(file).get("notes")
     if isinstance(said, list):
         return tuple(str(note)[:300] for note in said[:10])
@@ -933,7 +438,7 @@ def _notes(found: _Found, file: _File) -> tuple[str, ...]:
 _ARGUMENTS = ("args", "opt", "options", "hyper_parameters", "hparams", "config", "meta", "cfg")
 
 
-def _about(found: _Found, file: _File) -> dict[str, Any]:
+def _about(found: Found, file: File) -> dict[str, Any]:
     """Method, variant, epoch, arguments and the like: the sidecar's words, else what stands beside the state dict."""
     source = found.source
     if "bench" in file.sidecars:

@@ -9,8 +9,10 @@ import json
 import os
 import pickle
 import re
+import threading
 from collections.abc import Callable, Mapping
-from hashlib import file_digest
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -260,15 +262,20 @@ def save(
         )
     proof = {**(about or {}).get("proof", {}), **prove(tensors, arch, traits)}
     notes = {**(about or {}), "arch": arch, "format": to, "traits": dict(traits), "proof": proof}
+    write(tensors, notes, out, to, author)
+    return proof
+
+
+def write(
+    tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to: str, author: str = "transfer-bench"
+) -> None:
+    """Writes a checkpoint without a proof, and OUT.json beside it with `notes` and sha256; each whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    _replace(out, lambda path: _write(plain, notes, path, out.suffix, to, author))
+    digest = _replace(out, lambda path: _hashed(path, lambda: _write(plain, notes, path, out.suffix, to, author)))
     if out.suffix != ".safetensors":
-        with out.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
         sidecar = out.with_name(f"{out.name}.json")
         _replace(sidecar, lambda path: path.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n"))
-    return proof
 
 
 def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str, author: str) -> None:
@@ -287,11 +294,38 @@ def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suf
         torch.save(tensors, path)
 
 
-def _replace(out: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the file and renames, so that a killed run leaves the old file or none."""
+def _hashed(path: Path, write: Callable[[], None]) -> str:
+    """Writes a file from its beginning to its end and returns its sha256, which another core computes meanwhile."""
+    path.touch()
+    finished = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(_followed, path, finished)
+        try:
+            write()
+        finally:
+            finished.set()
+        return digest.result()
+
+
+def _followed(path: Path, finished: threading.Event) -> str:
+    """The sha256 of a file that grows until `finished`."""
+    digest = sha256()
+    with path.open("rb", buffering=0) as file:
+        while True:
+            last = finished.is_set()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            if last:
+                return digest.hexdigest()
+            finished.wait(0.002)
+
+
+def _replace(out: Path, write: Callable[[Path], Any]) -> Any:
+    """What writing beside the file returns, which is then renamed: a killed run leaves the old file or none."""
     part = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        write(part)
+        result = write(part)
         part.replace(out)
+        return result
     finally:
         part.unlink(missing_ok=True)

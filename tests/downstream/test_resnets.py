@@ -32,10 +32,10 @@ def test_a_deep_stem_is_timms_network(name: str) -> None:
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("name", ["resnet50x2", "resnet101x3", "resnet18x2", "resnet50dx2"])
+@pytest.mark.parametrize("name", ["resnet50x2", "resnet50x4", "resnet50x5", "resnet152x3", "resnet18x2", "resnet50dx2"])
 def test_a_wide_network_is_wider_in_every_convolution(name: str) -> None:
     plan = resnets.arch(name)
-    assert str(plan) == name
+    assert str(plan) == name and resnets.recognised(resnets.shapes(plan)) == (plan, None)
     plain = resnets.shapes(resnets.arch(name[:-2]))
     for key, shape in resnets.shapes(plan).items():
         image = len(shape) == 4 and plain[key][1] == 3

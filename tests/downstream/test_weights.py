@@ -1,5 +1,6 @@
 """Names against detectron2's and mmsegmentation's own models, the proof against weights that were tampered with."""
 
+import hashlib
 import json
 import logging
 import pickle
@@ -333,3 +334,15 @@ def test_a_write_that_fails_leaves_the_old_file(
     with pytest.raises(OSError, match="no space"):
         weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pth", to="torchvision")
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"] and (tmp_path / "a.pth").read_text() == "old"
+
+
+def test_the_hash_taken_while_a_file_is_written_is_the_files(tmp_path: Path) -> None:
+    tensors = {"conv1.weight": torch.randn(64, 3, 7, 7), "layer4.0.conv1.weight": torch.randn(2048, 512, 3, 3)}
+    for out, to in (
+        (tmp_path / "a.pth", "torchvision"),
+        (tmp_path / "b.pkl", "detectron2"),
+        (tmp_path / "c.pth", "mmseg"),
+    ):
+        weights.write(tensors, {}, out, to)
+        said = json.loads(out.with_name(f"{out.name}.json").read_text())["sha256"]
+        assert said == hashlib.sha256(out.read_bytes()).hexdigest()
