@@ -2,8 +2,9 @@
 
 Features of the last map (res5, 2x2 averages, 8,192 numbers of a ResNet-50), of length 1, of the 5,011 images of trainval; one
 SVM a class, its cost chosen by 3-fold cross-validation; mean AP of the 20 classes on the 4,952 of test. The network does
-not train; 1,540 SVMs take minutes on tens of cores and hours on two, which no estimate of the time counts. Costs are OpenSelfSup's (1, 10, 100 and 0.5^4 ... 0.5^19); VISSL's configuration has 0.01 to 1000 and is
-otherwise the same.
+not train; 1,160 SVMs take minutes on tens of cores and hours on two, which no estimate of the time counts.
+
+Costs are OpenSelfSup's (1, 10, 100 and 0.5^4 ... 0.5^19); VISSL's configuration has 0.01 to 1000 and is otherwise the same.
 """
 
 from downstream.task import LinearSVM
