@@ -10,7 +10,7 @@ Expected, ResNet-50, imagenet: VOC07+12 C4 AP 58.7, VOC segmentation 69.4 mIoU; 
     bench pretrain densecl --data coco/train2017 --variant coco
 
 Difference: the backbone's convolutions start with torchvision's variance (fan-out), the code's with fan-in. At the mini scale a
-64-pixel view has a 2x2 map.
+64-pixel view has a 2x2 map, whose places are told from the queue's means by their place alone (accuracy_places is soon 100).
 """
 
 from functools import partial

@@ -1,14 +1,14 @@
 """PIRL: an image and its shuffled jigsaw patches must have the same embedding, the one the memory bank holds of the image.
 
 Paper: arXiv 1912.01991. The variants are the two codes whose weights are published:
-    vissl       facebookresearch/vissl, configs/config/pretrain/pirl/pirl_jigsaw_4node_resnet50.yaml, by the paper's author:
-                noise-contrastive estimation with 32000 negatives, 800 epochs
     pycontrast  HobbitLong/PyContrast, --method PIRL --cosine: cross-entropy over 65536 negatives, no colours on the patches,
                 200 epochs
-Expected, ResNet-50, ImageNet: linear top-1 64.29 (vissl, 800 epochs; 62.9 after 200; projects/PIRL/README.md), 61.7 (pycontrast,
-README); VOC07+12 C4 AP 55.5 (pycontrast).
+    vissl       facebookresearch/vissl, configs/config/pretrain/pirl/pirl_jigsaw_4node_resnet50.yaml, by the paper's author:
+                noise-contrastive estimation with 32000 negatives, 800 epochs; for large data alone, see instdisc.py on nce
+Expected, ResNet-50, ImageNet: linear top-1 61.7 (pycontrast, README), 64.29 (vissl, 800 epochs; 62.9 after 200;
+projects/PIRL/README.md); VOC07+12 C4 AP 55.5 (pycontrast).
 
-    bench pretrain pirl --data imagenet/train [--variant pycontrast]
+    bench pretrain pirl --data imagenet/train [--variant vissl]
 
 Differences: VISSL spares biases and batch norm the weight decay (regularize_bias, regularize_bn); PyContrast compares image and
 patches with the same draw of negatives and counts epochs from 1 in its cosine. The patches are shuffled after their projection, as in
@@ -23,10 +23,10 @@ from pretrain import contrast, heads, jigsaw
 
 
 def recipe(variant: str | None = None) -> dict:
-    """The published recipe of vissl (default) or pycontrast."""
-    if variant not in (None, "vissl", "pycontrast"):
-        raise ValueError(f"expected variant vissl or pycontrast of pirl, found {variant!r}")
-    vissl = variant != "pycontrast"
+    """The published recipe of pycontrast (default) or vissl."""
+    if variant not in (None, "pycontrast", "vissl"):
+        raise ValueError(f"expected variant pycontrast or vissl of pirl, found {variant!r}")
+    vissl = variant == "vissl"
     return {
         "variant": "vissl" if vissl else "pycontrast",
         "images": 1281167,  # becomes the number of images in the folder

@@ -103,10 +103,10 @@ def test_batch_norm_sees_the_patches_of_one_group_of_images():
 
 
 def test_the_recipes_are_the_two_codes():
-    vissl, pycontrast = pirl.recipe(), pirl.recipe("pycontrast")
+    vissl, pycontrast = pirl.recipe("vissl"), pirl.recipe()
     assert vissl["base_lr"] * vissl["batch_size"] / 256 == pytest.approx(0.12)
     assert (vissl["form"], vissl["negatives"], vissl["epochs"]) == ("nce", 32000, 800)
     assert (pycontrast["form"], pycontrast["negatives"], pycontrast["epochs"]) == ("softmax", 65536, 200)
-    assert pirl.recipe("vissl") == vissl
-    with pytest.raises(ValueError, match="vissl or pycontrast"):
+    assert pirl.recipe("pycontrast") == pycontrast
+    with pytest.raises(ValueError, match="pycontrast or vissl"):
         pirl.recipe("mlp")
