@@ -70,6 +70,16 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def printable(text: str) -> str:
+    """A line that no name in a file or of a file can break or use to command a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def put(line: str) -> None:
+    """A line of a report, on standard output."""
+    print(printable(line))
+
+
 def pairs(words: list[str] | None) -> dict[str, str]:
     """KEY=VALUE and KEY VALUE alike. Raises ValueError for a key without a value."""
     found, rest = {}, list(words or [])
@@ -184,25 +194,25 @@ def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing
     report = sources.inspect(fetch.located(file), family=family, allow_missing=allow_missing or ())
     if json:
         print(jsonlib.dumps(report, indent=1))
-        raise typer.Exit(1 if report["problem"] else 0)
-    print(f"{file}: {' or '.join([report['family'], *report['equal']])}, {report['arch']}")
+        raise typer.Exit(2 if report["problem"] else 0)
+    put(f"{file}: {' or '.join([report['family'], *report['equal']])}, {report['arch']}")
     for line in report["evidence"]:
-        print(f"  because     {line}")
-    print(f"  matched     {report['matched']} tensors" + (f", {report['filled']} filled" if report["filled"] else ""))
+        put(f"  because     {line}")
+    put(f"  matched     {report['matched']} tensors" + (f", {report['filled']} filled" if report["filled"] else ""))
     for reason in dict.fromkeys(report["dropped"].values()):
         names = [name for name, why in report["dropped"].items() if why == reason]
-        print(f"  dropped     {len(names)} ({reason}): {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
+        put(f"  dropped     {len(names)} ({reason}): {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
     for word in ("missing", "unexpected", "detector"):
         if names := report[word]:
-            print(f"  {word:<11} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
-    print(f"  traits      {', '.join(f'{key} {value}' for key, value in report['traits'].items())}")
+            put(f"  {word:<11} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    put(f"  traits      {', '.join(f'{key} {value}' for key, value in report['traits'].items())}")
     if about := {key: value for key, value in report["about"].items() if not isinstance(value, dict | list)}:
-        print(f"  about       {', '.join(f'{key} {value}' for key, value in about.items())}")
+        put(f"  about       {', '.join(f'{key} {value}' for key, value in about.items())}")
     if arguments := report["about"].get("arguments"):
-        print(f"  arguments   {', '.join(f'{key} {value}' for key, value in arguments.items())}")
-    print(f"  licence     {report['licence'] or 'not known'}")
+        put(f"  arguments   {', '.join(f'{key} {value}' for key, value in arguments.items())}")
+    put(f"  licence     {report['licence'] or 'not known'}")
     for note in report["notes"]:
-        print(f"  note        {note}")
+        put(f"  note        {note}")
     if report["problem"]:
         raise ValueError(report["problem"])
 
@@ -543,9 +553,8 @@ def doctor() -> None:
 
 
 def sentence(error: Exception) -> str:
-    """An error on one line that no name in a file or of a file can break or use to command a terminal."""
-    text = " ".join(str(error).split())
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """An error on one line."""
+    return printable(" ".join(str(error).split()))
 
 
 def main() -> None:

@@ -387,6 +387,10 @@ def _backbone(arch: str, traits: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"expected a ResNet that mmsegmentation has, found {arch}: its ResNet widens every convolution or none"
         )
+    if traits["stem"] != plan.stem:
+        raise ValueError(
+            f"expected the stem of a {arch}, which is {plan.stem}, found stem {traits['stem']!r} in the traits"
+        )
     return {
         "type": "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet",
         "depth": plan.depth,
@@ -480,7 +484,7 @@ def macs(task: Segmentation, arch: str) -> dict[str, float]:
     """
     width, height = _bounded(*IMAGE[task.dataset], task.resize)
     with torch.device("meta"):
-        model = network(task, arch).eval()
+        model = network(task, arch, {**TRAITS, "stem": resnets.arch(arch).stem}).eval()
     return {"train": 3 * _forward_macs(model, task.crop, task.crop), "test": _forward_macs(model, height, width)}
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import random
+import re
 import resource
 import socket
 import stat
@@ -342,6 +343,8 @@ def odd_files(folder: Path) -> None:
     (folder / "tape.tar").write_bytes(bytes(257) + b"ustar" + bytes(1000))
     (folder / "keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (folder / "index.json").write_text('{"weight_map": {"conv1.weight": "model-00001.safetensors"}}')
+    for title in ("noise", "zeros"):
+        (folder / f"{title}.index").write_bytes((folder / f"{title}.pth").read_bytes())
     (folder / "folder.pth").mkdir()
     (folder / "loop.pth").symlink_to("loop.pth")
     (folder / "nowhere.pth").symlink_to("absent")
@@ -633,6 +636,54 @@ def test_hostile_files_end_in_one_sentence_and_nothing_runs(tmp_path: Path) -> N
         assert len(lines) == 1 and lines[0].startswith("bench: expected"), (what, result)
         assert lines[0].isprintable() and len(lines[0]) < 1500, (what, result)
         assert result["seconds"] < SECONDS, (what, result)
+
+
+def whole(folder: Path, **beside: Any) -> Path:
+    """A ResNet-18 and what stands beside it in the file."""
+    torch.save({"state_dict": weights(), **beside}, folder / "checkpoint.pth")
+    return folder / "checkpoint.pth"
+
+
+class Touch:
+    """Pickles as a call that creates a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_a_whole_backbone_beside_a_call_is_read_and_the_call_is_named(tmp_path: Path) -> None:
+    file = whole(
+        tmp_path, opt=Touch(tmp_path / "marker"), arch="\x1b[2J\x1b]0;evil\x07\nbench: all is well", epoch=10**400
+    )
+    before = state(tmp_path)
+    result = commanded("inspect", str(file))
+    assert result["code"] == 0 and "<posix.system>" in result["out"], result
+    assert all(line.isprintable() for line in result["out"].splitlines())
+    assert not any(line.startswith("bench: all is well") for line in result["out"].splitlines())
+    assert commanded("inspect", str(file), "--json")["code"] == 0
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("key", ["layer3.1.conv2.weight", "bn1.running_mean"])
+def test_nan_and_infinity_are_refused_by_name(tmp_path: Path, key: str, value: float) -> None:
+    from bench import journey
+
+    tensors = weights()
+    tensors[key] = tensors[key].clone()
+    tensors[key].view(-1)[-1] = value
+    file = tmp_path / "diverged.pth"
+    torch.save({"state_dict": tensors}, file)
+    sentence = f"found NaN or infinity in '{key}': this training diverged"
+    for words in (["inspect", str(file)], ["convert", str(file), str(tmp_path / "out.pth"), "--to", "torchvision"]):
+        result = commanded(*words)
+        assert result["code"] == 2 and sentence in result["err"], result
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        journey.model(str(file), None, "mini", None, None)
+    assert list(state(tmp_path)) == ["diverged.pth"]
 
 
 @pytest.mark.timeout(300)

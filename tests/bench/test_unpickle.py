@@ -10,13 +10,14 @@ import struct
 import sys
 import types
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from bench import unpickle
 
@@ -412,3 +413,71 @@ def test_a_mutated_file_is_read_or_refused_in_one_sentence(tmp_path: Path, form:
             assert "\n" not in str(error)
     assert refused > 50
     assert listing(tmp_path) == ["mutated.bin", "whole.bin"]
+
+
+def test_a_zip_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.arange(5.0)}, tmp_path / "model.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert {entry.CRC for entry in zipfile.ZipFile(tmp_path / "model.pth").infolist()} == {0}
+    assert torch.equal(unpickle.read(tmp_path / "model.pth")["a"].read(), torch.arange(5.0))
+
+
+def test_a_zip_of_more_than_four_gigabytes_is_read_by_its_index(tmp_path: Path) -> None:
+    """As torch writes it, with a hole for the numbers: 64-bit sizes and places in the directory."""
+    count, file = (1 << 30) + 4, tmp_path / "large.pth"  # of float32
+    index = tensor_pickle(count, (4,))
+    entries = [("archive/data/0", b"", 4 * count), ("archive/data.pkl", index, len(index))]
+    directory, places = b"", []
+    with file.open("wb") as out:
+        for name, content, size in entries:
+            places.append(out.tell())
+            wide = struct.pack("<HHQQ", 1, 16, size, size)
+            crc = zlib.crc32(content)
+            head = struct.pack(
+                "<4s5H3I2H", b"PK\3\4", 45, 0, 0, 0, 0, crc, 0xFFFFFFFF, 0xFFFFFFFF, len(name), len(wide)
+            )
+            out.write(head + name.encode() + wide + content)
+            if not content:
+                out.truncate(out.tell() + size)
+                out.seek(0, os.SEEK_END)
+            wide = struct.pack("<HHQQQ", 1, 24, size, size, places[-1])
+            numbers = (45, 45, 0, 0, 0, 0, crc, 0xFFFFFFFF, 0xFFFFFFFF, len(name), len(wide), 0, 0, 0, 0, 0xFFFFFFFF)
+            directory += struct.pack("<4s6H3I5H2I", b"PK\1\2", *numbers) + name.encode() + wide
+        start = out.tell()
+        end = start + len(directory)
+        out.write(directory + struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, len(directory), start))
+        out.write(struct.pack("<4sIQI", b"PK\6\7", 0, end, 1))
+        out.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2, 2, len(directory), 0xFFFFFFFF, 0))
+    with zipfile.ZipFile(file) as archive:  # Python's reader sees the same places
+        assert [entry.header_offset for entry in archive.infolist()] == places
+        assert archive.read("archive/data.pkl") == index
+    assert unpickle.read(file)["a"].read().tolist() == [0.0] * 4
+
+
+def test_what_safetensors_own_reader_refuses_is_refused(tmp_path: Path) -> None:
+    whole, file, chance = written(tmp_path, "safetensors"), tmp_path / "mutated.safetensors", random.Random(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    agreed = 0
+    for _ in range(1500):
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 1, 2])):
+            data[chance.randrange(header)] = chance.choice(b'0123456789{}[]",:FI ab')
+        file.write_bytes(data)
+        try:
+            expected = load_file(file)
+        except Exception:
+            with pytest.raises(ValueError):
+                unpickle.read(file)
+            continue
+        try:
+            found = unpickle.read(file)
+        except ValueError as error:
+            assert "occurs twice" in str(error), bytes(data[:header])
+            continue
+        found.pop("__metadata__")
+        assert found.keys() == expected.keys() and all(torch.equal(found[k].read(), expected[k]) for k in found)
+        agreed += 1
+    assert agreed > 50
