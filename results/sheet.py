@@ -130,6 +130,8 @@ def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
 
 def _width(text: str) -> int:
     """Columns a terminal needs."""
+    if max(text, default="") < "\u0300":  # nothing combines and nothing is wide before
+        return len(text)
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 

@@ -8,6 +8,7 @@ scatter differently. Where a table compares many models with one baseline, Holm'
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 BOOTSTRAP = 8  # trials from which the interval of a mean is a bootstrap's
 DRAWS = 10_000
@@ -100,6 +101,7 @@ def _tested(mean: float, error: float, freedom: float, paired: bool) -> Differen
     return Difference(mean, mean - half, mean + half, _two_sided(mean / error, freedom), paired)
 
 
+@lru_cache
 def _quantile(freedom: float) -> float:
     """Student's t below which 97.5 % lie; the normal distribution's where `freedom` is infinite."""
     from scipy.special import ndtri, stdtrit  # type: ignore[import-untyped]  # a tenth of the import time of scipy.stats

@@ -49,3 +49,11 @@ def test_the_checkpoint_of_the_benchmark_is_mocos(tmp_path: Path) -> None:
     torch.save(speed._moco(64), tmp_path / "checkpoint.pth")
     found = sources.inspect(tmp_path / "checkpoint.pth")
     assert (found["family"], found["arch"], found["matched"], found["problem"]) == ("moco", "resnet50", 318, None)
+
+
+def test_the_records_of_the_benchmark_are_records(tmp_path: Path) -> None:
+    from results import record, table
+
+    speed._records(tmp_path, 60)
+    assert len(record.load(tmp_path)) == 60
+    assert "model2 " in table.render("moco", record.trials(tmp_path))
