@@ -10,6 +10,7 @@ few images at a time are in memory.
 """
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -74,6 +75,8 @@ class Findings:
         """A finding; it makes a run fail unless it is a notice."""
         self.counts[kind] += 1
         self.failures += not notice
+        if reason == os.strerror(errno.EACCES):
+            mend = "let yourself read it: chmod u+rX"
         if self.counts[kind] <= KEPT:
             with contextlib.suppress(ValueError):
                 file = Path(file).relative_to(self.root)
@@ -502,7 +505,7 @@ def _imagenet(task: Classification, root: Path, findings: Findings) -> Iterator[
         if split == "train" and task.labels < 100:
             _subset(task.labels, root, {Path(p.file).name for p in pictures}, findings)
         yield f"imagenet_{split}", pictures
-    for name in sorted(classes["train"] ^ classes["val"]):
+    for name in sorted(classes["train"] ^ classes["val"]) if classes["train"] and classes["val"] else ():
         where = "train" if name in classes["train"] else "val"
         findings.add(
             "class", base / where / name, f"a class of {where} only", "complete the other, or remove the class"

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import average_precision_score
@@ -232,10 +233,13 @@ def run(
     pool = Parallel(cpus(), return_as="generator")
     jobs = (delayed(fitted)(task, x, y[:, c], x_test, y_test[:, c], seed) for c in range(y.shape[1]))
     results = []
-    with Progress(f"{task.name} classes", y.shape[1]) as progress:
-        for each in pool(jobs):
-            results.append(each)
-            progress.step(len(results))
+    try:
+        with Progress(f"{task.name} classes", y.shape[1]) as progress:
+            for each in pool(jobs):
+                results.append(each)
+                progress.step(len(results))
+    finally:  # the idle processes would keep the end of this one waiting
+        get_reusable_executor().shutdown(wait=True)
     costs, aps, rounds = zip(*results, strict=True)
     result = {
         "metrics": {"mAP": 100 * float(np.mean(aps))},
