@@ -203,12 +203,11 @@ def environment(**more: str) -> dict[str, str]:
 
 def start(sweep: Path) -> None:
     """Starts the process that keeps this machine busy with a sweep, apart from this one; returns when it is at work."""
-    with (sweep / "pool.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.launch", "pool", str(sweep)],
-            env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    while held(sweep) is None and process.poll() is None:
+    with (sweep / "pool.log").open("ab") as log, Path(os.devnull).open("rb") as nothing:
+        streams = [(os.POSIX_SPAWN_DUP2, file.fileno(), to) for file, to in ((nothing, 0), (log, 1), (log, 2))]
+        words = [sys.executable, "-m", "bench.launch", "pool", str(sweep)]
+        process = os.posix_spawn(sys.executable, words, environment(), file_actions=streams, setsid=True)
+    while held(sweep) is None and os.waitpid(process, os.WNOHANG) == (0, 0):
         time.sleep(0.05)
 
 

@@ -37,7 +37,8 @@ from downstream import task as protocols
 # R-CNN R50-FPN 1x: 0.261 s an iteration of 16 images on 8 GPUs, 636e9 each by `preview.macs`; R50-C4 1x, 0.584 s, gives 5.2e12.
 V100 = 4.9e12
 
-State = tuple[str, str]  # done, running, waiting, failed or left; and more in words
+# done, running, waiting, failed, killed (a job that ended and left no word) or left (not started); and more in words
+State = tuple[str, str]
 
 
 # The grid
@@ -74,7 +75,6 @@ def trials(
                         "task": task.name,
                         "model": about["name"],
                         "seed": seed,
-                        "metric": task.metrics[0],
                         "iterations": total,
                         "macs": macs[about["arch"]],
                         "precision": task.precision,
@@ -306,7 +306,7 @@ def _states_in_queue(sweep: Path, plan: Mapping[str, Any]) -> list[State]:
             found.append(("failed", outcome["line"]))
         elif job:
             found.append(
-                ("failed", f"job {job} ended without a record; its log: {launch.last_line(folder / 'transfer.log')}")
+                ("killed", f"job {job} ended without a record; its log: {launch.last_line(folder / 'transfer.log')}")
             )
         else:
             found.append(("left", "not submitted"))
@@ -327,11 +327,11 @@ def standing(plan: Mapping[str, Any], found: Sequence[State]) -> list[list[str]]
     rows = [["task", "checkpoint", "done", "running", "waiting", "failed", "mean"]]
     for (task, model), members in grouped(plan["trials"]):
         kinds = {kind: [i for i in members if found[i][0] == kind] for kind in ("done", "running", "waiting", "failed")}
+        kinds["failed"] += [i for i in members if found[i][0] == "killed"]
         running = ", ".join(found[i][1] for i in kinds["running"])
-        records = (launch.read(Path(plan["trials"][i]["record"])) for i in kinds["done"])
-        metric = plan["trials"][members[0]]["metric"]
-        values = [record["metrics"][metric] for record in records]
-        mean = f"{metric} {sum(values) / len(values):.2f}" if values else ""
+        records = [launch.read(Path(plan["trials"][i]["record"]))["metrics"] for i in kinds["done"]]
+        metric = next(iter(records[0]), "") if records else ""  # the headline comes first
+        mean = f"{metric} {sum(record[metric] for record in records) / len(records):.2f}" if metric else ""
         counts = [
             f"{len(kinds['done'])}/{len(members)}",
             *(str(len(kinds[k]) or "") for k in ("running", "waiting", "failed")),
@@ -372,44 +372,63 @@ def begin(out: Path, plan: Mapping[str, Any], say: Callable[[str], None]) -> Pat
                 f"expected --executor {known['executor']}, by which {plan['name']} runs, found {plan['executor']}: "
                 "wait for its end, or bench sweep --cancel"
             )
-        todo = [i for i, (kind, _) in enumerate(before) if kind in ("failed", "left")]
+        todo = [i for i, (kind, _) in enumerate(before) if kind in ("failed", "killed", "left")]
+        slurm = plan["executor"] == "slurm"
         (sweep / "cancelled").unlink(missing_ok=True)
         if not busy:
             launch.write(sweep / "sweep.json", plan)
-        if not todo or (busy and plan["executor"] == "local"):
-            say(f"{plan['name']} runs already: watching it" if busy else f"{plan['name']} is complete")
-            return sweep
-        for i in todo:
-            (Path(plan["trials"][i]["folder"]) / "outcome.json").unlink(missing_ok=True)
-        (launch.submit(sweep, todo) if plan["executor"] == "slurm" else launch.start(sweep))
-        say(f"{len(todo)} trials {'submitted' if plan['executor'] == 'slurm' else 'under way'} -> {sweep}")
+        if all(kind == "done" for kind, _ in before):
+            say(f"{plan['name']} is complete")
+        elif launch.held(sweep) is not None or (slurm and not todo):
+            say(f"{plan['name']} runs already: watching it")
+        else:
+            for i in todo:
+                (Path(plan["trials"][i]["folder"]) / "outcome.json").unlink(missing_ok=True)
+            (launch.submit(sweep, todo) if slurm else launch.start(sweep))
+            say(f"{len(todo)} trials {'submitted' if slurm else 'under way'} -> {sweep}")
     return sweep
 
 
 def watch(sweep: Path, say: Callable[[str], None]) -> bool:
-    """Follows a sweep to its end; whether every trial has its record. A live table on a terminal, else a line a change."""
+    """Follows a sweep to its end; whether every trial has its record. A live table on a terminal, else a line a change.
+
+    A job of Slurm's that was killed is submitted again, up to `launch.RESTARTS` times.
+    """
     plan = launch.read(sweep / "sweep.json")
-    pause = 5.0 if plan["executor"] == "slurm" else 1.0
+    slurm, count = plan["executor"] == "slurm", len(plan["trials"])
     live = Live(console=Console(stderr=True), auto_refresh=False) if sys.stderr.isatty() else None
-    before, over = [("left", "")] * len(plan["trials"]), 0
+    before, over, starts = [("left", "")] * count, 0, [0] * count
     if live:
         live.start()
     try:
-        while over < (
-            2 if plan["executor"] == "slurm" else 1
-        ):  # a record may reach this machine later than the queue's news
+        while over <= slurm:  # twice: a record may reach this machine later than the queue's news
             found = states(sweep)
+            lost = [i for i in range(count) if found[i][0] == before[i][0] == "killed" and starts[i] < launch.RESTARTS]
+            if lost and not (sweep / "cancelled").exists():
+                again(sweep, lost, say)
+                starts = [starts[i] + (i in lost) for i in range(count)]
+                found = states(sweep)
             over = over + 1 if ended(sweep, found) else 0
             if live:
                 live.update(table(standing(plan, found)), refresh=True)
             else:
                 _tell(plan, before, found, say)
             before = found
-            time.sleep(0 if over and plan["executor"] == "local" else pause)
+            time.sleep(5.0 if slurm else 1.0 - over)
     finally:
         if live:
             live.stop()
     return _collected(sweep, plan, found, say)
+
+
+def again(sweep: Path, indices: Sequence[int], say: Callable[[str], None]) -> None:
+    """Submits those of the trials again that another process that watches has not."""
+    with launch.locked(sweep / "start", patience=600) as lock:
+        now = states(sweep)
+        killed = [i for i in indices if now[i][0] == "killed"]
+        if lock is not None and killed:
+            launch.submit(sweep, killed)
+            say(f"{len(killed)} killed trials submitted again")
 
 
 def _tell(plan: Mapping[str, Any], before: Sequence[State], found: Sequence[State], say: Callable[[str], None]) -> None:
