@@ -299,11 +299,15 @@ def submit(sweep: Path, indices: Sequence[int]) -> None:
     write(
         file, {"submissions": [*submissions, {"name": name, "jobs": {}}]}
     )  # known by its name, should this process be killed
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
-    executor.update_parameters(
-        job_name=name[:200], array_parallelism=plan["jobs"], **_resources(plan), **_script(sweep)
-    )
-    jobs = executor.submit_array([Trial(sweep, i) for i in indices])
+    try:
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
+        executor.update_parameters(
+            job_name=name[:200], array_parallelism=plan["jobs"], **_resources(plan), **_script(sweep)
+        )
+        jobs = executor.submit_array([Trial(sweep, i) for i in indices])
+    except Exception as error:
+        write(file, {"submissions": submissions})
+        raise RuntimeError(f"expected Slurm to take {len(indices)} jobs, found: {error}") from error
     ids = {str(i): job.job_id for i, job in zip(indices, jobs, strict=True)}
     write(file, {"submissions": [*submissions, {"name": name, "jobs": ids}]})
 
@@ -339,7 +343,10 @@ def queue(sweep: Path) -> dict[str, str] | None:
     names = ",".join(entry["name"][:200] for entry in read(sweep / "jobs.json").get("submissions", []))
     if not names:
         return {}
-    asked = subprocess.run(["squeue", "-h", "-r", "-n", names, "-o", "%i %T"], capture_output=True, text=True)
+    try:
+        asked = subprocess.run(["squeue", "-h", "-r", "-n", names, "-o", "%i %T"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
     return None if asked.returncode else dict(line.split() for line in asked.stdout.splitlines())
 
 

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import time
@@ -354,6 +355,10 @@ def begin(out: Path, plan: Mapping[str, Any], say: Callable[[str], None]) -> Pat
 
     Raises ValueError where a sweep of that name has another grid, or runs by the other executor.
     """
+    if plan["executor"] == "slurm" and shutil.which("sbatch") is None:
+        raise ValueError(
+            "expected Slurm's commands on PATH, found no sbatch: call from a login node, or --executor local"
+        )
     sweep = out.absolute() / "sweeps" / plan["name"]
     with launch.locked(sweep / "start", patience=600) as lock:
         if lock is None:
@@ -461,8 +466,10 @@ def cancel(sweep: Path, say: Callable[[str], None]) -> None:
     if plan["executor"] == "slurm":
         launch.scancel(sweep)
     else:
-        launch.kill(sweep, [Path(row["folder"]) for row in plan["trials"]])
-        while launch.held(sweep) is not None:
+        folders = [Path(row["folder"]) for row in plan["trials"]]
+        launch.kill(sweep, folders)
+        while launch.held(sweep) is not None:  # it may have started one more meanwhile
             time.sleep(0.1)
+            launch.kill(sweep, folders)
     done = sum(Path(row["record"]).is_file() for row in plan["trials"])
     say(f"{plan['name']}: {running} running trials ended, {done} of {len(plan['trials'])} have their records")

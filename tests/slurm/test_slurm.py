@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import journey
+from bench import journey, launch, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGES = {"iterations": "40", "crop": "64", "batch": "2", "passes": "60"}
@@ -29,7 +29,7 @@ cluster = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cluster)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slurm():
     """The environment of a running cluster. In a short path: that of munge's socket is bounded."""
     if missing := cluster.missing():
@@ -71,6 +71,55 @@ def until(ready, seconds=280):
         assert time.monotonic() < end
         time.sleep(0.2)
     return value
+
+
+def silent(line):
+    pass
+
+
+def scripts(out, *words):
+    """A sweep whose trials are shell scripts; {record} is the record's file."""
+    rows = []
+    for seed, script in enumerate(words):
+        folder = out / "task" / "group" / "model" / str(seed)
+        row = {"task": "task", "model": "model", "seed": seed, "iterations": 1, "macs": 1, "precision": "fp32"}
+        row |= {
+            "record": f"{folder}.json",
+            "folder": str(folder),
+            "command": ["sh", "-c", script.format(record=f"{folder}.json")],
+        }
+        rows.append(row)
+    common = {"name": "scripts", "id": "0", "executor": "slurm", "host": "here", "cwd": str(ROOT), "gpus": 0}
+    return common | {"jobs": 8, "partition": "here", "minutes": 5, "scaled": [], "slots": [], "trials": rows}
+
+
+@pytest.fixture
+def here(slurm, monkeypatch):
+    """This process calls Slurm itself."""
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_an_error_is_named_and_not_queued_again_and_cancelling_ends_what_runs_and_what_waits(here, tmp_path):
+    slow = "sleep 600; echo '{{}}' > {record}"
+    folder = sweep.begin(tmp_path, scripts(tmp_path, "echo 'bench: expected luck'; exit 1", slow, slow, slow), silent)
+    until(lambda: [kind for kind, _ in sweep.states(folder)] == ["failed", "running", "running", "waiting"])
+    assert sweep.states(folder)[0] == ("failed", "bench: expected luck")
+    assert len(launch.queue(folder)) == 3
+    with pytest.raises(ValueError, match="expected --executor slurm"):
+        sweep.begin(tmp_path, scripts(tmp_path, slow, slow, slow, slow) | {"executor": "local"}, silent)
+    sweep.cancel(folder, silent)
+    until(lambda: launch.queue(folder) == {})
+    said: list[str] = []
+    assert not sweep.watch(folder, said.append)  # and it submits nothing again
+    assert launch.queue(folder) == {}
+    assert len(json.loads((folder / "jobs.json").read_text())["submissions"]) == 1
+
+
+def test_what_slurm_refuses_is_one_sentence_and_leaves_nothing_behind(here, tmp_path):
+    with pytest.raises(RuntimeError, match=r"expected Slurm to take 1 jobs, found: .*partition"):
+        sweep.begin(tmp_path, scripts(tmp_path, "exit 0") | {"partition": "nowhere"}, silent)
+    assert json.loads((tmp_path / "sweeps/scripts/jobs.json").read_text()) == {"submissions": []}
 
 
 @pytest.mark.timeout(900)
