@@ -103,14 +103,17 @@ def _lock(file: int, kind: int) -> bool:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that says something; of the last start's, `bench`'s own where torchrun's stand below it."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 8192))
+            file.seek(max(0, log.stat().st_size - 16384))
             lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
     except FileNotFoundError:
         return "it wrote no log"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    last = [line.strip() for line in lines if line.strip()]
+    last = last[max((i for i, line in enumerate(last) if line.startswith("$ ")), default=0) :]
+    own = [line for line in last if line.startswith("bench: ")]
+    return (own or last or ["it said nothing"])[-1]
 
 
 class Trial:

@@ -391,6 +391,17 @@ def test_progress_is_what_the_log_says(tmp_path):
     assert sweep.watch(folder, silent)
 
 
+def test_the_last_line_is_that_of_the_last_start_and_benchs_own_below_torchruns(tmp_path):
+    log = tmp_path / "transfer.log"
+    assert launch.last_line(log) == "it wrote no log"
+    log.write_text("\n")
+    assert launch.last_line(log) == "it said nothing"
+    log.write_text("$ bench transfer\nbench: first\n$ bench transfer\n10 %\r20 %\r\n")
+    assert launch.last_line(log) == "20 %"
+    log.write_text(log.read_text() + "bench: expected luck\nE1124 torch/elastic failed (exitcode: 2)\n=====\n")
+    assert launch.last_line(log) == "bench: expected luck"
+
+
 def test_a_folder_with_odd_characters_is_no_matter(tmp_path):
     out = tmp_path / "größer 'als' $HOME"
     plan = planned(tmp_path, DONE)
