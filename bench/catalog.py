@@ -6,7 +6,7 @@ Listing reads the files' docstrings without importing them, so that it costs no 
 import ast
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,9 +24,20 @@ def names(kind: str) -> list[str]:
 
 
 def summary(kind: str, name: str) -> str:
-    """The first line of the docstring of a method, task or table."""
+    """The first paragraph of the docstring of a method, task or table."""
+    return next(paragraphs(kind, name), "")
+
+
+def citation(method: str) -> str:
+    """The paragraph of a method's docstring that names its paper, or whose recipe it is."""
+    return next((text for text in paragraphs("method", method) if text.startswith(("Paper", "Recipe"))), "")
+
+
+def paragraphs(kind: str, name: str) -> Iterator[str]:
+    """The paragraphs of the docstring of a method, task or table, each as one line."""
     file = ROOT.joinpath(*PACKAGES[kind].split("."), f"{name}.py")
-    return (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return (" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def load(kind: str, name: str) -> ModuleType:

@@ -52,6 +52,22 @@ ScaleBatch = Annotated[
         "the linear rule, iterations inversely. Every number changed is said; the record is nonstandard.",
     ),
 ]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A checkpoint of any family; or its address: https://..., torchvision://resnet50, "
+        "detectron2://ImageNetPretrained/MSRA/R-50.pkl, timm/NAME, hf-hub:OWNER/NAME.",
+    ),
+]
+AllowMissing = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-missing",
+        metavar="PATTERN",
+        help="Names (torchvision's) that may be absent, such as 'layer4.2.bn3.*'; may be repeated; never a whole stage.",
+    ),
+]
 Results = Annotated[Path, typer.Option(help="Where the records of `bench transfer` are.")]
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Changes to the recipe.")]
 
@@ -86,14 +102,24 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 def demo(
     out: Annotated[Path, typer.Option(help="Everything is written here.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of the drawn data, the pretraining and the first trial.")] = 0,
+    all_tasks: Annotated[
+        bool, typer.Option("--all-tasks", help="Instead: one trial of every task at mini scale, into OUT/all.")
+    ] = False,
 ) -> None:
     """The whole journey on embedded data, in minutes on a CPU: draw, pretrain, convert, transfer, tables.
 
-    Example: bench demo
+    Examples:
+
+      bench demo
+
+      bench demo --all-tasks
     """
     from bench import demo
 
-    demo.run(out, seed, say)
+    if all_tasks:
+        demo.run_all(out / "all", seed, say)
+    else:
+        demo.run(out, seed, say)
 
 
 @app.command()
@@ -101,7 +127,9 @@ def pretrain(
     method: Annotated[str, typer.Argument(help="A name of `bench list methods`.")],
     data: Annotated[Path, typer.Option(help="A folder of images; class folders for `supervised`.")],
     changes: Changes = None,
-    arch: Annotated[str, typer.Option(help="resnet18 or resnet50.")] = "resnet50",
+    arch: Annotated[
+        str, typer.Option(help="A ResNet of torchvision, or a wide one: resnet18, resnet50, resnet50x2 ...")
+    ] = "resnet50",
     scale: ScaleOption = Scale.paper,
     variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
@@ -109,8 +137,15 @@ def pretrain(
     out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pth where it exists.")] = False,
+    monitor: Annotated[
+        Path | None, typer.Option(help="Labelled folders: nearest neighbours are tested on them every epoch.")
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw loss and nearest neighbours into OUT/log.png.")] = False,
 ) -> None:
-    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth and log.jsonl.
+    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth, log.jsonl and tensorboard/.
+
+    --monitor DIR has train/ and val/ with class folders, or class folders of which a fifth is set apart for validation. A log that
+    is there already is drawn by `python -m pretrain.plot OUT/log.jsonl`.
 
     Examples:
 
@@ -137,39 +172,45 @@ def pretrain(
         seed=seed,
         resume=resume,
         overrides=pairs(changes),
+        labelled=monitor,
     )
+    if plot and os.environ.get("RANK", "0") == "0":
+        from pretrain import plot as picture
+
+        say(f"{picture.draw(out / 'log.jsonl', out / 'log.png')}: loss and nearest neighbours")
     say(f"Next: bench transfer --task voc_c4 --checkpoint {written} --scale {scale} --data DIR")
 
 
 @app.command()
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of any family.")], family: Family = None, json: Json = False
-) -> None:
-    """Say what a checkpoint is and why: family, evidence, coverage, traits.
+def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing = None, json: Json = False) -> None:
+    """Say what a checkpoint is and why: family, evidence, coverage, traits, licence. A TensorFlow checkpoint is its .index file.
 
     Example: bench inspect moco_v2_800ep_pretrain.pth.tar
     """
-    from bench import sources
+    from bench import fetch, sources
 
-    report = sources.inspect(file, family=family)
+    report = sources.inspect(fetch.located(file), family=family, allow_missing=allow_missing or ())
     if json:
         print(jsonlib.dumps(report, indent=1))
         raise typer.Exit(1 if report["problem"] else 0)
-    print(f"{file}: {report['family']}, {report['arch']}, sha256 {report['sha256']}")
+    print(f"{file}: {' or '.join([report['family'], *report['equal']])}, {report['arch']}")
     for line in report["evidence"]:
         print(f"  because     {line}")
-    print(f"  matched     {report['matched']} tensors")
+    print(f"  matched     {report['matched']} tensors" + (f", {report['filled']} filled" if report["filled"] else ""))
     for reason in dict.fromkeys(report["dropped"].values()):
         names = [name for name, why in report["dropped"].items() if why == reason]
         print(f"  dropped     {len(names)} ({reason}): {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
-    for word in ("missing", "unexpected"):
+    for word in ("missing", "unexpected", "detector"):
         if names := report[word]:
             print(f"  {word:<11} {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     print(f"  traits      {', '.join(f'{key} {value}' for key, value in report['traits'].items())}")
-    if report["about"]:
-        print(
-            f"  about       {', '.join(f'{key} {value}' for key, value in report['about'].items() if key != 'recipe')}"
-        )
+    if about := {key: value for key, value in report["about"].items() if not isinstance(value, dict | list)}:
+        print(f"  about       {', '.join(f'{key} {value}' for key, value in about.items())}")
+    if arguments := report["about"].get("arguments"):
+        print(f"  arguments   {', '.join(f'{key} {value}' for key, value in arguments.items())}")
+    print(f"  licence     {report['licence'] or 'not known'}")
+    for note in report["notes"]:
+        print(f"  note        {note}")
     if report["problem"]:
         raise ValueError(report["problem"])
 
@@ -182,23 +223,34 @@ class Framework(StrEnum):
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of any family.")],
+    file: Checkpoint,
     out: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors, .pkl for detectron2.")],
     to: Annotated[Framework, typer.Option(help="Whose names.")],
     family: Family = None,
+    allow_missing: AllowMissing = None,
 ) -> None:
-    """Convert a checkpoint's backbone, verified by a forward pass before it is written.
+    """Convert a checkpoint's backbone, verified by a forward pass before it is written: the file's own layout, fed as its
+    publisher feeds it, against torchvision's, detectron2's and mmsegmentation's networks.
 
     Example: bench convert pixpro_base_r50_400ep.pth pixpro.pkl --to detectron2
     """
-    from bench import sources
+    from bench import fetch, sources
     from downstream import weights
 
-    source = sources.backbone(file, family=family)
-    proof = weights.save(source.tensors, source.arch, source.traits, out, to=to.value)
-    say(
-        f"{file}: {source.family}, {source.arch}, {source.matched} tensors matched, {len(source.dropped)} dropped by name"
-    )
+    source = sources.backbone(fetch.located(file), family=family, allow_missing=allow_missing or ())
+    about = {
+        **{key: value for key, value in source.about.items() if key in sources.ABOUT},
+        "source": {"file": Path(file).name, **sources.record(source)},
+        "proof": sources.prove(source),
+    }
+    detector = {f"{weights.DETECTOR}{name}": tensor for name, tensor in source.detector.items()}
+    proof = weights.save(source.tensors | detector, source.arch, source.traits, out, to=to.value, about=about)
+    say(f"{file}: {' or '.join([source.family, *source.equal])}, {source.arch}, {source.matched} tensors matched")
+    say(f"  {len(source.dropped)} dropped by name" + (f", {source.filled} filled" if source.filled else ""))
+    if source.missing:
+        say(f"  missing by permission and new: {', '.join(source.missing)}; the source's own layout is not proven")
+    if detector:
+        say(f"  of a detector: {len(detector)}" + (", which mmseg has no place for" if to is Framework.mmseg else ""))
     say("  largest relative difference from torchvision: " + ", ".join(f"{k} {v:.1e}" for k, v in proof.items()))
     print(out)
 
@@ -208,7 +260,10 @@ def transfer(
     task: Annotated[str, typer.Option(help="A name of `bench list tasks`.")],
     changes: Changes = None,
     checkpoint: Annotated[
-        str, typer.Option(help="A file of any family, `random`, or the name of a run in runs/ (such as supervised).")
+        str,
+        typer.Option(
+            help="A file of any family or its address, `random`, or the name of a run in runs/ (such as supervised)."
+        ),
     ] = "random",
     trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocol's.")] = None,
     seed: Annotated[int | None, typer.Option(help="One trial with this seed.")] = None,
@@ -223,6 +278,7 @@ def transfer(
         str | None, typer.Option(help="The row's name in tables. Default: the method's or the file's.")
     ] = None,
     family: Family = None,
+    allow_missing: AllowMissing = None,
     scale_batch: ScaleBatch = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a trial that was interrupted.")] = False,
@@ -230,7 +286,8 @@ def transfer(
 ) -> None:
     """Fine-tune a checkpoint on a task to the paper's letter, evaluate it, and write one record a trial.
 
-    A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard.
+    A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard, other numbers of
+    images than the papers' as reduced.
 
     Examples:
 
@@ -258,14 +315,23 @@ def transfer(
     if dry_run:
         from bench import preview
 
-        report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds)
+        report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds, allow_missing or ())
         print(jsonlib.dumps(report, indent=1) if json else preview.described(report))
         return
-    plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name)
+    plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name, allow_missing or ())
     say(
         f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
     )
+    if plan.reduced:
+        say(
+            "These are not all images of the papers' own sets: the records are marked `reduced`. bench data check says more"
+        )
+    if plan.proof:
+        say(
+            "  largest relative difference from torchvision: "
+            + ", ".join(f"{k} {v:.1e}" for k, v in plan.proof.items())
+        )
     records = journey.transfer(plan, seeds, out, resume, say)
     if json:
         print(jsonlib.dumps(records, indent=1))
@@ -457,12 +523,13 @@ def synthesize(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the datasets will stand; none may be there yet.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed and sizes draw the same pixels.")] = 0,
     voc: Annotated[int, typer.Option(min=0, help="Pictures in each split of VOC2007 and of VOC2012.")] = 60,
-    coco: Annotated[int, typer.Option(min=0, help="Pictures in each split of coco.")] = 100,
+    coco: Annotated[int, typer.Option(min=0, help="Pictures in each split of coco and lvis.")] = 100,
     cityscapes: Annotated[int, typer.Option(min=0, help="Pictures in each split of cityscapes.")] = 40,
     imagenet: Annotated[int, typer.Option(min=0, help="Training pictures in each of imagenet's 20 classes.")] = 32,
     side: Annotated[int, typer.Option(min=96, help="Longer side of a VOC or COCO picture, in pixels.")] = 192,
 ) -> None:
-    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco, cityscapes, imagenet. A size of 0 leaves one out.
+    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco with lvis, cityscapes, imagenet. A size of 0 leaves
+    one out.
 
     Example: bench data synthesize datasets
     """
@@ -478,17 +545,26 @@ def synthesize(
 def check(
     task: Annotated[str, typer.Argument(help="A name of `bench list tasks`.")],
     data: DataOption = None,
+    make_label_train_ids: Annotated[
+        bool,
+        typer.Option("--make-label-train-ids", help="First write the labelTrainIds that Cityscapes' archives lack."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """State what a task would find: images per split. Exit code 2 says what is missing.
+    """Open all that a task would read and list what is wrong: file, reason, mend. Exit code 1 says that a run would fail.
 
-    Example: bench data check voc_c4 --data datasets
+    Examples:
+
+      bench data check voc_c4 --data datasets
+
+      bench data check cityscapes_semantic --data datasets --make-label-train-ids
     """
     from bench import journey
 
-    resolved = journey.resolve(task, "paper", {})
-    found = journey.engine(resolved).found(resolved, journey.datasets(data))
-    print(jsonlib.dumps(found) if json else "\n".join(f"{key}: {value}" for key, value in found.items()))
+    report, words = journey.checked(journey.resolve(task, "paper", {}), data, make_label_train_ids)
+    print(jsonlib.dumps(report, indent=1) if json else words)
+    if not report["runs"]:
+        raise typer.Exit(1)
 
 
 class Kind(StrEnum):
@@ -507,7 +583,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: Jso
     if kind is Kind.sources:
         from bench import sources
 
-        rows = [{"name": name, "summary": summary} for name, summary in sources.SOURCES]
+        rows = sources.listed()
     else:
         single = kind.value.removesuffix("s")
         rows = [{"name": name, "summary": catalog.summary(single, name)} for name in catalog.names(single)]
@@ -536,11 +612,11 @@ def show(
     """
     if name in catalog.names("method"):
         report: dict[str, Any] = catalog.load("method", name).recipe(variant)
-        if scale is Scale.mini:
-            from pretrain import loop
+        from pretrain import recipes
 
-            report = loop.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
-        report = {"name": name, "lr": report["base_lr"] * report["batch_size"] / 256, **report}
+        if scale is Scale.mini:
+            report = recipes.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
+        report = {"name": name, "cite": catalog.citation(name), "lr": recipes.peak(report), **report}
     else:
         from bench import journey, preview
 
@@ -555,6 +631,24 @@ def show(
                 print(f"  {inner}: {content}")
         else:
             print(f"{key}: {value}")
+
+
+@app.command()
+def speed(
+    part: Annotated[str | None, typer.Argument(help="convert or inspect. Default: all.")] = None, json: Json = False
+) -> None:
+    """Measure this machine: each part's cost against what people use today, in one run. Takes minutes and a gigabyte of disk.
+
+    Example: bench speed convert
+    """
+    from bench import speed
+
+    rows = speed.run(part, say)
+    if json:
+        print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
+        return
+    for row in rows:
+        print(speed.described(row))
 
 
 @app.command()
@@ -573,15 +667,21 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+def sentence(error: Exception) -> str:
+    """An error on one line that no name in a file or of a file can break or use to command a terminal."""
+    text = " ".join(str(error).split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
     try:
         app()
     except (ValueError, FileNotFoundError) as error:
-        say(f"bench: {error}")
+        say(f"bench: {sentence(error)}")
         sys.exit(2)
     except (RuntimeError, OSError, FloatingPointError) as error:
-        say(f"bench: {error}")
+        say(f"bench: {sentence(error)}")
         sys.exit(1)
     except KeyboardInterrupt:
         say("bench: interrupted; call again with --resume to go on")

@@ -21,6 +21,7 @@ NEEDED = (
     ("faster_coco_eval", "faster-coco-eval", "COCO tasks"),
     ("pandas", "pandas", "tables"),
     ("scipy", "scipy", "intervals in tables"),
+    ("sklearn", "scikit-learn", "voc07_svm"),
     ("typer", "typer", "the command line"),
     ("rich", "rich", "the command line"),
 )

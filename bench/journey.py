@@ -8,7 +8,7 @@ import datetime
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ ENGINES = {
     "detectron2": "downstream.detection",
     "mmsegmentation": "downstream.segmentation",
     "torch": "downstream.classification",
+    "scikit-learn": "downstream.svm",
 }
 
 
@@ -35,6 +36,13 @@ class Plan:
     model: dict[str, Any]  # the record's `model`
     tensors: dict[str, Any] | None  # under torchvision's names; None trains from scratch
     proof: dict[str, float]
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the data are not the papers' whole sets."""
+        from results import groups
+
+        return not groups.whole(self.task.name.partition("@")[0], self.found)
 
 
 def resolve(name: str, scale: str, changes: Mapping[str, str]) -> protocols.Task:
@@ -76,13 +84,34 @@ def weights_file(checkpoint: str, runs: Path = Path("runs")) -> Path:
     if (ours := runs / checkpoint / "backbone.pth").is_file():
         return ours
     raise FileNotFoundError(
-        f"expected a checkpoint file, 'random', or the name of a run in {runs}/, found neither {checkpoint} nor {ours}. "
+        f"expected a checkpoint file or address, 'random', or the name of a run in {runs}/, found neither {checkpoint} nor "
+        f"{ours}. "
         f"bench pretrain METHOD makes one"
     )
 
 
-def model(checkpoint: str, arch: str | None, scale: str, family: str | None, name: str | None) -> tuple[dict, Any]:
+def model(
+    checkpoint: str,
+    arch: str | None,
+    scale: str,
+    family: str | None,
+    name: str | None,
+    allow_missing: Sequence[str] = (),
+) -> tuple[dict[str, Any], Any]:
     """The record's `model` and the tensors under torchvision's names (None for `random`)."""
+    about, source = opened(checkpoint, arch, scale, family, name, allow_missing)
+    return about, source and source.tensors
+
+
+def opened(
+    checkpoint: str,
+    arch: str | None,
+    scale: str,
+    family: str | None,
+    name: str | None,
+    allow_missing: Sequence[str] = (),
+) -> tuple[dict[str, Any], Any]:
+    """The record's `model` and what was read (bench.sources.Backbone; None for `random`)."""
     if checkpoint == "random":
         arch = arch or ("resnet18" if scale == "mini" else "resnet50")
         return {
@@ -92,13 +121,16 @@ def model(checkpoint: str, arch: str | None, scale: str, family: str | None, nam
             "sha256": None,
             "traits": dict(protocols.TRAITS),
         }, None
-    from bench import sources
+    from bench import fetch, sources
 
-    path = weights_file(checkpoint)
-    source = sources.backbone(path, family=family, arch=arch)
+    fetched = fetch.fetch(checkpoint) if fetch.is_address(checkpoint) else None
+    path = fetched.path if fetched else weights_file(checkpoint)
+    source = sources.backbone(path, family=family, arch=arch, allow_missing=allow_missing)
     about = {k: source.about[k] for k in ("method", "variant", "epochs", "data", "scale", "seed") if k in source.about}
     if "method" in about:
         default = "_".join(str(about[k]) for k in ("method", "variant") if about.get(k))
+    elif fetched:
+        default = fetched.name
     else:
         default = path.name.removesuffix(".tar").removesuffix(path.suffix.replace(".tar", ".pth"))
     return {
@@ -108,20 +140,35 @@ def model(checkpoint: str, arch: str | None, scale: str, family: str | None, nam
         "sha256": source.sha256,
         "traits": source.traits,
         **{("pretrain_data" if k == "data" else k): v for k, v in about.items()},
-    }, source.tensors
+        **({"equal": list(source.equal)} if source.equal else {}),
+        **({"allow_missing": list(allow_missing), "missing": list(source.missing)} if source.missing else {}),
+        **(fetched.provenance() if fetched else {}),
+    }, source
 
 
 def plan(
-    task: protocols.Task, checkpoint: str, data: Path, arch: str | None, family: str | None, name: str | None
+    task: protocols.Task,
+    checkpoint: str,
+    data: Path,
+    arch: str | None,
+    family: str | None,
+    name: str | None,
+    allow_missing: Sequence[str] = (),
 ) -> Plan:
     """Checks data and weights and proves the conversion. Raises ValueError or FileNotFoundError; starts nothing."""
+    from bench import sources
     from downstream import weights
 
     runner = engine(task)
     found = runner.found(task, data)
-    about, tensors = model(checkpoint, arch, task.scale, family, name)
-    converted = tensors is not None and task.engine != "torch"  # torch's networks have torchvision's names already
-    proof = weights.prove(tensors, about["arch"], about["traits"]) if converted else {}
+    about, source = opened(checkpoint, arch, task.scale, family, name, allow_missing)
+    if source is None:
+        return Plan(task, runner, data, found, about, None, {})
+    tensors, proof = source.tensors, sources.prove(source)
+    if task.engine in ("detectron2", "mmsegmentation"):  # torch's networks have torchvision's names already
+        proof |= weights.prove(tensors, about["arch"], about["traits"])
+    if task.engine == "detectron2":  # the only one with a place for a neck and heads
+        tensors = tensors | {f"{weights.DETECTOR}{part}": tensor for part, tensor in source.detector.items()}
     return Plan(task, runner, data, found, about, tensors, proof)
 
 
@@ -148,7 +195,8 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             "data": plan.found,
             "seed": seed,
             "marks": (["mini"] if plan.task.scale == "mini" else [])
-            + (["nonstandard"] if plan.task.nonstandard else []),
+            + (["nonstandard"] if plan.task.nonstandard else [])
+            + (["reduced"] if plan.reduced else []),
             "nonstandard": list(plan.task.nonstandard),
         }
         path = stored.path(out, record)
@@ -181,6 +229,15 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
                     "look at the data's counts, the traits and the batch before believing it"
                 )
     return done
+
+
+def checked(task: protocols.Task, data: Path | None, make_label_train_ids: bool) -> tuple[dict[str, Any], str]:
+    """What is wrong with a task's data (`downstream.check.check`), and the same in words."""
+    from downstream import check
+
+    root = data or Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    report = check.check(task, root, engine(task).found, make_label_train_ids)
+    return report, check.described(report)
 
 
 def measured(results: Path) -> list[dict[str, Any]]:

@@ -6,11 +6,13 @@ a factor of two.
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import journey
 from downstream import task as protocols
+from results import groups
 
 IMAGENET = 1_281_167  # training images
 
@@ -41,21 +43,23 @@ def plan(
     family: str | None,
     name: str | None,
     seeds: list[int],
+    allow_missing: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a transfer would do, and how long it would take: `bench transfer --dry-run`.
 
     Without --data and without a folder of datasets the rest of the plan still stands; a folder that was named must be right.
     """
-    about, _ = journey.model(checkpoint, arch, task.scale, family, name)
+    about, _ = journey.model(checkpoint, arch, task.scale, family, name, allow_missing)
     named = data is not None or "DETECTRON2_DATASETS" in os.environ or Path("datasets").is_dir()
     found = journey.engine(task).found(task, journey.datasets(data)) if named else None
-    report = shown(task) | {"model": about, "seeds": seeds, "data": found}
+    reduced = found is not None and not groups.whole(task.name.partition("@")[0], found)
+    report = shown(task) | {"model": about, "seeds": seeds, "data": found, "reduced": reduced}
     if isinstance(task, protocols.Detection):
         report["detectron2"] = journey.engine(task).resolved(task, about["arch"], about["traits"])
         full = protocols.DEFAULTS | dict(task.settings)
         batch, lr = full["SOLVER.IMS_PER_BATCH"], full["SOLVER.BASE_LR"]
     else:
-        batch, lr = task.batch, task.lr
+        batch, lr = task.batch, 0.0 if isinstance(task, protocols.LinearSVM) else task.lr
     usual = IMAGENET * task.labels // 100 if isinstance(task, protocols.Classification) else 10**9
     total, steps = protocols.iterations(task, found["train"] if found else usual)
     report["effective"] = {
@@ -77,6 +81,8 @@ def macs(task: protocols.Task, arch: str, found: dict[str, Any]) -> float:
     seen, tested = protocols.batch(task) * protocols.iterations(task, found["train"])[0], found["test"]
     if isinstance(task, protocols.Classification):  # tested after every epoch; nearest neighbours see each image once
         seen, tested = (count * max(1, task.epochs) for count in (found["train"], tested))
+    elif isinstance(task, protocols.LinearSVM):  # every image is seen once
+        seen = found["train"]
     return each["train"] * seen + each["test"] * tested
 
 
@@ -100,6 +106,8 @@ def described(report: dict[str, Any]) -> str:
         if effective["iterations"]
         else f"training    none, {effective['precision']}",
     ]
+    if report["reduced"]:
+        lines[3] += "; not all of the papers' images: the record would be marked `reduced`"
     if not found:
         lines[3] += ": no folder of datasets was named (--data DIR), so there is no estimate of the time"
     if "estimated_seconds" in report:

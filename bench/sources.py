@@ -1,156 +1,37 @@
-"""What a checkpoint file is and what of it is the backbone: one row a family, matched by evidence, every tensor accounted for.
+"""What a checkpoint file is and what of it is the backbone: matched by evidence, every tensor accounted for, proven by running it.
 
 A wrong prefix is no error in detectron2 or mmseg: the backbone stays random and still trains to a plausible number. So here a
-file is read as exactly one family, decided by keys that are printed; each of its tensors is the backbone's, or a head's with
-a reason, or an error; and the backbone must be a whole torchvision ResNet: names, shapes, finite values, positive variances.
-
-To add a family, add a row to FAMILIES: where its state dict is, the prefix, keys that tell it from the others, what to drop.
+file is read as exactly one family of bench.families, decided by keys that are printed; each of its tensors is the backbone's,
+or a head's with a reason, or an error; and the backbone must be a whole ResNet: names, shapes, finite values, positive
+variances. Families whose files are the same are named together. `prove` runs the network in the file's own layout, fed as its
+publisher feeds it, against torchvision's with the tensors and the traits that came out.
 """
 
+import fnmatch
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import catalog
+from bench import layouts
+from bench.content import File, opened, sha256
+from bench.families import HEAD, KEY_ENCODER, listed
+from bench.recognition import Found, recognised
+from downstream import resnets
 from downstream.task import TRAITS
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-    from bench.unpickle import Stored
 
+__all__ = ["HEAD", "KEY_ENCODER", "TRAITS", "Backbone", "backbone", "inspect", "listed", "prove", "sha256"]
 
-def _same(name: str) -> str:
-    return name
-
-
-def _from_detectron2(name: str) -> str:
-    """torchvision's name of a tensor of detectron2's ResNet."""
-    name = re.sub(r"^stem\.conv1\.norm\.", "bn1.", name)
-    name = re.sub(r"^stem\.", "", name)
-    name = re.sub(r"^res([2-5])\.", lambda stage: f"layer{int(stage[1]) - 1}.", name)
-    name = re.sub(r"(^|\.)conv([1-3])\.norm\.", r"\1bn\2.", name)
-    return name.replace(".shortcut.norm.", ".downsample.1.").replace(".shortcut.weight", ".downsample.0.weight")
-
-
-@dataclass(frozen=True)
-class Source:
-    """How one family writes a checkpoint.
-
-    A key pattern is a whole key, or the beginning of one if it ends in a dot. DistributedDataParallel's `module.` in front of
-    every key is taken off before keys are compared, and is optional everywhere.
-    """
-
-    name: str
-    summary: str
-    prefix: str  # of the backbone's keys as published, up to and with the last dot
-    outer: tuple[str, ...]  # where the state dict is; "" is the file itself
-    has: tuple[str, ...]  # patterns that must all occur
-    lacks: tuple[str, ...] = ()  # patterns of which none may occur
-    heads: Mapping[str, str] = field(default_factory=dict)  # pattern: the reason it is dropped
-    rename: Callable[[str], str] = _same  # from the family's name, without prefix, to torchvision's
-    traits: Mapping[str, Any] = field(default_factory=dict)  # where they differ from TRAITS
-    sidecar: bool | None = None  # True, False: only with, only without this project's .json beside the file
-    variants: Mapping[str, str] = field(default_factory=dict)  # pattern: the variant it tells
-
-    @property
-    def inner(self) -> str:
-        return self.prefix.removeprefix("module.")
-
-
-KEY_ENCODER = "momentum encoder: the query encoder is the one that was trained"
-HEAD = "projection head"
-
-FAMILIES = (
-    Source(
-        name="bench",
-        summary="this project's backbone.pth and converted files, with their .json beside them",
-        prefix="",
-        outer=("", "state_dict"),
-        has=("conv1.weight", "bn1.running_mean", "layer4."),
-        sidecar=True,
-    ),
-    Source(
-        name="torchvision",
-        summary="plain torchvision names, with or without fc: supervised weights, and what many projects extract",
-        prefix="",
-        outer=("", "state_dict"),
-        has=("conv1.weight", "bn1.running_mean", "layer4."),
-        lacks=("projection_head.", "prototypes."),  # SwAV, DeepCluster-v2
-        heads={"fc.": "classifier"},
-        sidecar=False,
-    ),
-    Source(
-        name="moco",
-        summary="MoCo v1 and v2 as released (facebookresearch/moco); CLSA's files have the same keys",
-        prefix="module.encoder_q.",
-        outer=("state_dict",),
-        has=("encoder_q.conv1.weight", "queue"),
-        heads={
-            "encoder_q.fc.": HEAD,
-            "encoder_k.": KEY_ENCODER,
-            "queue": "queue of negatives",
-            "queue_ptr": "queue of negatives",
-        },
-        variants={"encoder_q.fc.weight": "v1", "encoder_q.fc.0.weight": "v2"},
-    ),
-    Source(
-        name="pixpro",
-        summary="PixPro as trained or published (zdaxie/PixPro)",
-        prefix="module.encoder.",
-        outer=("model",),
-        has=("encoder.conv1.weight", "projector.linear1."),
-        heads={
-            "encoder_k.": KEY_ENCODER,
-            "projector.": HEAD,
-            "projector_k.": HEAD + " of the momentum encoder",
-            "value_transform.": "pixel propagation module",
-            "projector_instance.": "instance branch",
-            "projector_instance_k.": "instance branch",
-            "predictor.": "instance branch",
-        },
-    ),
-    Source(
-        name="pixpro-finetuned",
-        summary="a PixPro backbone after fine-tuning (zdaxie/PixPro, main_linear.py)",
-        prefix="module.base.",
-        outer=("model",),
-        has=("base.conv1.weight", "base.layer4."),
-        heads={"fc.": "classifier", "base.fc.": "classifier", "classifier.": "classifier"},
-    ),
-    Source(
-        name="simsiam",
-        summary="SimSiam as released (facebookresearch/simsiam)",
-        prefix="module.encoder.",
-        outer=("state_dict",),
-        has=("encoder.conv1.weight", "encoder.fc.0.weight", "predictor.0.weight"),
-        lacks=("encoder_k.", "projector."),
-        heads={"encoder.fc.": HEAD, "predictor.": "prediction head"},
-    ),
-    Source(
-        name="detectron2",
-        summary="a torchvision-style ResNet under detectron2's names: bench convert, MoCo's and PixPro's converters",
-        prefix="",
-        outer=("model",),
-        has=("stem.conv1.weight", "stem.conv1.norm.running_mean", "res5."),
-        heads={"stem.fc.": "classifier or projection head"},
-        rename=_from_detectron2,
-    ),
-)
-
-GENERIC = Source(
-    name="generic",
-    summary="home-made code: the only prefix in the file that holds a whole ResNet, taken with a warning",
-    prefix="",
-    outer=("",),
-    has=(),
-)
-
-SOURCES = tuple((source.name, source.summary) for source in (*FAMILIES, GENERIC))
+ABOUT = ("method", "variant", "epochs", "data", "scale", "seed", "licence")  # that travel into a converted file
 
 
 @dataclass(frozen=True)
@@ -158,354 +39,222 @@ class Backbone:
     """A backbone under torchvision's names (fp32, without fc) and everything that is known about the file it came from."""
 
     family: str
+    equal: tuple[str, ...]  # other families that fit as well: their tensors and traits are the same
     evidence: tuple[str, ...]
-    arch: str  # torchvision's constructor
+    arch: str  # of downstream.resnets
     tensors: dict[str, "torch.Tensor"]
+    detector: dict[str, "torch.Tensor"]  # of a neck or heads, under detectron2's names
     traits: dict[str, Any]
     matched: int
     dropped: dict[str, str]  # key in the file: reason
-    missing: tuple[str, ...]
+    missing: tuple[str, ...]  # that --allow-missing covers; they have a new network's values
     unexpected: tuple[str, ...]
+    filled: int  # tensors that the family's files never have and that follow from the others
     sha256: str
     about: dict[str, Any]  # method, variant, epoch ... where the file or its sidecar says so
+    licence: str | None
+    notes: tuple[str, ...]  # what is unverified or differs from torchvision's network
+    published: (
+        "Callable[[np.ndarray], list[torch.Tensor]] | None"  # an image's four maps, as the publisher runs the file
+    )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """One reading of a file as one family, before any value is read."""
-
-    source: Source
-    outer: str
-    evidence: tuple[str, ...]
-    entries: dict[str, "Stored"]  # torchvision name: tensor in the file
-    keys: dict[str, str]  # torchvision name: key in the file
-    dropped: dict[str, str]
-    strangers: tuple[str, ...]  # keys of the file that are neither the backbone's nor a known head's
-
-
-def backbone(path: Path | str, family: str | None = None, arch: str | None = None) -> Backbone:
+def backbone(
+    path: Path | str, family: str | None = None, arch: str | None = None, allow_missing: Sequence[str] = ()
+) -> Backbone:
     """The backbone in a checkpoint file. Nothing in the file is executed.
 
-    family: a name of SOURCES; by default it is recognised
-    arch:   a torchvision constructor the file must agree with; by default it is read from the shapes
+    family:        a name of `listed()`; by default it is recognised
+    arch:          a name of downstream.resnets that the file must agree with; by default it is read from the shapes
+    allow_missing: patterns (as of a shell) of torchvision names that may be absent; never a whole stage
 
     Raises FileNotFoundError, or ValueError for a file that is not one whole ResNet of one known family.
     """
-    path = Path(path)
-    content, sidecar = _opened(path, family)
-    found = _recognised(content, sidecar, family)
-    arch, missing, unexpected, problem = _compared(found, arch)
-    if problem:
+    file = opened(Path(path))
+    found = recognised(file, family)
+    plan, missing, unexpected, problem = _compared(found, arch, allow_missing)
+    if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
+    traits = _traits(found, file, plan)
+    with ThreadPoolExecutor(
+        1
+    ) as beside:  # on another core, since it reads the whole file and the tensors only their part
+        digest = beside.submit(sha256, *file.files)
+        tensors = _values(found, plan, missing)
     return Backbone(
         family=found.source.name,
+        equal=found.equal,
         evidence=found.evidence,
-        arch=arch,
-        tensors=_values(found),
-        traits=_traits(found, content, sidecar),
+        arch=str(plan),
+        tensors=tensors,
+        detector={name: entry.read() for name, entry in found.detector.items()},
+        traits=traits,
         matched=len(found.entries),
         dropped=found.dropped,
         missing=missing,
         unexpected=unexpected,
-        sha256=sha256(path),
-        about=_about(found, content, sidecar),
+        filled=len(found.filled),
+        sha256=digest.result(),
+        about=_about(found, file),
+        licence=_licence(found, file),
+        notes=_notes(found, file),
+        published=None if missing else _published(found, file, plan),
     )
 
 
-def inspect(path: Path | str, family: str | None = None) -> dict[str, Any]:
+def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence[str] = ()) -> dict[str, Any]:
     """What a file is and why, JSON-able; `problem` is the sentence with which `backbone` would refuse it, or None.
 
-    Raises FileNotFoundError or ValueError if the file cannot be read or its family cannot be told.
+    Of the values only the backbone's are read, one tensor at a time, and only NaN and infinity are looked for; the rest of
+    the file costs nothing. Raises FileNotFoundError or ValueError if the file cannot be read or its family cannot be told.
     """
-    path = Path(path)
-    content, sidecar = _opened(path, family)
-    found = _recognised(content, sidecar, family)
-    arch, missing, unexpected, problem = _compared(found, None)
+    file = opened(Path(path))
+    found = recognised(file, family)
+    plan, missing, unexpected, problem = _compared(found, None, allow_missing)
+    problem = problem or _otherwise_run(found, file, plan) or _diverged(found)
     return {
         "family": found.source.name,
+        "equal": list(found.equal),
         "evidence": list(found.evidence),
-        "arch": arch,
+        "arch": str(plan),
         "matched": len(found.entries) - sum(key in unexpected for key in found.keys.values()),
+        "filled": len(found.filled),
         "dropped": found.dropped,
         "missing": list(missing),
         "unexpected": list(unexpected),
-        "traits": _traits(found, content, sidecar),
-        "about": _about(found, content, sidecar),
+        "detector": sorted(found.detector),
+        "traits": _traits(found, file, plan),
+        "about": _about(found, file),
+        "licence": _licence(found, file),
+        "notes": list(_notes(found, file)),
         "problem": problem,
-        "sha256": sha256(path),
     }
 
 
-def sha256(path: Path) -> str:
-    """The hexadecimal digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def prove(found: Backbone) -> dict[str, float]:
+    """The largest relative difference of a stage map from the network in the file's own layout: {"source": 1e-7}.
 
+    A photograph is fed to that network as its publisher does, to torchvision's by the traits. Raises ValueError, naming the
+    stage, if they differ by more than downstream.weights.TOLERANCE; empty where tensors are missing by permission.
+    """
+    from downstream import weights
 
-def _opened(path: Path, family: str | None) -> tuple[dict[Any, Any], dict[str, Any] | None]:
-    """The file's outermost dict and its sidecar, whose digest has been compared."""
-    from bench import unpickle
-
-    known = [name for name, _ in SOURCES]
-    if family is not None and family not in known:
-        raise ValueError(catalog.unknown("source", family, known))
-    content = unpickle.read(path)
-    if not isinstance(content, dict):
-        what = repr(content) if isinstance(content, unpickle.Inert) else type(content).__name__
-        raise ValueError(f"expected a dict of tensors, found {what} in {path}: save the model's state_dict() instead")
-    return content, _sidecar(path)
-
-
-def _sidecar(path: Path) -> dict[str, Any] | None:
-    """The content of this project's .json beside a file, None where there is none or it is somebody else's."""
-    files = [path.with_name(f"{path.name}.json"), path.with_suffix(".json")]  # bench convert's, bench pretrain's
-    for file in files if path.suffix == ".pth" else files[:1]:
-        try:
-            content = json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and {"sha256", "traits"} <= content.keys():
-            break
-    else:
-        return None
-    actual = sha256(path)
-    if content["sha256"] != actual:
-        raise ValueError(
-            f"expected the file that {file} describes (sha256 {str(content['sha256'])[:12]}...), found another"
-            f" ({actual[:12]}...): one of the two was replaced; restore it, or remove {file.name} to use default traits"
-        )
-    return content
-
-
-def _recognised(content: dict[Any, Any], sidecar: dict[str, Any] | None, family: str | None) -> _Found:
-    """The one reading that fits. Raises ValueError if none or several do."""
-    if family == GENERIC.name:
-        return _generic(content)
-    if family is not None:
-        (source,) = [source for source in FAMILIES if source.name == family]
-        outers = [outer for outer in source.outer if _tensors(content, outer)]
-        readings = [_read(source, content, outer) for outer in outers]
-        best = max(readings, key=lambda reading: len(reading.entries), default=None)
-        if best is None or not best.entries:
-            raise ValueError(_nothing(source, content, sidecar))
-        return best
-    fitting = _fitting(content, sidecar)
-    if len(fitting) > 1:
-        names = ", ".join(sorted({found.source.name for found in fitting}))
-        raise ValueError(f"expected a file of one family, found that {names} fit equally: say which with --from")
-    return fitting[0] if fitting else _generic(content)
-
-
-def _fitting(content: dict[Any, Any], sidecar: dict[str, Any] | None) -> list[_Found]:
-    """All readings whose signature is in the file."""
-    found = []
-    for source in FAMILIES:
-        if source.sidecar not in (None, sidecar is not None):
-            continue
-        for outer in source.outer:
-            keys = _unwrapped(_tensors(content, outer))
-            if all(_occurs(p, keys) for p in source.has) and not any(_occurs(p, keys) for p in source.lacks):
-                found.append(_read(source, content, outer))
-    return found
-
-
-def _tensors(content: dict[Any, Any], outer: str) -> dict[str, "Stored"]:
-    """The tensors of one level of the file, by key."""
-    from bench.unpickle import Stored
-
-    level = content.get(outer) if outer else content
-    if not isinstance(level, dict):
+    if found.published is None:
         return {}
-    return {key: entry for key, entry in level.items() if isinstance(key, str) and isinstance(entry, Stored)}
+    converted = weights.stages(weights.reference(found.tensors, found.arch, found.traits), weights.probe(found.traits))
+    published = found.published(weights.photograph())
+    where = f"in the layout of {found.family}, fed as its publisher does,"
+    return {"source": weights.difference(where, converted, published)}
 
 
-def _unwrapped(tensors: Mapping[str, "Stored"]) -> dict[str, str]:
-    """Key without DistributedDataParallel's `module.`, if every key has it, to key in the file."""
-    wrapped = all(key.startswith("module.") for key in tensors)
-    return {key.removeprefix("module.") if wrapped else key: key for key in tensors}
+def record(found: Backbone) -> dict[str, Any]:
+    """What a converted file says about the file that its weights came from, JSON-able."""
+    return {
+        "family": found.family,
+        **({"equal": list(found.equal)} if found.equal else {}),
+        "sha256": found.sha256,
+        "matched": found.matched,
+        "dropped": len(found.dropped),
+        **({"allowed_missing": list(found.missing)} if found.missing else {}),
+        **({"filled": found.filled} if found.filled else {}),
+        "licence": found.licence,
+        "notes": list(found.notes),
+    }
 
 
-def _occurs(pattern: str, keys: Mapping[str, str]) -> bool:
-    return any(key.startswith(pattern) for key in keys) if pattern.endswith(".") else pattern in keys
+# --- the backbone
 
 
-def _matching(key: str, patterns: Mapping[str, str]) -> str | None:
-    """The value of the first pattern that a key matches."""
-    for pattern, value in patterns.items():
-        if key.startswith(pattern) if pattern.endswith(".") else key == pattern:
-            return value
-    return None
+def _spoken(plan: resnets.Arch) -> str:
+    return str(plan).replace("wide_resnet", "wide ResNet-").replace("resnet", "ResNet-")
 
 
-def _read(source: Source, content: dict[Any, Any], outer: str, warning: str | None = None) -> _Found:
-    """A level of the file, read as a family: each tensor is the backbone's, dropped with a reason, or a stranger."""
-    tensors = _tensors(content, outer)
-    keys = _unwrapped(tensors)
-    entries: dict[str, Stored] = {}
-    names: dict[str, str] = {}
-    dropped: dict[str, str] = {}
-    strangers = []
-    for inner, key in keys.items():
-        if reason := _matching(inner, source.heads):
-            dropped[key] = reason
-        elif inner.startswith(source.inner):
-            name = source.rename(inner[len(source.inner) :])
-            if name in entries:
-                strangers.append(key)
-            else:
-                entries[name], names[name] = tensors[key], key
-        else:
-            strangers.append(key)
-    wrapped = "module." if keys and all(key.startswith("module.") for key in tensors) else ""
-    evidence = [f"the state dict is {outer!r}" if outer else "the state dict is the file itself"]
-    evidence += [f"has {wrapped}{pattern}{'*' if pattern.endswith('.') else ''}" for pattern in source.has]
-    if source.sidecar:
-        evidence.append("has this project's .json beside it, with the same sha256")
-    evidence.append(f"{len(entries)} tensors with prefix {wrapped + source.inner!r}, {len(dropped)} dropped by name")
-    if foreign := sorted(f"{key}: {value!r}" for key, value in content.items() if type(value).__name__ == "Inert"):
-        evidence.append(f"objects of the training code, recorded and not run: {', '.join(foreign)}")
-    if warning:
-        evidence.append(f"warning: {warning}")
-    return _Found(source, outer, tuple(evidence), entries, names, dropped, tuple(strangers))
+STAGES = ("conv1.", "bn1."), ("layer1.",), ("layer2.",), ("layer3.",), ("layer4.",)
 
 
-_COPIES = re.compile(r"(^|[._])(k|ema)($|[._])|key|momentum|target|teacher")
-_PARTS = re.compile(r"(conv|bn|layer|stem|downsample|norm)\d*([._]|$)")
+def _allowed(wanted: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """The names that patterns let be absent. Raises ValueError for patterns that cover a stage."""
+    names = list(wanted)
+    allowed = {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+    for stage in STAGES:
+        learned = [n for n in names if n.startswith(stage) and not n.endswith(".num_batches_tracked")]
+        if allowed.issuperset(learned):
+            place = "the stem" if stage == STAGES[0] else stage[0].rstrip(".")
+            raise ValueError(
+                f"expected --allow-missing to name single tensors, found that {', '.join(patterns)} covers {place}: a backbone"
+                " without a whole stage is not this checkpoint's"
+            )
+    return allowed
 
 
-def _generic(content: dict[Any, Any]) -> _Found:
-    """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
-    levels = ["", *(key for key, value in content.items() if isinstance(key, str) and isinstance(value, dict))]
-    candidates = []
-    for outer in levels:
-        keys = _unwrapped(_tensors(content, outer))
-        for key in keys:
-            prefix = key.removesuffix("conv1.weight")
-            if prefix == key or (prefix and not prefix.endswith(".")):
-                continue
-            if f"{prefix}bn1.running_mean" in keys and f"{prefix}layer4.0.conv1.weight" in keys:
-                candidates.append((outer, prefix))
-    live = [(outer, prefix) for outer, prefix in candidates if not _COPIES.search(outer) and not _COPIES.search(prefix)]
-    if len(live) != 1:
-        raise ValueError(_unknown(content, live or candidates))
-    outer, prefix = live[0]
-    keys = _unwrapped(_tensors(content, outer))
-    heads = {}
-    for key in keys:
-        if not key.startswith(prefix):
-            heads[key] = f"outside {prefix!r}"
-        elif not _PARTS.match(key[len(prefix) :]):
-            heads[key] = "not part of a ResNet, taken for a head"
-    warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
-    source = Source(GENERIC.name, GENERIC.summary, prefix, (outer,), (f"{prefix}conv1.weight",), heads=heads)
-    return _read(source, content, outer, warning)
-
-
-def _examples(content: dict[Any, Any]) -> list[str]:
-    """Some keys of the largest level that holds tensors, as they are in the file."""
-    levels = ["", *(key for key, value in content.items() if isinstance(key, str) and isinstance(value, dict))]
-    keys: list[str] = max((list(_tensors(content, outer)) for outer in levels), key=len)
-    return sorted(keys, key=lambda key: (not key.endswith("conv1.weight"), len(key), key))
-
-
-def _unknown(content: dict[Any, Any], candidates: list[tuple[str, str]]) -> str:
-    """Why no reading of a file was found, and the way out."""
-    keys = _examples(content)
-    if not keys:
-        shown = ", ".join(repr(str(key)[:40]) for key in list(content)[:5]) or "nothing"
-        return f"expected a checkpoint with tensors, found a dict without any (its keys: {shown})"
-    if any("patch_embed." in key or "attn.qkv." in key or key.endswith("cls_token") for key in keys):
-        return "expected a ResNet, found a vision transformer: the detectors and FCN here are built on ResNets"
-    if any(key.endswith(("conv1.0.weight", "stem.0.weight")) for key in keys):
-        return (
-            "expected a ResNet with one 7x7 convolution as stem, found a deep stem (ResNetV1c, timm's 'd' models):"
-            " detectron2's ResNet has no such stem"
-        )
-    if len(candidates) > 1:
-        places = ", ".join(repr(f"{outer}: {prefix}" if outer else prefix) for outer, prefix in candidates[:6])
-        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {places}"
-    known = ", ".join(name for name, _ in SOURCES)
-    shown = ", ".join(repr(key[:80]) for key in keys[:3])
-    return f"expected a ResNet of a known family ({known}), found {len(keys)} tensors whose keys look like {shown}"
-
-
-def _nothing(source: Source, content: dict[Any, Any], sidecar: dict[str, Any] | None, arch: str = "resnet50") -> str:
-    """Why a file holds nothing under the prefix of the family that was asked for, and which family it may be."""
-    total = len(shapes(arch))
-    where = " or ".join(repr(outer) if outer else "the file itself" for outer in source.outer)
-    shown = _examples(content)
-    like = f"the file's keys look like {shown[0][:80]!r}" if shown else "the file holds no tensors"
-    text = (
-        f"expected the {total} tensors of a {_spoken(arch)} under {where} with prefix {source.prefix!r}:"
-        f" {total} missing; {like}."
-    )
-    families = sorted({found.source.name for found in _fitting(content, sidecar)} - {source.name})
-    if not families:
-        try:
-            families = [_generic(content).source.name]
-        except ValueError:
-            return f"{text} `bench inspect` says what it is"
-    return f"{text} Is this --from {' or '.join(families)}?"
-
-
-BLOCKS: dict[tuple[str, tuple[int, ...]], str] = {
-    ("basic", (2, 2, 2, 2)): "resnet18",
-    ("basic", (3, 4, 6, 3)): "resnet34",
-    ("bottleneck", (3, 4, 6, 3)): "resnet50",
-    ("bottleneck", (3, 4, 23, 3)): "resnet101",
-    ("bottleneck", (3, 8, 36, 3)): "resnet152",
-}
-
-
-def _spoken(arch: str) -> str:
-    return arch.replace("resnet", "ResNet-")
-
-
-def shapes(arch: str) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of torchvision's ResNet without fc, by name; no memory is used for it."""
-    import torch
-    import torchvision
-
-    if arch not in BLOCKS.values():
-        raise ValueError(catalog.unknown("architecture", arch, sorted(BLOCKS.values())))
-    with torch.device("meta"):
-        model = getattr(torchvision.models, arch)()
-    return {name: tuple(t.shape) for name, t in model.state_dict().items() if not name.startswith("fc.")}
-
-
-def _compared(found: _Found, asked: str | None) -> tuple[str, tuple[str, ...], tuple[str, ...], str | None]:
+def _compared(
+    found: Found, asked: str | None, allow_missing: Sequence[str]
+) -> tuple[resnets.Arch, tuple[str, ...], tuple[str, ...], str | None]:
     """Architecture, missing and unexpected names, and the sentence that refuses the file, if it must be refused."""
-    entries = found.entries
-    arch, problem = _architecture({name: entry.shape for name, entry in entries.items()})
+    entries = found.entries | found.filled
+    plan, what = resnets.recognised({name: entry.shape for name, entry in entries.items()})
+    problem = None
+    if what:
+        problem = f"expected a ResNet for RGB images with a 7x7 stem, found {what}: neither engine here is built for it"
+    if found.stored and not entries and found.source.layout == "tensorflow":
+        count = sum(key.endswith("/kernel") for key in found.stored)
+        problem = (
+            f"expected the convolutions of a ResNet-50, 101 or 152 (53, 104, 155), found {count}: a SimCLRv2 network with"
+            " selective kernels (sk1) has more, and neither engine here is built for it"
+        )
     if asked is not None:
-        wanted = shapes(asked)
-        if problem is None and arch != asked:
-            problem = f"expected a {_spoken(asked)} (--arch {asked}), found a {_spoken(arch)}: pass --arch {arch}"
-            return arch, (), (), problem
-        if problem is None or problem.startswith("expected the blocks"):
-            arch, problem = asked, None
-    else:
-        wanted = shapes(arch)
+        wished = resnets.arch(asked)
+        if problem is None and plan != wished:
+            return (
+                plan,
+                (),
+                (),
+                f"expected a {_spoken(wished)} (--arch {asked}), found a {_spoken(plan)}: pass --arch {plan}",
+            )
+        if problem is None or (what and "blocks" in what):
+            plan, problem = wished, None
+    wanted = resnets.shapes(plan)
+    allowed = _allowed(wanted, allow_missing)
     missing = [name for name in wanted if name not in entries]
     counters = [name for name in missing if name.endswith(".num_batches_tracked")]
     if len(counters) == sum(name.endswith(".num_batches_tracked") for name in wanted):
         missing = [name for name in missing if name not in counters]  # files written before torch 0.4.1 have none
-    unexpected = [*(found.keys[name] for name in entries if name not in wanted), *found.strangers]
-    if problem is None and (missing or unexpected):
-        lost = f"{len(missing)} missing{_listed(missing)}"
-        more = f"{len(unexpected)} unexpected{_listed(unexpected)}"
+    lost = [name for name in missing if name not in allowed]
+    unexpected = [
+        *(found.keys[name] for name in entries if name not in wanted and name in found.keys),
+        *found.strangers,
+    ]
+    if problem is None and (lost or unexpected):
         problem = (
-            f"expected the {len(wanted)} tensors of a {_spoken(arch)} under {found.outer or 'the file itself'!r} with prefix"
-            f" {found.source.prefix!r}: {lost}, {more}. Is this really a file of {found.source.name}?"
+            f"expected the {len(wanted)} tensors of a {_spoken(plan)} under {found.outer or 'the file itself'!r} with prefix"
+            f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
+            f" Is this really a file of {found.source.name}?"
         )
     wrong = [
         f"{name} {list(entries[name].shape)} instead of {list(shape)}"
         for name, shape in wanted.items()
-        if name in entries and entries[name].shape != shape
+        if name in entries and tuple(entries[name].shape) != shape
     ]
     if problem is None and wrong:
-        problem = f"expected the shapes of a {_spoken(arch)}, found {len(wrong)} others{_listed(wrong)}"
-    return arch, tuple(missing), tuple(unexpected), problem
+        problem = f"expected the shapes of a {_spoken(plan)}, found {len(wrong)} others{_listed(wrong)}"
+    return plan, tuple(missing), tuple(unexpected), problem
+
+
+def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
+    """The sentence that refuses a ResNet's tensors of which a configuration says that another network runs them."""
+    timm, transformers = (file.sidecars.get(name, {}) for name in ("timm", "transformers"))
+    if found.source.name == "timm" and (name := str(timm.get("architecture", plan))) not in (str(plan), f"tv_{plan}"):
+        return (
+            f"expected timm's {plan}, whose tensors these are, found that config.json says {name[:80]!r}: its pooling or"
+            " strides may differ, and neither engine here is built for it"
+        )
+    if found.source.name == "transformers":
+        odd = {"hidden_act": "relu", "downsample_in_first_stage": False}
+        for key, usual in odd.items():
+            if transformers.get(key, usual) != usual:
+                said = str(transformers[key])[:80]
+                return f"expected {key} {usual} of a ResNet in config.json, found {said}: neither engine here is built for it"
+    return None
 
 
 def _listed(names: list[str]) -> str:
@@ -514,95 +263,120 @@ def _listed(names: list[str]) -> str:
     return f" ({', '.join(name[:120] for name in names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
-def _architecture(found: Mapping[str, tuple[int, ...]]) -> tuple[str, str | None]:
-    """torchvision's constructor for these shapes; the nearest one and a sentence for what is none of them."""
-    blocks = [0, 0, 0, 0]
-    for name in found:
-        if part := re.match(r"layer([1-4])\.(\d{1,3})\.", name):
-            blocks[int(part[1]) - 1] = max(blocks[int(part[1]) - 1], int(part[2]) + 1)
-    kind = "bottleneck" if any(re.match(r"layer\d\.\d+\.conv3\.", name) for name in found) else "basic"
-    exact = BLOCKS.get((kind, tuple(blocks)))
-    arch = exact or ("resnet50" if kind == "bottleneck" else "resnet18")
-    stem = found.get("conv1.weight", ())
-    inner = found.get("layer1.0.conv2.weight", ())
-    what = None
-    if len(stem) == 4:
-        width, channels, size, _ = stem
-        if channels == 2:
-            what = "a stem with two input channels (Sobel-filtered images, as DeepCluster)"
-        elif channels == 1:
-            what = "a stem with one input channel (grey or L images, as colorization)"
-        elif channels != 3:
-            what = f"a stem with {channels} input channels"
-        elif size == 3:
-            what = "the 3x3 stem of CIFAR models"
-        elif size != 7:
-            what = f"a {size}x{size} stem"
-        elif width != 64:
-            what = f"a wide network: {width} channels after the stem, {width / 64:g} times a plain ResNet's 64"
-    if what is None and len(inner) == 4 and (inner[0] != 64 or inner[1] != 64):
-        grouped = inner[1] < inner[0]
-        what = f"a {'ResNeXt: grouped' if grouped else 'wide network: '} 3x3 convolutions of {inner[0]} channels"
-    if what:
-        return (
-            arch,
-            f"expected a plain ResNet (RGB, 7x7 stem, width 1), found {what}: neither engine here is built for it",
-        )
-    if exact is None:
-        known = "18, 34, 50, 101 or 152"
-        return arch, f"expected the blocks of a ResNet-{known}, found {kind} blocks {'-'.join(map(str, blocks))}"
-    return arch, None
-
-
-def _values(found: _Found) -> dict[str, "torch.Tensor"]:
+def _values(found: Found, plan: resnets.Arch, missing: Sequence[str]) -> dict[str, "torch.Tensor"]:
     """The backbone's tensors in fp32 and torchvision's order. Raises ValueError for values no training leaves behind."""
-    import torch
-
-    arch, _ = _architecture({name: entry.shape for name, entry in found.entries.items()})
+    entries = found.entries | found.filled
     tensors = {}
-    for name in shapes(arch):
-        if name not in found.entries:
-            continue
-        entry, key = found.entries[name], found.keys[name]
-        value = entry.read()
-        if name.endswith(".num_batches_tracked"):
-            if value.is_floating_point() or value.is_complex():
-                raise ValueError(f"expected whole numbers in {key!r}, found {value.dtype}")
-            tensors[name] = value.to(torch.int64)
-            continue
-        if not value.is_floating_point():
-            raise ValueError(f"expected floating-point numbers in {key!r}, found {value.dtype}")
-        half = value.dtype.itemsize < 4
-        value = value.to(torch.float32)
-        if value.dim() == 4 and not value.any():
-            raise ValueError(f"expected a trained or random convolution in {key!r}, found only zeros")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"expected finite numbers, found NaN or infinity in {key!r}: this training diverged")
-        if name.endswith(".running_var") and (value < 0 if half else value <= 0).any():  # small ones underflow in fp16
-            raise ValueError(f"expected positive variances in {key!r}, found {value.min().item():g}")
-        tensors[name] = value.contiguous()
+    for name, shape in resnets.shapes(plan).items():
+        if name in entries:
+            tensors[name] = _value(name, found.keys.get(name, name), entries[name].read())
+        elif name in missing:
+            tensors[name] = _new(name, shape)
     return tensors
 
 
-def _traits(found: _Found, content: dict[Any, Any], sidecar: dict[str, Any] | None) -> dict[str, Any]:
-    """How images must be given to the backbone: by the sidecar, else the file's own note, else the family."""
-    said: Any = (sidecar or {}).get("traits")
-    if said is None and isinstance(note := content.get("__metadata__"), dict) and isinstance(note.get("traits"), str):
+def _value(name: str, key: str, value: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    if name.endswith(".num_batches_tracked"):
+        if value.is_floating_point() or value.is_complex():
+            raise ValueError(f"expected whole numbers in {key!r}, found {value.dtype}")
+        return value.to(torch.int64)
+    if not value.is_floating_point():
+        raise ValueError(f"expected floating-point numbers in {key!r}, found {value.dtype}")
+    half = value.dtype.itemsize < 4
+    value = value.to(torch.float32)
+    low, high = _range(key, value)
+    if value.dim() == 4 and low == high == 0:
+        raise ValueError(f"expected a trained or random convolution in {key!r}, found only zeros")
+    if name.endswith(".running_var") and (low < 0 or (low == 0 and not half)):  # small ones underflow in fp16
+        raise ValueError(f"expected positive variances in {key!r}, found {low:g}")
+    return value.contiguous()
+
+
+def _range(key: str, value: "torch.Tensor") -> tuple[float, float]:
+    """The smallest and the largest value. Raises ValueError, naming the key, for NaN and infinity."""
+    import torch
+
+    low, high = (x.item() for x in torch.aminmax(value)) if value.numel() else (0.0, 0.0)
+    if not math.isfinite(low + high):
+        raise ValueError(f"expected finite numbers, found NaN or infinity in {key!r}: this training diverged")
+    return low, high
+
+
+def _diverged(found: Found) -> str | None:
+    """The sentence that refuses a backbone with NaN or infinity. Values that are not here cannot be looked at."""
+    for name, entry in found.entries.items():
         try:
-            said = json.loads(note["traits"])
-        except (ValueError, RecursionError) as error:
-            raise ValueError("expected the file's note on its traits to be JSON, found other text") from error
-    traits = dict(TRAITS) | dict(found.source.traits)
-    if said is None:
-        return traits
+            value = entry.read()
+        except FileNotFoundError:  # a TensorFlow index without its shards
+            return None
+        try:
+            if value.is_floating_point():
+                _range(found.keys.get(name, name), value.float())
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _new(name: str, shape: tuple[int, ...]) -> "torch.Tensor":
+    """What a new network has in this place: He's normal numbers, the same in every run, or a norm that changes nothing."""
+    import torch
+
+    if name.endswith(".num_batches_tracked"):
+        return torch.zeros((), dtype=torch.int64)
+    if len(shape) < 4:
+        return torch.ones(shape) if name.endswith((".weight", ".running_var")) else torch.zeros(shape)
+    seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+    fan_out = shape[0] * shape[2] * shape[3]
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * (2 / fan_out) ** 0.5
+
+
+# --- what is known about it
+
+
+def _fed(found: Found, file: File) -> layouts.Input:
+    """What the network was fed: by a note of this project, by the configuration of timm or transformers, else by the family."""
+    if said := file.sidecars.get("bench"):
+        traits = _said_traits(said["traits"])
+        return layouts.Input(tuple(traits["mean"]), tuple(traits["std"]), traits["channel_order"], 1.0)
+    config: Mapping[str, Any] = {}
+    if found.source.name == "timm" and "timm" in file.sidecars:
+        config = file.sidecars["timm"]["pretrained_cfg"]
+    if found.source.name == "transformers" and "transformers" in file.sidecars:
+        processor = file.sidecars["transformers"]["preprocessor"]
+        config = {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
+    mean, std = config.get("mean"), config.get("std")
+    if isinstance(mean, list) and isinstance(std, list) and _three(mean) and _three(std) and min(std) > 0:
+        return layouts.Input(tuple(mean), tuple(std))
+    return found.source.input
+
+
+def _strided(found: Found, file: File) -> bool:
+    """Whether a bottleneck strides in its first convolution, by a note or a configuration, else by the layout."""
+    if said := file.sidecars.get("bench"):
+        return bool(_said_traits(said["traits"])["stride_in_1x1"])
+    if found.source.name == "transformers" and "transformers" in file.sidecars:
+        return file.sidecars["transformers"].get("downsample_in_bottleneck") is True
+    return found.source.stored.stride_in_1x1
+
+
+def _traits(found: Found, file: File, plan: resnets.Arch) -> dict[str, Any]:
+    """How images must be given to the backbone, and what in its plan the tensors do not say."""
+    known = found.source.traits() | _fed(found, file).traits()
+    known |= {"stem": plan.stem, "stride_in_1x1": _strided(found, file)}
+    return {key: known[key] for key in TRAITS}
+
+
+def _said_traits(said: Any) -> dict[str, Any]:
+    """Traits that a file brings along. Raises ValueError for ones that are none."""
     if not isinstance(said, dict):
         raise ValueError(f"expected a table of traits beside the file, found {type(said).__name__}")
-    traits |= {key: value for key, value in said.items() if key in TRAITS}
-    numbers = [traits["mean"], traits["std"]]
+    traits = dict(TRAITS) | {key: value for key, value in said.items() if key in TRAITS}
     if (
         traits["channel_order"] not in ("RGB", "BGR")
         or not isinstance(traits["stride_in_1x1"], bool)
-        or not all(isinstance(n, list) and len(n) == 3 and all(isinstance(x, int | float) for x in n) for n in numbers)
+        or not (_three(traits["mean"]) and _three(traits["std"]))
         or min(traits["std"]) <= 0
     ):
         raise ValueError(
@@ -612,18 +386,81 @@ def _traits(found: _Found, content: dict[Any, Any], sidecar: dict[str, Any] | No
     return traits
 
 
-def _about(found: _Found, content: dict[Any, Any], sidecar: dict[str, Any] | None) -> dict[str, Any]:
-    """Method, variant, epoch and the like: the sidecar's words, else what stands beside the state dict."""
-    if sidecar is not None:
-        return {key: value for key, value in sidecar.items() if key not in ("traits", "sha256")}
-    scalars = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, str | int | float | bool)}
-    about: dict[str, Any] = {key: value[:200] if isinstance(value, str) else value for key, value in scalars.items()}
-    if found.source.name in ("moco", "pixpro", "simsiam"):
-        about["method"] = found.source.name
-        if isinstance(content.get("epoch"), int):  # all three write the number of finished epochs
-            about["epochs"] = content["epoch"]
-    keys = _unwrapped(_tensors(content, found.outer))
-    for pattern, variant in found.source.variants.items():
-        if _occurs(pattern, keys):
+def _three(numbers: Any) -> bool:
+    return isinstance(numbers, list) and len(numbers) == 3 and all(type(x) in (int, float) for x in numbers)
+
+
+def _published(found: Found, file: File, plan: resnets.Arch) -> "Callable[[np.ndarray], list[torch.Tensor]]":
+    """Runs the tensors of the file as its publisher's code does: image [H, W, 3] uint8 RGB to the maps of four stages."""
+    fed, strided = _fed(found, file), _strided(found, file)
+
+    def run(image: "np.ndarray") -> list["torch.Tensor"]:
+        def tensor(key: str) -> "torch.Tensor":
+            return found.stored[key].read().float()
+
+        return layouts.stages(found.source.stored, tensor, plan, fed.of(image), strided)
+
+    return run
+
+
+def _origin(file: File) -> Mapping[str, Any]:
+    """What `bench convert` wrote about the file that a converted one was made from."""
+    origin = file.sidecars.get("bench", {}).get("source")
+    return origin if isinstance(origin, dict) else {}
+
+
+def _licence(found: Found, file: File) -> str | None:
+    """Of the repository that published the weights, as far as it is known."""
+    said = _origin(file).get("licence")
+    return said[:80] if isinstance(said, str) else found.source.licence
+
+
+def _notes(found: Found, file: File) -> tuple[str, ...]:
+    said = _origin(file).get("notes")
+    if isinstance(said, list):
+        return tuple(str(note)[:300] for note in said[:10])
+    notes = [f"unverified: {text}" for text in found.source.unverified]
+    if file.sidecars:
+        notes = [note for note in notes if "mean and std" not in note]
+    if found.source.order and file.orderless and not file.sidecars and file.level(found.outer).has("fc."):
+        notes.append(
+            "unverified: safetensors keep no order of keys, by which SimCLR after tonylins' conversion would be told"
+        )
+    if found.source.stored.note:
+        notes.append(found.source.stored.note)
+    if found.filled:
+        notes.append(
+            "norms have a scale and a shift but no statistics: freeze them, or estimate statistics before training them"
+        )
+    return tuple(notes)
+
+
+_ARGUMENTS = ("args", "opt", "options", "hyper_parameters", "hparams", "config", "meta", "cfg")
+
+
+def _about(found: Found, file: File) -> dict[str, Any]:
+    """Method, variant, epoch, arguments and the like: the sidecar's words, else what stands beside the state dict."""
+    source = found.source
+    if "bench" in file.sidecars:
+        return {k: v for k, v in file.sidecars["bench"].items() if k not in ("traits", "sha256", "format", "proof")}
+    about = _scalars(file.content)
+    if source.method and not found.equal:
+        about["method"] = source.method
+    if source.counts and isinstance(file.content.get("epoch"), int):
+        about["epochs"] = file.content["epoch"]
+    for name in _ARGUMENTS:
+        held: Any = file.content.get(name)
+        held = held.state if type(held).__name__ == "Inert" else held
+        if isinstance(held, dict) and (arguments := _scalars(held)):
+            about["arguments"] = arguments
+            break
+    for pattern, variant in source.variants.items():
+        if file.level(found.outer).has(pattern):
             about["variant"] = variant
     return about
+
+
+def _scalars(held: Mapping[Any, Any]) -> dict[str, Any]:
+    """Texts, numbers and truth values of a dict, at most two hundred, texts cut."""
+    plain = {k: v for k, v in held.items() if isinstance(k, str) and isinstance(v, str | int | float | bool)}
+    return {k[:80]: v[:200] if isinstance(v, str) else v for k, v in list(plain.items())[:200]}

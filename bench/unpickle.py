@@ -6,16 +6,24 @@ knows what they stand for and builds the value itself; every other object become
 called and what it held. So a training script's `argparse.Namespace` is as harmless as `os.system`, and both can be looked at.
 
 Formats: torch's zip (1.6 and later) and the format before it (MoCo's official files), plain pickles of numpy arrays
-(detectron2's model zoo, Python 2 included), safetensors. Tensors are read lazily: the file is mapped, and what nobody asks
-for (a queue of 1.28 million negatives, an optimizer's state) costs no memory. torch.load(weights_only=True) is not used: it
-is as safe but reads everything, stops at the first foreign name, and would make two paths of one.
+(detectron2's model zoo, Python 2 included), safetensors, numpy's .npz. Only the index is read; a tensor's values are fetched
+when somebody asks for them, so what nobody asks for (a queue of 1.28 million negatives, an optimizer's state) costs neither
+memory nor time. torch.load(weights_only=True) is not used: it is as safe but reads everything, stops at the first foreign
+name, and would make two paths of one.
+
+A file can lie about every number in it. So each step costs what the file's own bytes pay for: sizes are compared with the
+file's before anything is reserved, the steps are counted, and nothing is hashed, copied or printed that a few bytes could
+make arbitrarily large.
 """
 
-import mmap
+import io
+import itertools
+import json
+import math
+import os
 import pickle
 import re
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,9 +34,11 @@ import numpy as np
 import torch
 
 MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: the first object of a file written before 1.6
-OPERATIONS = (
-    20_000_000  # a ResNet-152 with its optimizer takes 300 thousand; a larger number is an attack or an accident
-)
+# a ResNet-152 with its optimizer takes 300 thousand steps, a list of ImageNet's 1.28 million indices 2.6 million
+OPERATIONS = 5_000_000
+INDEX = 16 << 20  # bytes of a zip's directory or of a safetensors header; a ResNet-152 with its optimizer takes 300 kB
+LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
+CHUNK = 1 << 14
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -57,11 +67,25 @@ _SAFE = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "C64": torch.complex64,
 }
 _NUMPY_TYPE = re.compile(r"[<>=|]?[biufc]\d{1,2}")
+_FOREIGN = {  # how files begin that are no checkpoint, or hold one inside
+    b"<": "an HTML or XML page: the download failed, repeat it",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file with `git lfs pull`",
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"BZh": "a bzip2 archive: unpack it first",
+    b"\xfd7zXZ": "an xz archive: unpack it first",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive: unpack it first",
+    b"7z\xbc\xaf": "a 7-Zip archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+    b"\x89HDF": "an HDF5 file (Keras), which no family here uses",
+    b"\x93NUMPY": "a single numpy array: save the weights by name, with numpy.savez or torch.save",
+    b"{": "a text in JSON: name the file with the weights",
+}
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Inert:
     """What a file says about an object that is not a tensor, a number, a text or a container of these. Never called."""
 
@@ -89,31 +113,86 @@ class Inert:
 class Stored:
     """A tensor in the file: its shape and dtype are known, `read()` fetches the values into memory of their own."""
 
-    def __init__(self) -> None:
-        self.shape: tuple[int, ...] = (0,)
-        self.dtype: torch.dtype = torch.float32
-        self.read: Callable[[], torch.Tensor] = lambda: torch.empty(0)
+    __slots__ = ("dtype", "read", "shape")
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (0,),
+        dtype: torch.dtype = torch.float32,
+        read: Callable[[], torch.Tensor] = lambda: torch.empty(0),
+    ) -> None:
+        self.shape, self.dtype, self.read = shape, dtype, read
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"
 
 
-@dataclass(eq=False)
-class _Storage:
-    """A block of numbers in the file, of which tensors are views; where it starts is known when the index has been read."""
+class _File:
+    """A file's bytes by position. Nothing is mapped: a file that shrinks meanwhile is an error, not the end of the process."""
 
-    data: mmap.mmap
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.size = os.fstat(self.descriptor).st_size
+
+    def __del__(self) -> None:
+        if descriptor := getattr(self, "descriptor", None):
+            os.close(descriptor)
+
+    def bytes(self, start: int, size: int) -> bytes:
+        """`size` bytes from `start`. Raises ValueError if the file ends before."""
+        if not 0 <= start <= start + size <= self.size:
+            raise ValueError(f"it ends early, at byte {self.size:,}")
+        content = os.pread(self.descriptor, size, start)
+        return content if len(content) == size else bytes(self.numbers(start, size).numpy())
+
+    def numbers(self, start: int, size: int) -> torch.Tensor:
+        """The same in a tensor, [size] uint8."""
+        if not 0 <= start <= start + size <= self.size:
+            raise ValueError(f"it ends early, at byte {self.size:,}")
+        found = torch.empty(size, dtype=torch.uint8)
+        into, done = found.numpy().data, 0
+        while done < size:
+            count = os.preadv(self.descriptor, [into[done:]], start + done)
+            if not count:
+                raise ValueError(
+                    "expected the file to stay as it was, found it shorter while it was read: read it again"
+                )
+            done += count
+        return found
+
+    def crc32(self, start: int, size: int) -> int:
+        """The checksum of zip archives, of a part of the file."""
+        crc = 0
+        for first in range(start, start + size, 1 << 20):
+            crc = zlib.crc32(self.bytes(first, min(1 << 20, start + size - first)), crc)
+        return crc
+
+
+@dataclass(eq=False, slots=True)
+class _Storage:
+    """A block of numbers in the file, of which tensors are views; where it lies is known when the index has been read."""
+
+    file: _File
     dtype: torch.dtype
     key: str
     count: int
     first: int = 0  # a view starts this many elements into its root
     root: "_Storage | None" = None
-    start: int | None = None  # in bytes
-    crc: int | None = None  # of the zip's index, not yet verified
+    place: Callable[[], int] | None = None  # where it starts in the file, in bytes
+    crc: int = 0  # as the zip's directory has it; 0 if there is none, or if it has been compared
 
     @property
     def size(self) -> int:
         return self.count * self.dtype.itemsize
+
+
+@dataclass(eq=False, slots=True)
+class _Raw:
+    """Bytes of a pickle that were left in the file."""
+
+    file: _File
+    start: int
+    size: int
 
 
 def read(path: Path) -> Any:
@@ -123,118 +202,257 @@ def read(path: Path) -> Any:
     """
     if not path.exists():
         raise FileNotFoundError(f"expected a checkpoint file, found nothing at {path}")
-    if not path.is_file():
+    if path.is_dir():
         raise ValueError(f"expected a checkpoint file, found that {path} is a directory: name the file inside it")
-    if path.stat().st_size == 0:
+    if not path.is_file():
+        raise ValueError(f"expected a checkpoint file, found that {path} is a pipe, a socket or a device: name a file")
+    file = _File(path)
+    if file.size == 0:
         raise ValueError(f"expected a checkpoint file, found that {path} is empty: download or save it again")
-    with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # private: writable for torch, never written back
-    head = data[:512].lstrip()
-    if head[:1] == b"<":
-        raise ValueError(f"expected a checkpoint, found an HTML or XML page in {path}: the download failed, repeat it")
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"expected a checkpoint, found a Git LFS pointer in {path}: fetch the file with `git lfs pull`"
-        )
-    kind, reader = "pickle", _pickled
-    if data[:2] == b"PK":
-        kind, reader = "zip archive of torch", _zipped
-    elif path.suffix == ".safetensors" or (data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data)):
-        kind, reader = "safetensors file", _safetensors
+    kind, reader = _kind(path, file)
     try:
-        return reader(path, data)
+        return reader(file)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        cause: Exception = error
+    except MemoryError as error:
+        reason, cause = "it asks for more memory than there is", error
     except Exception as error:  # whatever a broken file makes of the readers, the answer is one sentence
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if isinstance(error, KeyError):
-            reason = f"{reason} has no meaning here"
-        raise ValueError(
-            f"expected a whole {kind}, found that {path} is not: {reason}. Download or save it again"
-        ) from error
+        reason, cause = f"its parts contradict one another ({type(error).__name__})", error
+    raise ValueError(
+        f"expected a whole {kind}, found that {path} is not: {reason}. Download or save it again"
+    ) from cause
 
 
-def _zipped(path: Path, data: mmap.mmap) -> Any:
-    """torch's format since 1.6: a zip of data.pkl and one uncompressed entry per storage."""
-    with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
+def _kind(path: Path, file: _File) -> tuple[str, Callable[[_File], Any]]:
+    """What a file is by its first bytes, and who reads it. Raises ValueError for what is known to be something else."""
+    head = file.bytes(0, min(512, file.size))
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
+        return "safetensors file", _safetensors
+    for start, what in _FOREIGN.items():
+        if head.lstrip().startswith(start):
+            raise ValueError(f"expected a checkpoint, found in {path} {what}")
+    if head[257:262] == b"ustar":
+        raise ValueError(f"expected a checkpoint, found in {path} a tar archive: unpack it first")
+    if head.startswith(b"PK"):
+        return "zip archive of torch", _zipped
+    return ("safetensors file", _safetensors) if path.suffix == ".safetensors" else ("pickle", _pickled)
+
+
+# --- containers
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One file in a zip archive."""
+
+    name: str
+    header: int  # where its local header starts
+    size: int
+    crc: int
+    stored: bool  # neither compressed nor encrypted
+
+    def place(self, file: _File) -> int:
+        """Where its bytes start. Raises ValueError if they are packed, or elsewhere than the directory says."""
+        if not self.stored:
+            raise ValueError(f"{self.name!r} is compressed or encrypted, which torch never does")
+        magic, flags, method, name, extra = struct.unpack("<4s2xHH16xHH", file.bytes(self.header, 30))
+        start = self.header + 30 + name + extra
+        if magic != b"PK\3\4" or flags & 1 or method or start + self.size > file.size:
+            raise ValueError(f"expected {self.name!r} where the archive's directory says, found something else")
+        if file.bytes(self.header + 30, name) != self.name.encode():
+            raise ValueError(f"expected {self.name!r} at its place in the archive, found another name")
+        return start
+
+
+def _directory(file: _File) -> dict[str, _Entry]:
+    """A zip archive's entries by name, from its directory alone (APPNOTE 4.3: records of the end, zip64, central headers).
+
+    Python's zipfile would do, but takes any size on the archive's word and the last of two entries of one name.
+    """
+    tail = file.bytes(max(0, file.size - 65_557), min(65_557, file.size))
+    found = tail.rfind(b"PK\5\6")
+    end = file.size - len(tail) + found
+    if found < 0 or len(tail) - found < 22:
+        raise ValueError("it ends early: the archive's directory is missing")
+    disk, first, here, count, size, start = struct.unpack_from("<HHHHII", tail, found + 4)
+    if found >= 20 and tail[found - 20 : found - 16] == b"PK\6\7":
+        (end,) = struct.unpack_from("<Q", tail, found - 12)
+        magic, disk, first, here, count, size, start = struct.unpack("<4s12xIIQQQQ", file.bytes(end, 56))
+        if magic != b"PK\6\6":
+            raise ValueError("the archive's directory is not where its end says")
+    if disk or first or here != count or size > INDEX or start + size > end or count * 46 > size:
+        raise ValueError(f"its directory of {count:,} entries and {size:,} bytes is none that torch writes")
+    return _entries(file.bytes(start, size), count, start)
+
+
+def _entries(directory: bytes, count: int, limit: int) -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {}
+    place = 0
+    for _ in range(count):
+        values = struct.unpack_from("<4s4xHH4xIIIHHH8xI", directory, place)
+        magic, flags, method, crc, packed, size, names, extras, comments, header = values
+        place += 46
+        name = directory[place : place + names].decode()
+        packed, size, header = _wide(directory[place + names : place + names + extras], packed, size, header)
+        place += names + extras + comments
+        if magic != b"PK\1\2" or place > len(directory) or header + 30 + packed > limit:
+            raise ValueError("the archive's directory is damaged")
+        if name in entries:
+            raise ValueError(f"two entries are called {name[:80]!r}")
+        entries[name] = _Entry(name, header, size, crc, method == 0 and not flags & 1 and packed == size)
+    ordered = sorted(entries.values(), key=lambda entry: entry.header)
+    for one, following in itertools.pairwise(ordered):
+        if one.stored and one.header + 30 + one.size > following.header:
+            raise ValueError(f"{one.name[:80]!r} and {following.name[:80]!r} overlap")
+    return entries
+
+
+def _wide(extra: bytes, packed: int, size: int, header: int) -> tuple[int, int, int]:
+    """The sizes and the place of a zip entry, from its zip64 field where they do not fit into 32 bits."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        body, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == 1:
+            numbers = iter(struct.unpack_from(f"<{len(body) // 8}Q", body))
+            wide = [next(numbers) if n == 0xFFFFFFFF else n for n in (size, packed, header)]
+            return wide[1], wide[0], wide[2]
+    return packed, size, header
+
+
+def _zipped(file: _File) -> Any:
+    """torch's format since 1.6: a zip of data.pkl and one uncompressed entry per storage. Or numpy's: of arrays."""
+    entries = _directory(file)
     roots = [name.removesuffix("data.pkl") for name in entries if re.fullmatch(r"([^/]*/)?data\.pkl", name)]
+    if not roots and entries and all(name.endswith(".npy") for name in entries):
+        return {name.removesuffix(".npy"): _npy(file, entry) for name, entry in entries.items()}
     if len(roots) != 1:
-        raise ValueError(f"{len(roots)} entries named data.pkl")
+        raise ValueError(f"{len(roots)} entries named data.pkl; if a checkpoint is inside, unpack it first")
     root = roots[0]
     if f"{root}constants.pkl" in entries:
         raise ValueError("this is a TorchScript program; save its state_dict() instead")
-
-    def place(name: str) -> tuple[int, zipfile.ZipInfo]:
-        entry = entries[name]
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{name!r} is compressed, which torch never does")
-        start = entry.header_offset + 30 + sum(struct.unpack_from("<HH", data, entry.header_offset + 26))
-        if start + entry.file_size > len(data):
-            raise ValueError(f"{name!r} reaches beyond the end of the file")
-        return start, entry
-
     if f"{root}byteorder" in entries:
-        start, entry = place(f"{root}byteorder")
-        if data[start : start + entry.file_size] != b"little":
+        entry = entries[f"{root}byteorder"]
+        if entry.size != 6 or file.bytes(entry.place(file), 6) != b"little":
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
-    start, entry = place(f"{root}data.pkl")
-    unpickler = _Unpickler(_Bounded(data, start, start + entry.file_size))
+    index = entries[f"{root}data.pkl"]
+    start = index.place(file)
+    if index.crc and file.crc32(start, index.size) != index.crc:
+        raise ValueError("its data.pkl does not match its checksum")
+    unpickler = _Unpickler(_Stream(file, start, start + index.size))
     found = unpickler.load()
     for storage in unpickler.storages.values():
-        storage.start, entry = place(f"{root}data/{storage.key}")
-        storage.crc = entry.CRC
-        if entry.file_size != storage.size:
-            raise ValueError(f"storage {storage.key!r} has {entry.file_size:,} bytes instead of {storage.size:,}")
+        _put(storage, entries.get(f"{root}data/{storage.key}"))
     return found
 
 
-def _pickled(path: Path, data: mmap.mmap) -> Any:
+def _put(storage: _Storage, entry: _Entry | None) -> None:
+    """Says where in the archive a storage is."""
+    if entry is None:
+        raise ValueError(f"storage {storage.key[:40]!r} is not in the archive")
+    if not entry.stored:
+        entry.place(storage.file)
+    if entry.size != storage.size:
+        raise ValueError(f"storage {storage.key[:40]!r} has {entry.size:,} bytes instead of {storage.size:,}")
+    storage.crc, storage.place = entry.crc, lambda: entry.place(storage.file)
+
+
+def _npy(file: _File, entry: _Entry) -> Stored:
+    """An array of numpy.savez. Raises ValueError for one of objects, which is a pickle."""
+    start = entry.place(file)
+    head = io.BytesIO(file.bytes(start, min(entry.size, 4096)))
+    version = np.lib.format.read_magic(head)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = reader(head, max_header_size=4096)
+    array = _Array()
+    raw = _Raw(file, start + head.tell(), entry.size - head.tell())
+    array.view(raw, Inert("numpy.dtype", (dtype.str,), (3, "")), shape, "F" if fortran else "C")
+    return array
+
+
+def _pickled(file: _File) -> Any:
     """A plain pickle, or torch's format before 1.6: magic number, version, system, object, keys, then every storage."""
-    file = _Bounded(data)
-    found = _Unpickler(file).load()
+    stream = _Stream(file, 0, file.size)
+    found = _Unpickler(stream).load()
     if found != MAGIC or not isinstance(found, int):
         return found
-    version = _Unpickler(file).load()
+    version = _Unpickler(stream).load()
     if version != 1001:
         raise ValueError("an unknown version of torch's format")
-    _Unpickler(file).load()
-    unpickler = _Unpickler(file)
+    _Unpickler(stream).load()
+    unpickler = _Unpickler(stream)
     found = unpickler.load()
-    for key in _Unpickler(file).load():
+    keys = _Unpickler(stream).load()
+    if not isinstance(keys, list) or not all(type(key) is str and key in unpickler.storages for key in keys):
+        raise ValueError("its list of storages is not the one its tensors name")
+    for key in keys:
         storage = unpickler.storages[key]
-        (count,) = struct.unpack("<q", file.read(8))
+        (count,) = struct.unpack("<q", file.bytes(stream.skip(8), 8))
         if count != storage.count:
-            raise ValueError(f"storage {key!r} has {count:,} elements instead of {storage.count:,}")
-        storage.start = file.position
-        file.skip(storage.size)
-    if lost := [key for key, storage in unpickler.storages.items() if storage.start is None]:
-        raise ValueError(f"storage {lost[0]!r} is not in the file")
+            raise ValueError(f"storage {key[:40]!r} has {count:,} elements instead of {storage.count:,}")
+        storage.place = _at(stream.skip(storage.size))
+    if lost := [key for key, storage in unpickler.storages.items() if storage.place is None]:
+        raise ValueError(f"storage {lost[0][:40]!r} is not in the file")
     return found
 
 
-def _safetensors(path: Path, data: mmap.mmap) -> Any:
-    """The tensors of a safetensors file, and its free texts as "__metadata__"."""
-    from safetensors import safe_open
-
-    file = safe_open(path, framework="pt")
-
-    def stored(name: str) -> Stored:
-        part = file.get_slice(name)
-        entry = Stored()
-        entry.shape, entry.dtype = tuple(part.get_shape()), _SAFE[part.get_dtype()]
-        entry.read = lambda: file.get_tensor(name)
-        return entry
-
-    return {name: stored(name) for name in file.keys()} | {"__metadata__": file.metadata() or {}}  # noqa: SIM118
+def _at(start: int) -> Callable[[], int]:
+    return lambda: start
 
 
-class _Bounded:
+def _safetensors(file: _File) -> dict[str, Any]:
+    """The tensors of a safetensors file, and its free texts as "__metadata__". The header is JSON: nothing in it can run."""
+    (size,) = struct.unpack("<Q", file.bytes(0, 8))
+    if size > INDEX:
+        raise ValueError(f"its header claims {size:,} bytes")
+    header = json.loads(file.bytes(8, size), object_pairs_hook=_once)
+    texts = header.pop("__metadata__", {})
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("its metadata are not texts")
+    found = {name: _slice(file, 8 + size, name, about) for name, about in header.items()}
+    position = 0
+    for first, end, name in sorted((*about["data_offsets"], name) for name, about in header.items()):
+        if first != position:
+            raise ValueError(f"{name[:80]!r} starts at byte {first:,} of the data, not where the one before ends")
+        position = end
+    if 8 + size + position != file.size:
+        raise ValueError(f"its header describes {8 + size + position:,} bytes, the file has {file.size:,}")
+    return found | {"__metadata__": texts}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return found
+
+
+def _slice(file: _File, data: int, name: str, about: Any) -> Stored:
+    dtype, shape, (first, end) = _SAFE.get(about["dtype"]), tuple(about["shape"]), about["data_offsets"]
+    if dtype is None:
+        raise ValueError(f"{name[:80]!r} has numbers of the type {str(about['dtype'])[:20]!r}, unknown here")
+    if not _counts((first, end, *shape)) or end - first != math.prod(shape) * dtype.itemsize or data + end > file.size:
+        raise ValueError(f"{name[:80]!r} has another size than its shape says, or reaches beyond the end of the file")
+    return Stored(shape, dtype, lambda: file.numbers(data + first, end - first).view(dtype).view(shape))
+
+
+# --- pickles
+
+
+class _Stream:
     """The file as the unpickler sees it: at most OPERATIONS reads, none larger than what is left of the file."""
 
-    def __init__(self, data: mmap.mmap, position: int = 0, end: int | None = None) -> None:
-        self.data, self.position, self.left = data, position, OPERATIONS
-        self.end = len(data) if end is None else end
+    def __init__(self, file: _File, position: int, end: int) -> None:
+        self.file, self.position, self.end, self.left = file, position, end, OPERATIONS
+        self.buffer, self.base = b"", 0  # a piece of the file, and where it starts
+
+    def charge(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise ValueError(f"it asks for more than {OPERATIONS:,} operations")
 
     def skip(self, size: int) -> int:
+        """Where the next `size` bytes start."""
         start = self.position
         if not 0 <= size <= self.end - start:
             raise ValueError(f"it ends early, at byte {self.end:,}")
@@ -242,15 +460,21 @@ class _Bounded:
         return start
 
     def read(self, size: int) -> bytes:
-        self.left -= 1
-        if self.left < 0:
-            raise ValueError(f"it asks for more than {OPERATIONS:,} operations")
+        self.charge(1)
         start = self.skip(size)
-        return self.data[start : self.position]
+        offset = start - self.base
+        if offset < 0 or offset + size > len(self.buffer):
+            self.buffer = self.file.bytes(start, max(size, min(CHUNK, self.end - start)))
+            self.base, offset = start, 0
+        return self.buffer[offset : offset + size]
 
     def readline(self) -> bytes:
-        line = self.data.find(b"\n", self.position, self.end)
-        return self.read((self.end if line < 0 else line + 1) - self.position)
+        size = CHUNK
+        while True:
+            piece = self.file.bytes(self.position, min(size, self.end - self.position))
+            if (line := piece.find(b"\n") + 1) or size >= self.end - self.position:
+                return self.read(line or len(piece))
+            size *= 8
 
 
 class _Name(str):
@@ -267,12 +491,14 @@ class _Unpickler(_Pickle):
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Pickle.dispatch)
 
-    def __init__(self, file: _Bounded) -> None:
-        super().__init__(file, encoding="latin1")  # Python 2 texts and arrays
-        self.data = file.data
+    def __init__(self, stream: _Stream) -> None:
+        super().__init__(stream, encoding="latin1")  # Python 2 texts and arrays
+        self.stream = stream
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        if len(module) + len(name) > 1000:
+            raise ValueError(f"a class with a name of {len(module) + len(name):,} letters")
         return _Name(f"{'builtins' if module == '__builtin__' else module}.{name}")
 
     def get_extension(self, code: int) -> None:
@@ -280,47 +506,48 @@ class _Unpickler(_Pickle):
 
     def persistent_load(self, pid: Any) -> Any:
         """Storages, from ("storage", type, key, location, count[, view]); a whole pickled module is only its class's name."""
-        kind, *rest = pid
-        if kind == "module":
-            return rest[0]
-        if kind != "storage":
-            raise ValueError(f"unknown kind of reference {str(kind)[:20]!r}")
-        type_, key, _, count, *view = rest
-        if not isinstance(type_, _Name) or type(count) is not int or count < 0 or type(key) is not str:
+        if type(pid) is not tuple or not 2 <= len(pid) <= 6 or pid[0] not in ("storage", "module"):
+            raise ValueError("an unknown kind of reference")
+        if pid[0] == "module":
+            return pid[1]
+        type_, key, _, count, *view = pid[1:]
+        if not isinstance(type_, _Name) or type(key) is not str or not _counts((count,)):
             raise ValueError("a malformed reference to a storage")
-        dtype = _STORAGES[type_.rpartition(".")[2]]
-        block = self.storages.setdefault(key, _Storage(self.data, dtype, key, count))
+        dtype = _STORAGES.get(type_.rpartition(".")[2])
+        if dtype is None:
+            raise ValueError(f"a storage of the type {type_[:80]!r}, unknown here")
+        block = self.storages.setdefault(key, _Storage(self.stream.file, dtype, key, count))
         if block.dtype != dtype or block.count != count:
             raise ValueError(f"storage {key[:40]!r} is declared twice, differently")
         if view and view[0] is not None:
             _, first, size = view[0]
-            if not (type(first) is int and type(size) is int and 0 <= first <= first + size <= count):
+            if not (_counts((first, size)) and first + size <= count):
                 raise ValueError(f"a view leaves its storage {key[:40]!r}")
-            return _Storage(self.data, dtype, key, size, first, block)
+            return _Storage(self.stream.file, dtype, key, size, first, block)
         return block
 
     # --- the steps that would call something: REDUCE, NEWOBJ, NEWOBJ_EX, OBJ, INST, BUILD
 
     def load_reduce(self) -> None:
         args = self.stack.pop()
-        self.stack[-1] = _made(self.stack[-1], args)
+        self.stack[-1] = _made(self.stack[-1], args, self.stream.charge)
 
     def load_newobj_ex(self) -> None:
         self.stack.pop()  # keyword arguments
         self.load_reduce()
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        self.append(_made(klass, tuple(args)))
+        self.append(_made(klass, tuple(args), self.stream.charge))
 
     def load_build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, _Array):
-            target.fill(state)
+            target.fill(state, self.stream.charge)
         elif isinstance(target, Inert):
             target.state = state  # of a dict subclass or a tensor: metadata, hooks
 
-    # --- the steps that would hash: only plain keys, since the hash of nested tuples can take forever
+    # --- the steps that would hash: only plain keys
 
     def load_dict(self) -> None:
         items = self.pop_mark()
@@ -337,6 +564,12 @@ class _Unpickler(_Pickle):
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_plain(key)] = value
 
+    def load_put(self) -> None:
+        number = int(self.readline()[:-1])
+        if not 0 <= number < 2**32:
+            raise ValueError("a memo entry that no pickle writes")
+        self.memo[number] = self.stack[-1]
+
     # --- a set is a list here
 
     def load_empty_set(self) -> None:
@@ -349,14 +582,31 @@ class _Unpickler(_Pickle):
         items = self.pop_mark()
         self.stack[-1].extend(items)
 
-    # --- the steps that would reserve memory on the file's word
+    # --- the steps that would reserve memory on the file's word, or hold an array that may never be asked for
 
     def load_frame(self) -> None:
         self.read(8)  # frames only group what follows
 
-    def load_bytearray8(self) -> None:
-        (size,) = struct.unpack("<Q", self.read(8))
-        self.append(self.read(size))
+    def _raw(self, size: int, text: bool = False) -> None:
+        if size >= LAZY:
+            self.append(_Raw(self.stream.file, self.stream.skip(size), size))
+        else:
+            self.append(self.read(size).decode("latin1") if text else self.read(size))
+
+    def load_binbytes(self) -> None:
+        self._raw(struct.unpack("<I", self.read(4))[0])
+
+    def load_binbytes8(self) -> None:
+        self._raw(struct.unpack("<Q", self.read(8))[0])
+
+    def load_binstring(self) -> None:
+        self._raw(struct.unpack("<i", self.read(4))[0], text=True)
+
+    def load_long4(self) -> None:
+        (size,) = struct.unpack("<i", self.read(4))
+        if not 0 <= size <= 1000:
+            raise ValueError(f"a number of {size:,} bytes")
+        self.append(pickle.decode_long(self.read(size)))
 
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_reduce
@@ -365,39 +615,73 @@ class _Unpickler(_Pickle):
     dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.PUT[0]] = load_put
     dispatch[pickle.EMPTY_SET[0]] = load_empty_set
     dispatch[pickle.FROZENSET[0]] = load_frozenset
     dispatch[pickle.ADDITEMS[0]] = load_additems
     dispatch[pickle.FRAME[0]] = load_frame
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+    dispatch[pickle.BINBYTES[0]] = load_binbytes
+    dispatch[pickle.BINBYTES8[0]] = load_binbytes8
+    dispatch[pickle.BYTEARRAY8[0]] = load_binbytes8
+    dispatch[pickle.BINSTRING[0]] = load_binstring
+    dispatch[pickle.LONG4[0]] = load_long4
 
 
 def _plain(key: Any) -> Any:
-    """The key if hashing it is cheap, else an Inert that stands for it."""
-    if key is None or isinstance(key, str | bytes | int | float | Inert):
-        return key
-    if isinstance(key, tuple) and all(isinstance(k, str | bytes | int | float) for k in key):
+    """The key if its hash is cheap and cannot be made to collide, else an Inert that stands for it.
+
+    A text with control characters or half a surrogate pair stays readable: as its escape sequence.
+    """
+    if isinstance(key, str):
+        return key if key.isprintable() else key.encode("unicode_escape").decode()
+    if key is None or isinstance(key, bytes | float | Inert) or (isinstance(key, int) and -(2**63) <= key < 2**63):
         return key
     return Inert("key", (key,))
+
+
+def _counts(numbers: tuple[Any, ...]) -> bool:
+    """Whether these are lengths, places or strides that a file can have, and not more than a tensor needs."""
+    return len(numbers) <= 40 and all(type(n) is int and 0 <= n < 2**48 for n in numbers)
 
 
 class _Array(Stored):
     """A numpy array: made empty, then filled by the state that follows, as numpy's own pickles do."""
 
-    def fill(self, state: Any) -> None:
+    __slots__ = ()
+
+    def fill(self, state: Any, charge: Callable[[int], None]) -> None:
         _, shape, dtype, fortran, raw = state
+        if isinstance(raw, str):
+            charge(len(raw) >> 10)
+            raw = raw.encode("latin1")  # Python 2
         self.view(raw, dtype, shape, "F" if fortran else "C")
 
-    def view(self, raw: Any, dtype: Any, shape: Any, order: str) -> None:
+    def view(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
         kind = _numpy_type(dtype)
-        if kind is None:  # an array of texts or objects is nothing to train with
+        if kind is None or not isinstance(raw, bytes | _Raw):
+            self.read = _no_numbers
             return
-        if isinstance(raw, str):
-            raw = raw.encode("latin1")  # Python 2
-        array = np.frombuffer(raw, kind).reshape(tuple(int(n) for n in shape), order="F" if order == "F" else "C")
-        self.shape = array.shape
+        shape = tuple(shape)
+        size = len(raw) if isinstance(raw, bytes) else raw.size
+        if not _counts(shape) or math.prod(shape) * kind.itemsize != size:
+            raise ValueError(f"an array of {size:,} bytes with the wrong shape")
+        self.shape = shape
         self.dtype = torch.from_numpy(np.empty(0, kind.newbyteorder("="))).dtype
-        self.read = lambda: torch.from_numpy(array.astype(kind.newbyteorder("="), order="C"))
+        self.read = lambda: _array(raw, kind, shape, order)
+
+
+def _no_numbers() -> torch.Tensor:
+    raise ValueError("expected an array of numbers, found one of texts or objects: save the weights as numbers")
+
+
+def _array(raw: "bytes | _Raw", kind: np.dtype[Any], shape: tuple[int, ...], order: Any) -> torch.Tensor:
+    """The values of a pickled array, in this machine's byte order and C order."""
+    if isinstance(raw, bytes):
+        found = np.frombuffer(bytearray(raw), kind)
+    else:
+        found = raw.file.numbers(raw.start, raw.size).numpy().view(kind)
+    found = found.reshape(shape, order="F" if order == "F" else "C")
+    return torch.from_numpy(found.astype(kind.newbyteorder("="), order="C", copy=False))
 
 
 def _numpy_type(dtype: Any) -> np.dtype[Any] | None:
@@ -405,35 +689,49 @@ def _numpy_type(dtype: Any) -> np.dtype[Any] | None:
     if not isinstance(dtype, Inert) or dtype.name != "numpy.dtype" or not dtype.args:
         return None
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "="
-    text = f"{order}{dtype.args[0]}"
-    return np.dtype(text) if _NUMPY_TYPE.fullmatch(text) else None
+    text = f"{order}{dtype.args[0]}" if type(order) is str and type(dtype.args[0]) is str else ""
+    try:
+        kind = np.dtype(text) if _NUMPY_TYPE.fullmatch(text) else None
+        torch.from_numpy(np.empty(0, kind.newbyteorder("=")) if kind else np.empty(0))
+    except TypeError:  # such as f3, or a long double
+        return None
+    return kind
 
 
-def _made(name: Any, args: Any) -> Any:
-    """What calling `name` with `args` stands for, if it is one of the few names known here; else an Inert."""
-    if not isinstance(args, tuple):
+def _made(name: Any, args: Any, charge: Callable[[int], None]) -> Any:
+    """What calling `name` with `args` stands for, if it is one of the few names known here; else an Inert.
+
+    Raises ValueError for a known name with impossible arguments, and when `charge` finds the work too much.
+    """
+    if type(args) is not tuple:
         raise ValueError("a call without a tuple of arguments")
     if not isinstance(name, _Name):
-        return Inert("call", (name, *args))
+        return Inert("call", (name, args))
+    if len(args) > 16:
+        return Inert(str(name), args)
     match str(name), args:
         case "collections.OrderedDict" | "collections.defaultdict" | "builtins.dict", _:
             pairs = args[0] if args and isinstance(args[0], list) else []  # Python 2 writes [[key, value], ...]
+            charge(len(pairs))
             return {_plain(key): value for key, value in pairs}
         case "builtins.set" | "builtins.frozenset" | "builtins.list" | "builtins.tuple" | "torch.Size", (items,):
             return items
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (storage, first, shape, stride, *_):
             return _tensor(storage, first, shape, stride)
         case "torch._utils._rebuild_tensor_v3", (storage, first, shape, stride, _, _, dtype, *_):
-            return _tensor(storage, first, shape, stride, _DTYPES[dtype])
+            if not isinstance(dtype, _Name) or str(dtype) not in _DTYPES:
+                raise ValueError("a tensor with numbers of a type that is unknown here")
+            return _tensor(storage, first, shape, stride, _DTYPES[str(dtype)])
         case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", (tensor, *_):
             return tensor
         case "torch.nn.parameter.Parameter", (Stored() as tensor, *_):
             return tensor
         case "torch._tensor._rebuild_from_type_v2", (function, _, arguments, *_):
-            return _made(function, arguments)
-        case "builtins.bytes" | "builtins.bytearray", () | (bytes(),):
+            return _made(function, arguments, charge)
+        case "builtins.bytes" | "builtins.bytearray", () | (bytes() | _Raw(),):
             return args[0] if args else b""
         case "builtins.bytearray" | "_codecs.encode", (str(text), "latin1" | "latin-1"):
+            charge(len(text) >> 10)
             return text.encode("latin1")
         case "numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _:
             return _Array()
@@ -452,40 +750,32 @@ def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtyp
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without a storage")
     dtype = dtype or storage.dtype
-    places = (first, *shape, *stride)
-    if not all(type(n) is int and 0 <= n < 2**48 for n in places) or len(shape) != len(stride) or len(shape) > 16:
+    sized = isinstance(shape, tuple | list) and isinstance(stride, tuple | list) and len(shape) == len(stride) <= 16
+    if not sized or not _counts((first, *shape, *stride)):
         raise ValueError("a tensor with an impossible shape")
+    shape, stride = tuple(shape), tuple(stride)
     count = storage.size // dtype.itemsize
-    elements, last = 1, first
-    for n, step in zip(shape, stride, strict=True):
-        elements *= n
-        last += (n - 1) * step
+    elements = math.prod(shape)
+    last = first + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     if elements and (elements > count or last >= count):
         raise ValueError(f"a tensor of shape {list(shape)} that is larger than its storage of {count:,} elements")
-    found = Stored()
-    found.shape, found.dtype = tuple(shape), dtype
-    if elements:
-        found.read = lambda: (
-            _numbers(storage, dtype).as_strided(shape, stride, first).clone(memory_format=torch.contiguous_format)
-        )
-    else:
-        found.read = lambda: torch.empty(tuple(shape), dtype=dtype)
-    return found
+    return Stored(shape, dtype, lambda: _numbers(storage, dtype, first, shape, stride, last + 1 if elements else first))
 
 
-def _numbers(storage: _Storage, dtype: torch.dtype) -> torch.Tensor:
-    """A storage's numbers as a view of the file. Raises ValueError if they do not match the zip's checksum."""
+def _numbers(
+    storage: _Storage, dtype: torch.dtype, first: int, shape: tuple[int, ...], stride: tuple[int, ...], end: int
+) -> torch.Tensor:
+    """A tensor's values, contiguous, in memory of their own. Raises ValueError if its storage fails the zip's checksum."""
     root = storage.root or storage
-    assert root.start is not None
-    if root.crc is not None:
-        with memoryview(root.data) as view:
-            if zlib.crc32(view[root.start : root.start + root.size]) != root.crc:
-                raise ValueError(
-                    f"expected storage {root.key!r} to match its checksum, found damage: download it again"
-                )
-        root.crc = None
-    start = root.start + storage.first * root.dtype.itemsize
-    numbers = torch.frombuffer(root.data, dtype=torch.uint8, count=storage.size, offset=start)
-    if start % 8:  # the older format aligns nothing
-        numbers = numbers.clone()
-    return numbers.view(dtype)
+    assert root.place is not None
+    place, size = root.place(), dtype.itemsize
+    start = place + storage.first * root.dtype.itemsize + first * size
+    content = storage.file.numbers(start, (end - first) * size)
+    if root.crc:
+        whole = start == place and len(content) == root.size
+        if (zlib.crc32(content.numpy().data) if whole else storage.file.crc32(place, root.size)) != root.crc:
+            raise ValueError(
+                f"expected storage {root.key[:40]!r} to match its checksum, found damage: download it again"
+            )
+        root.crc = 0
+    return content.view(dtype).as_strided(shape, stride).contiguous()

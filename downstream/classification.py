@@ -170,11 +170,15 @@ def _split(root: Path, name: str) -> tuple[list[str], Split]:
     return classes, Split(files, labels, sizes)
 
 
-def _images(folder: Path) -> Iterator[tuple[str, int]]:
-    """Path and size of the images in a folder and below it, as Tiny ImageNet's train/<class>/images/."""
+def _images(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, int]]:
+    """Path and size of the images in a folder and below it, as Tiny ImageNet's train/<class>/images/; `above` are the folders
+    that it stands in."""
+    about = folder.stat()
+    if (key := (about.st_dev, about.st_ino)) in above:
+        raise ValueError(f"expected folders and images, found the link {folder} to a folder above it: remove the link")
     for entry in os.scandir(folder):
         if entry.is_dir():
-            yield from _images(Path(entry.path))
+            yield from _images(Path(entry.path), (*above, key))
         elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
             yield entry.path, entry.stat().st_size
 
@@ -371,6 +375,12 @@ def _land(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> int:
 def macs(task: Classification, arch: str) -> dict[str, float]:
     """Multiply-accumulates for one image, of convolutions only: "train" forward, and twice that backward where the backbone
     learns; "test" forward."""
+    once = forward_macs(arch, task.view)
+    return {"train": once * (3 if task.kind == "finetune" else 1), "test": once}
+
+
+def forward_macs(arch: str, view: int) -> float:
+    """Multiply-accumulates of the backbone's convolutions for one image of `view` x `view` pixels."""
     total = 0.0
 
     def count(conv: nn.Module, _: Any, output: Tensor) -> None:
@@ -383,8 +393,8 @@ def macs(task: Classification, arch: str) -> dict[str, float]:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(count)
-        model(torch.empty(1, 3, task.view, task.view))
-    return {"train": total * (3 if task.kind == "finetune" else 1), "test": total}
+        model(torch.empty(1, 3, view, view))
+    return total
 
 
 # Training

@@ -1,4 +1,4 @@
-"""PASCAL VOC, COCO and LVIS on disk, read and checked into the list of dictionaries that detectron2 trains on.
+"""PASCAL VOC, COCO, LVIS and Cityscapes on disk, read and checked into the list of dictionaries that detectron2 trains on.
 
 A dataset has detectron2's name (`voc_2007_trainval`, `coco_2017_train`) and detectron2's place under one root:
 
@@ -6,22 +6,33 @@ A dataset has detectron2's name (`voc_2007_trainval`, `coco_2017_train`) and det
     coco/                             annotations/instances_{train,val}2017.json  {train,val}2017/*.jpg
                                       annotations/person_keypoints_{train,val}2017.json
     lvis/                             lvis_{v0.5,v1}_{train,val}.json, whose images are COCO's
+    cityscapes/                       leftImg8bit/{train,val}/<city>/*_leftImg8bit.png
+                                      gtFine/{train,val}/<city>/*_gtFine_instanceIds.png
 
 What is wrong with the data is said before anything trains: a missing folder, split, image or annotation file, an annotation
-that does not parse, a class nobody knows. Pure Python; detectron2's semantics follow its data/datasets/pascal_voc.py and
-coco.py and lvis.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; COCO
+that does not parse, a class nobody knows. detectron2's semantics follow its data/datasets/pascal_voc.py, coco.py, lvis.py
+and cityscapes.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; COCO
 polygons need three points; a COCO keypoint is a pixel, whose centre is half a pixel further; an LVIS image lies where its
-`coco_url` says, because v0.5's `file_name` is COCO 2014's).
+`coco_url` says, because v0.5's `file_name` is COCO 2014's; a Cityscapes object keeps the outlines of its visible parts, holes
+filled). Deliberate difference: detectron2 cuts Cityscapes' polygons out of one another with shapely, here the outlines are
+those of the pixels that cityscapesscripts drew from the same polygons, which are also what the evaluation counts.
 """
 
 import hashlib
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
+
+import cv2
+import numpy as np
+from PIL import Image
 
 # fmt: off
 VOC_CLASSES = [
@@ -48,6 +59,12 @@ KEYPOINTS = [
 COCO_IDS = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
 LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: LVIS's groups of classes
+# Cityscapes' labels with instances that are evaluated, by their id (cityscapesscripts, helpers/labels.py); ids end at 33.
+CITYSCAPES_CLASSES = {
+    24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+CITYSCAPES_LABELS = 34
+CITYSCAPES_SMALLEST = 100  # pixels of an object that the evaluation counts
 
 # The values of detectron2.structures.BoxMode, which this module does not import.
 XYXY, XYWH = 0, 1
@@ -58,7 +75,8 @@ Record = dict[str, Any]
 def records(name: str, root: Path) -> list[Record]:
     """One dictionary an image: file_name, image_id, height, width, annotations (category_id from 0, bbox in pixels,
     bbox_mode, and difficult or iscrowd, segmentation and keypoints x, y, visibility, ...). Annotations keep their file's
-    order. LVIS's images also have neg_category_ids and not_exhaustive_category_ids, in the file's ids.
+    order. LVIS's images also have neg_category_ids and not_exhaustive_category_ids, in the file's ids, and those of Cityscapes
+    instance_file_name, the PNG of their objects.
 
     Raises FileNotFoundError for what is not there and ValueError for what is there and wrong.
     """
@@ -72,6 +90,8 @@ def records(name: str, root: Path) -> list[Record]:
         return _coco(root, match[2], annotation_file(name, root), bool(match[1]))
     if match := re.fullmatch(r"lvis_(v0\.5|v1)_(train|val)", name):
         return _lvis(root, match[1], match[2], annotation_file(name, root))
+    if match := re.fullmatch(r"cityscapes_fine_instance_seg_(train|val)", name):
+        return _cityscapes(root / "cityscapes", match[1])
     raise ValueError(f"expected a dataset like voc_2007_trainval or coco_2017_train, found {name!r}")
 
 
@@ -86,6 +106,32 @@ def annotation_file(name: str, root: Path) -> Path:
 def category_id(name: str, label: int) -> int:
     """The id that a class, counted from 0, has in the annotation file of COCO, of COCO's keypoints or of LVIS."""
     return COCO_IDS[label] if name.startswith("coco") else label + 1
+
+
+def tree(content: bytes) -> ET.Element:
+    """The root of an XML document. Raises ValueError for what does not parse, and for a document type: its entities may grow
+    without bound, and no annotation needs one."""
+
+    def refused(*_: object) -> None:
+        raise ValueError("a document type, which annotations do not have")
+
+    try:
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = refused
+        parser.Parse(content, True)
+        return ET.fromstring(content)
+    except (expat.ExpatError, ET.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
+        raise ValueError(str(error)) from None
+
+
+def is_box(value: Any) -> bool:
+    """Whether this is a list of four finite numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(is_number(v) for v in value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number that a pixel coordinate may be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
 
 
 def digest(*datasets: Sequence[Record]) -> str:
@@ -145,10 +191,10 @@ def _voc(root: Path, year: str, split: str) -> list[Record]:
 def _voc_image(base: Path, image_id: str) -> Record:
     file = base / "Annotations" / f"{image_id}.xml"
     try:
-        tree = ET.parse(file).getroot()
-        width, height = (int(tree.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        root = tree(file.read_bytes())
+        width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
         objects = []
-        for found in tree.findall("object"):
+        for found in root.findall("object"):
             x1, y1, x2, y2 = (float(found.findtext(f"bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
             objects.append(
                 (
@@ -157,7 +203,9 @@ def _voc_image(base: Path, image_id: str) -> Record:
                     int(found.findtext("difficult", "0").strip() or 0),
                 )
             )
-    except (ET.ParseError, ValueError) as error:
+        if not all(math.isfinite(edge) for _, box, _ in objects for edge in box):
+            raise ValueError("a box that is not finite")
+    except ValueError as error:
         raise ValueError(
             f"expected VOC's XML with size/width, size/height and numbers in each object/bndbox, found {error} in {file}"
         ) from None
@@ -195,7 +243,9 @@ def _annotated(base: Path, file: Path) -> tuple[list[dict], dict[int, dict], dic
         objects = defaultdict(list)
         for annotation in content["annotations"]:
             objects[annotation["image_id"]].append(annotation)
-    except (ValueError, KeyError, TypeError) as error:
+        if len({image["id"] for image in images}) < len(images):
+            raise ValueError("two images with one id")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"expected COCO's images, categories and annotations, found {error!r} in {file}: download it again"
         ) from None
@@ -297,9 +347,9 @@ def _coco_image(
                 f"expected a class of the file, found category_id {o['category_id']} in annotation {o.get('id')} of {file}; "
                 f"the ids are {list(classes)[:100]}"
             )
-        if len(o.get("bbox", ())) != 4:
+        if not is_box(o.get("bbox")):
             raise ValueError(
-                f"expected bbox [x, y, width, height], found {o.get('bbox')} in annotation {o.get('id')} of {file}"
+                f"expected bbox [x, y, width, height] in finite numbers, found {o.get('bbox')} in annotation {o.get('id')} of {file}"
             )
         shape = o.get("segmentation")
         if isinstance(shape, list):
@@ -334,6 +384,101 @@ def _keypoints(annotation: dict, file: Path) -> list[float]:
             f"{annotation.get('id')} of {file}"
         )
     return [value if i % 3 == 2 else value + 0.5 for i, value in enumerate(points)]
+
+
+def _cityscapes(base: Path, split: str) -> list[Record]:
+    folder = base / "leftImg8bit" / split
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"expected the folder {folder} with a folder for each city, found {_listing(base)}: extract "
+            "leftImg8bit_trainvaltest.zip there, or point --data at cityscapes' parent"
+        )
+    images = sorted(folder.glob("*/*_leftImg8bit.png"))
+    if not images:
+        raise FileNotFoundError(f"expected images {folder}/<city>/*_leftImg8bit.png, found none")
+    files = []
+    for image in images:
+        name = image.name.removesuffix("_leftImg8bit.png") + "_gtFine_instanceIds.png"
+        files.append(base / "gtFine" / split / image.parent.name / name)
+        if not files[-1].is_file():
+            raise FileNotFoundError(
+                f"expected {files[-1]} with the objects of {image.name}, found none: gtFine_trainvaltest.zip has it; label maps "
+                "alone do not tell objects apart"
+            )
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(_cityscapes_image, images, files))
+    objects = (a for image in found for a in image["annotations"] if not a["iscrowd"])
+    if split == "val" and not any(a["area"] >= CITYSCAPES_SMALLEST for a in objects):
+        raise ValueError(
+            f"expected an object of at least {CITYSCAPES_SMALLEST} pixels to test on in {base / 'gtFine' / split}, found none: "
+            "Cityscapes' evaluation counts no smaller one"
+        )
+    return found
+
+
+def _cityscapes_image(image: Path, file: Path) -> Record:
+    ids = instance_ids(file)
+    try:
+        with Image.open(image) as photograph:
+            size = photograph.size
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"expected a photograph, found {error}: extract leftImg8bit_trainvaltest.zip again") from None
+    if size != ids.shape[::-1]:
+        raise ValueError(
+            f"expected {file.name} of the size of {image}, {size}, found {ids.shape[::-1]}: extract both archives again"
+        )
+    annotations = []
+    for i in np.flatnonzero(np.bincount(ids.ravel())).tolist():
+        label = i if i < 1000 else i // 1000
+        if label in CITYSCAPES_CLASSES:
+            mask = (ids == i).astype(np.uint8)
+            x, y, width, height = cv2.boundingRect(mask)
+            annotations.append(
+                {
+                    "category_id": list(CITYSCAPES_CLASSES).index(label),
+                    "bbox": [x, y, x + width, y + height],
+                    "bbox_mode": XYXY,
+                    "area": int(mask.sum()),
+                    "iscrowd": int(i < 1000),  # a group in which nobody told objects apart
+                    "segmentation": _outlines(mask[y : y + height, x : x + width], x, y),
+                }
+            )
+    return {
+        "file_name": str(image),
+        "image_id": image.name,
+        "height": ids.shape[0],
+        "width": ids.shape[1],
+        "annotations": annotations,
+        "instance_file_name": str(file),
+    }
+
+
+def instance_ids(file: Path | str) -> np.ndarray:
+    """Cityscapes' objects, [H, W] int64: label id * 1000 + number for a pixel of one object, the label's id for any other.
+
+    Raises ValueError for a file that is broken or something else.
+    """
+    try:
+        with Image.open(file) as picture:
+            ids = np.asarray(picture)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"expected a PNG of 16 bits, found {error} in {file}: extract it again") from None
+    if ids.ndim != 2 or ids.itemsize < 2:
+        raise ValueError(f"expected a PNG of 16 bits and one channel, found {ids.dtype} of shape {ids.shape} in {file}")
+    labels = np.where(ids < 1000, ids, ids // 1000)
+    if labels.max(initial=0) >= CITYSCAPES_LABELS:
+        raise ValueError(
+            f"expected label ids up to {CITYSCAPES_LABELS - 1}, found {labels.max()} in {file}: is it Cityscapes' instanceIds?"
+        )
+    return ids.astype(np.int64)
+
+
+def _outlines(mask: np.ndarray, x: int, y: int, zoom: int = 4) -> list[list[float]]:
+    """x, y, x, y, ... of each part of a mask that begins at the pixel (x, y): the pixels' outer edges to a quarter of a pixel."""
+    large = cv2.resize(mask, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = [(cv2.approxPolyDP(c, 1, True)[:, 0] + 0.5) / zoom + [x, y] for c in contours]
+    return [outline.ravel().tolist() for outline in outlines]
 
 
 def _names(folder: Path) -> set[str]:

@@ -15,6 +15,7 @@ keep their own there (detectron2#5398); a single process trains BN where the pro
 without the synchronisation, and says so; a non-finite loss ends the run at once.
 """
 
+import dataclasses
 import difflib
 import itertools
 import json
@@ -47,11 +48,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import datasets
-from downstream.evaluation import coco, lvis, voc
+from downstream import datasets, resnets
+from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, share, write_json
-from downstream.weights import to_detectron2
+from downstream.weights import fitting, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 
@@ -107,11 +108,10 @@ DECIDED_ELSEWHERE = (
 def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> CfgNode:
     """detectron2's configuration of a protocol on a backbone. Raises ValueError for a key, a value or a backbone it has not."""
     traits = dict(TRAITS) | dict(traits or {})
-    depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101, "resnet152": 152}
-    if arch not in depths or traits["stem"] != "7x7":
+    plan = resnets.arch(arch)
+    if plan.deep or traits["stem"] != "7x7":
         raise ValueError(
-            f"expected one of {', '.join(depths)} with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's ResNet has "
-            "no other"
+            f"expected a ResNet with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's has no other"
         )
     cfg = get_cfg()
     default = dict(_flat(cfg))
@@ -146,8 +146,10 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
     cfg.MODEL.PIXEL_MEAN = list(traits["mean"])
     cfg.MODEL.PIXEL_STD = list(traits["std"])
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = traits["stride_in_1x1"]
-    cfg.MODEL.RESNETS.DEPTH = depths[arch]
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depths[arch] < 50 else 256
+    cfg.MODEL.RESNETS.DEPTH = plan.depth
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64 * plan.width
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = (256 if plan.bottleneck else 64) * plan.width
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64 * plan.width * plan.inner
     return cfg
 
 
@@ -182,17 +184,20 @@ def network(cfg: CfgNode) -> GeneralizedRCNN:
 
 
 def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
-    """Puts a backbone's tensors (torchvision's names) into the network; None leaves it random.
+    """Puts a backbone's tensors (torchvision's names) into the network, and the layers of a neck or head that came with it and
+    that the network has (weights.DETECTOR); None leaves it random.
 
     Returns matched: how many landed, missing: the network's tensors that stay new, unused: counters of batches that a frozen
-    norm has no place for. Raises ValueError if a tensor of the backbone has no place, or a place no tensor.
+    norm has no place for, and tensors of layers that this network has not or has otherwise. Raises ValueError if a tensor of the
+    backbone has no place, or a place no tensor.
     """
     own = model.state_dict()
     if tensors is None:
         return {"matched": 0, "missing": sorted(own), "unused": []}
     trunk = "backbone.bottom_up." if any(k.startswith("backbone.bottom_up.") for k in own) else "backbone."
+    backbone, detector = separated(tensors)
     landed, lost = {}, []
-    for name, tensor in to_detectron2(tensors).items():
+    for name, tensor in to_detectron2(backbone).items():
         place = trunk + name if trunk + name in own else "roi_heads." + name
         if place not in own:
             lost.append(name)
@@ -208,6 +213,7 @@ def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
             f"expected a place for every tensor of the backbone, found none for {len(lost)} of them, "
             f"{sorted(set(lost) - set(counters))[0]} the first: is this the right --arch?"
         )
+    landed |= fitting(detector, own)
     missing = sorted(own.keys() - landed.keys())
     backbones = (trunk + "stem.", trunk + "res", *(f"roi_heads.res5.{i}." for i in range(9)))
     if empty := [k for k in missing if k.startswith(backbones) and not k.endswith("num_batches_tracked")]:
@@ -215,7 +221,11 @@ def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
             f"expected every layer of the backbone in the checkpoint, found {len(empty)} without a tensor, {empty[0]} the first"
         )
     model.load_state_dict(landed, strict=False)
-    return {"matched": len(landed), "missing": missing, "unused": sorted(counters)}
+    return {
+        "matched": len(landed),
+        "missing": missing,
+        "unused": sorted(counters) + sorted(detector.keys() - landed.keys()),
+    }
 
 
 def features(
@@ -225,10 +235,19 @@ def features(
 
     image: [N, 3, H, W] float, normalised, in the checkpoint's channel order
     """
-    cfg = configuration(Detection("features", "", (), {"MODEL.BACKBONE.FREEZE_AT": 0}), arch, traits)
+    plan = resnets.arch(arch)
+    plain = str(dataclasses.replace(plan, deep=False))
+    asked = {**(traits or {}), "stem": "7x7"}
+    cfg = configuration(Detection("features", "", (), {"MODEL.BACKBONE.FREEZE_AT": 0}), plain, asked)
     stages = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", stages
-    backbone = build_backbone(cfg).eval()
+    with torch.device("meta"):  # no random numbers for weights that are replaced at once
+        backbone = build_backbone(cfg)
+        if plan.deep:
+            from detectron2.projects.deeplab.resnet import DeepLabStem
+
+            backbone.stem = DeepLabStem(out_channels=64 * plan.width, norm="BN")
+    backbone.to_empty(device="cpu").eval()
     result = backbone.load_state_dict(to_detectron2(tensors), strict=False)
     absent = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
     if absent or result.unexpected_keys:
@@ -653,6 +672,9 @@ def _test(
     if name.startswith("voc"):
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
         return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
+    if name.startswith("cityscapes"):
+        shapes = {image_id: (masks, scores, classes) for image_id, _, scores, classes, masks, _ in everything}
+        return cityscapes.evaluate(shapes, images)
     detections = list(itertools.chain.from_iterable(_coco_results(name, *image) for image in everything))
     metrics: dict[str, float] = {}
     kinds = {"bbox": not cfg.MODEL.KEYPOINT_ON, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}

@@ -184,6 +184,8 @@ def parts(name: str) -> list[list[tuple[str, list[float], str, str]]]:
                 x, y, r = map(float, part[1:])
                 found += [("o", [x, y, r, r], "plain", "dark"), ("o", [x, y, r * 0.62, r * 0.62], "metal", "steel")]
                 found += [("o", [x, y, r * 0.2, r * 0.2], "plain", "dark")]
+            elif part[0][0] == "k":
+                found.append((part[0], [float(n) for n in part[1:]], "", ""))
             else:
                 found.append((part[0], [float(n) for n in part[1:-2]], part[-2], part[-1]))
         variants.append(found)
@@ -220,6 +222,8 @@ def outlines(kind: str, n: list[float]) -> tuple[list[np.ndarray], float, bool]:
             x1, y1, x2, y2, r = n
             corner = np.repeat([[x2 - r, y2 - r], [x1 + r, y2 - r], [x1 + r, y1 + r], [x2 - r, y1 + r]], 7, 0)
             return [corner + CIRCLE * r], 0, True
+        case "k":
+            return [np.reshape(n[1:], (1, 2))], 0, False
         case "g":
             rx, ry, columns, rows, x1, y1, x2, y2 = n
             grid = [(x, y) for x in np.linspace(x1, x2, int(columns)) for y in np.linspace(y1, y2, int(rows))]
@@ -256,8 +260,14 @@ def palette(name: str, rng: Generator) -> np.ndarray:
     return np.float32(list(bytes.fromhex(code))) * rng.uniform(0.85, 1.1)
 
 
-def sprite(name: str, side: float, light: np.ndarray, rng: Generator, tilt: float = 5) -> tuple[np.ndarray, np.ndarray]:
-    """An object whose longer side is about `side` pixels: float32 RGB [H, W, 3] and coverage [H, W] in 0..1, cropped.
+MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)  # COCO's keypoints, left for right
+
+
+def sprite(
+    name: str, side: float, light: np.ndarray, rng: Generator, tilt: float = 5
+) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
+    """An object whose longer side is about `side` pixels: float32 RGB [H, W, 3] and coverage [H, W] in 0..1, cropped, and the
+    places x, y in it, in pixels, of the keypoints that it has, by COCO's number.
 
     tilt: standard deviation of its rotation, in degrees, unless it is of those that lie at any angle
     """
@@ -272,6 +282,7 @@ def sprite(name: str, side: float, light: np.ndarray, rng: Generator, tilt: floa
     bend, phase = rng.normal(0, 1.6, 2), rng.uniform(0, 7, 2)
     shapes, swing = [], np.eye(2)
     pivot = np.zeros(2)
+    joints: dict[int, np.ndarray] = {}
     for kind, numbers, material, colour in chosen:
         lists, width, closed = outlines(kind[0], numbers)
         if "~" in kind:
@@ -281,7 +292,12 @@ def sprite(name: str, side: float, light: np.ndarray, rng: Generator, tilt: floa
         if len(kind) > 1:
             lists = [(points - pivot) @ swing.T + pivot for points in lists]
         lists = [points + bend * np.sin(points[:, ::-1] / 22 + phase) for points in lists]
-        shapes.append(([(points - 50) @ form.T for points in lists], width, closed, material, colour))
+        lists = [(points - 50) @ form.T for points in lists]
+        if kind[0] == "k":
+            number = int(numbers[0])
+            joints[MIRRORED[number] if flip < 0 else number] = lists[0][0]
+        else:
+            shapes.append((lists, width, closed, material, colour))
     low = np.min([points.min(0) - width / 2 for lists, width, *_ in shapes for points in lists], 0)
     high = np.max([points.max(0) + width / 2 for lists, width, *_ in shapes for points in lists], 0)
     zoom = 2 * side / (high - low).max()
@@ -304,4 +320,4 @@ def sprite(name: str, side: float, light: np.ndarray, rng: Generator, tilt: floa
     half = (int(w) // 2, int(h) // 2)
     coverage = cv2.resize(np.float32(cover) / 255, half, interpolation=cv2.INTER_AREA)
     rgb = cv2.resize(canvas, half, interpolation=cv2.INTER_AREA) / np.maximum(coverage, 0.25)[..., None]
-    return rgb, coverage
+    return rgb, coverage, {number: ((at - low) * zoom + 2) / 2 for number, at in joints.items()}

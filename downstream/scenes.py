@@ -4,7 +4,7 @@ Later objects hide earlier ones, and a placement that would hide one almost comp
 from the `numpy.random.Generator` passed in. Colours are RGB, 0..255.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ class Thing:
     whole: int  # pixels inside and outside the picture, hidden or not
     truncated: bool  # part of it lies outside the picture
     crowd: bool = False
+    joints: dict[int, tuple[float, float]] = field(default_factory=dict)  # COCO's keypoints, x and y, hidden or not
 
 
 def paste(
@@ -170,7 +171,7 @@ def scene(
     things: list[Thing] = []
     if crowd:
         for i in range(12):
-            rgb, cover = sprite(crowd, h * rng.uniform(0.14, 0.2), light, rng)
+            rgb, cover, _ = sprite(crowd, h * rng.uniform(0.14, 0.2), light, rng)
             base = round(horizon + h * rng.uniform(0, 0.12))
             paste(canvas, owner, rgb, cover, int(w * (0.1 + 0.06 * i)), base - cover.shape[0], 1)
         things.append(Thing(crowd, 1, int((owner == 1).sum()), False, True))
@@ -179,7 +180,7 @@ def scene(
         for attempt in range(12):
             if attempt % 4 == 0:
                 small = 0.35 if rng.random() < 0.08 else 0.9 ** (attempt / 4)
-                rgb, cover = sprite(name, min(h, w) * rng.uniform(*scale) * small, light, rng)
+                rgb, cover, joints = sprite(name, min(h, w) * rng.uniform(*scale) * small, light, rng)
             sh, sw = cover.shape
             margin = np.array([sw, sh]) * (0.35 if rng.random() < outside else 0.0)
             x, y = np.rint(rng.uniform(-margin, np.maximum([w - sw, h - sh], 1) + margin)).astype(int)
@@ -193,7 +194,8 @@ def scene(
             if seen.sum() >= 24 and all(left[t.index] >= max(24, 0.4 * t.whole) for t in things):
                 paste(canvas, owner, rgb, cover, int(x), int(y), index)
                 whole = int((cover >= 0.5).sum())
-                things.append(Thing(name, index, whole, bool(seen.sum() < whole)))
+                at = {number: (float(x + jx), float(y + jy)) for number, (jx, jy) in joints.items()}
+                things.append(Thing(name, index, whole, bool(seen.sum() < whole), joints=at))
                 break
     return develop(canvas, rng), owner, things
 
@@ -298,7 +300,7 @@ def street(h: int, w: int, first: str, rng: Generator) -> tuple[np.ndarray, np.n
         if name in MOVERS:
             spread = rng.uniform(1.0, 1.5) if name == "person" and rng.random() < 0.8 else rng.uniform(0.1, 0.9)
             x, y = ground(side, spread, depth)
-            rgb, cover = sprite(
+            rgb, cover, _ = sprite(
                 "pedestrian" if name == "person" else name, max(unit * MOVERS[name][0], 9), light, rng, tilt=1.5
             )
             labels.append(name)
@@ -326,7 +328,7 @@ def street(h: int, w: int, first: str, rng: Generator) -> tuple[np.ndarray, np.n
             put("pole", box(min(x, x + reach), y - tall - half, max(x, x + reach), y - tall + half), "metal", "grey")
         else:
             label, keep, size = ("traffic light", 0.64, 1.3) if name == "light" else ("traffic sign", 0.5, 1.4)
-            rgb, cover = sprite(label, max(unit * size, 14), light, rng, tilt=2)
+            rgb, cover, _ = sprite(label, max(unit * size, 14), light, rng, tilt=2)
             top = int(cover.shape[0] * keep)  # without its own pole
             labels.append(label)
             at = round(x - cover.shape[1] / 2), round(y - tall - top * 0.5)

@@ -50,6 +50,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
+from downstream import resnets
 from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
@@ -379,29 +380,34 @@ def _mmseg() -> types.ModuleType:
 models = _mmseg()
 
 
-def _depth(arch: str, traits: Mapping[str, Any]) -> int:
-    if arch not in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
-        raise ValueError(f"expected a torchvision ResNet as arch (resnet18, resnet50, ...), found {arch!r}")
-    if traits["stem"] != "7x7":
-        raise ValueError(f"expected a ResNet with one 7x7 convolution as stem, found stem {traits['stem']!r}")
-    return int(arch.removeprefix("resnet"))
+def _backbone(arch: str, traits: Mapping[str, Any]) -> dict[str, Any]:
+    """mmsegmentation's configuration of a ResNet. Raises ValueError for one that it cannot build."""
+    plan = resnets.arch(arch)
+    if plan.inner > 1:
+        raise ValueError(
+            f"expected a ResNet that mmsegmentation has, found {arch}: its ResNet widens every convolution or none"
+        )
+    return {
+        "type": "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet",
+        "depth": plan.depth,
+        "stem_channels": 64 * plan.width,
+        "base_channels": 64 * plan.width,
+        "style": "caffe" if traits["stride_in_1x1"] else "pytorch",
+        "norm_cfg": {"type": "BN"},
+    }
 
 
 def network(task: Segmentation, arch: str, traits: Mapping[str, Any] = TRAITS) -> nn.Module:
     """mmsegmentation's EncoderDecoder; forward: [N, 3, H, W] -> logits [N, classes, H/16, W/16]."""
-    depth = _depth(arch, traits)
     backbone = {
-        "type": "ResNet",
-        "depth": depth,
+        **_backbone(arch, traits),
         "strides": (1, 2, 2, 1),
         "dilations": (1, 1, 1, 2),
-        "style": "caffe" if traits["stride_in_1x1"] else "pytorch",
-        "norm_cfg": {"type": "BN"},
         "zero_init_residual": False,
     }
     head = {
         "type": "FCNHead",
-        "in_channels": 512 if depth < 50 else 2048,
+        "in_channels": resnets.arch(arch).channels,
         "channels": task.channels,
         "num_convs": 2,
         "kernel_size": 3,
@@ -458,10 +464,11 @@ def features(
 
     image: [N, 3, H, W], normalised
     """
-    style = "caffe" if traits["stride_in_1x1"] else "pytorch"
-    backbone = models.ResNet(depth=_depth(arch, traits), style=style, norm_cfg={"type": "BN"})
+    config = _backbone(arch, traits)
+    with torch.device("meta"):  # no random numbers for weights that are replaced at once
+        backbone = getattr(models, config.pop("type"))(**config)
+    backbone.to_empty(device="cpu").eval()
     _land(backbone, tensors)
-    backbone.eval()
     with torch.no_grad():
         return list(backbone(image))
 

@@ -11,6 +11,7 @@ in a frame of 100 x 100 units, x to the right, y down; animals and vehicles look
     l width x y x y ...          broken line         c width x y x y ...       the same, rounded
     x x1 y1 x2 y2 radius         rounded rectangle   w cx cy radius            wheel (needs no texture and colour)
     g rx ry columns rows x1 y1 x2 y2   grid of rectangles     d radius count x1 y1 x2 y2   row of discs
+    k number x y    COCO's keypoint of that number, which is not drawn (needs no texture and colour)
 
 `~20` after the kind swings the part about its first point by up to 20 degrees, `&` repeats the previous part's swing.
 A colour is a palette below, drawn once an object, or A, B, C: any colour. `-` and `+` behind it darken and lighten.
@@ -55,18 +56,19 @@ def _beast(coat: str, legs: float, extra: str, body: str = "58 28 15", far: str 
 
 
 _PERSON = (
-    "l~16 10 45 50 44 72 fabric B-;l& 8 44 72 43 92 fabric B-;l& 7 42 95 47 96 plain dark;"
-    "l~16 10 55 50 56 72 fabric B;l& 8 56 72 56 92 fabric B;l& 7 55 95 61 96 plain dark;"
-    "l~35 7 39 26 34 40 fabric A-;l& 5 34 41 36 55 plain skin;"
+    "l~16 10 45 50 44 72 fabric B-;l& 8 44 72 43 92 fabric B-;l& 7 42 95 47 96 plain dark;k& 12 45 50;k& 14 44 72;k& 16 43 92;"
+    "l~16 10 55 50 56 72 fabric B;l& 8 56 72 56 92 fabric B;l& 7 55 95 61 96 plain dark;k& 11 55 50;k& 13 56 72;k& 15 56 92;"
+    "l~35 7 39 26 34 40 fabric A-;l& 5 34 41 36 55 plain skin;k& 6 39 26;k& 8 34 40;k& 10 36 54;"
     "b 37 21 50 19 63 21 62 38 59 55 41 55 38 38 {shirt} A;l 6 50 14 50 21 plain skin;"
-    "l~45 7 61 26 66 40 fabric A-;l& 5 66 41 65 55 plain skin;"
-    "o 50 10 6.5 8.5 plain skin;b 43 11 43 3 50 0 57 3 57 11 54 6 46 6 fur hair;d .9 2 47.5 11 52.5 11 plain dark"
+    "l~45 7 61 26 66 40 fabric A-;l& 5 66 41 65 55 plain skin;k& 5 61 26;k& 7 66 40;k& 9 65 54;"
+    "k 0 50 13;k 1 52.5 11;k 2 47.5 11;k 3 56 11;k 4 44 11;o 50 10 6.5 8.5 plain skin;b 43 11 43 3 50 0 57 3 57 11 54 6 46 6 fur hair;d .9 2 47.5 11 52.5 11 plain dark"
 )
 _STANDING = f"{_PERSON.format(shirt='fabric')}|{_PERSON.format(shirt='striped')}"
 _SEATED = (
     "b 37 8 50 5 62 8 63 25 60 44 40 46 38 25 fabric A;o 50 -6 7.5 9.5 plain skin;"
     "b 42 -5 42 -14 50 -17 58 -14 58 -5 54 -10 46 -10 fur hair;l 10 43 44 66 50 fabric B;l 8 66 50 62 74 fabric B-;"
-    "l 7 44 14 56 28 fabric A-;l 5 56 28 74 30 plain skin"
+    "l 7 44 14 56 28 fabric A-;l 5 56 28 74 30 plain skin;"
+    "k 0 56 -4;k 2 54 -7;k 4 48 -6;k 6 44 14;k 8 56 28;k 10 73 30;k 12 44 44;k 14 65 50;k 16 62 73"
 )
 _BICYCLE = (
     "r 4 22 70 20 20 plain dark;r 4 78 70 20 20 plain dark;l .8 22 50 22 90 metal steel;l .8 2 70 42 70 metal steel;"
@@ -99,12 +101,13 @@ _HOUND = "c~25 {0} 22 50 10 40 8 26 fur coat;b 62 44 74 24 86 32 76 62 66 66 fur
 
 SHAPES = {
     "person": f"{_STANDING}|"
-    "l 9 44 46 68 46 fabric B-;l 8 68 46 76 70 fabric B-;o 80 73 5 4 plain dark;"
+    "l 9 44 46 68 46 fabric B-;l 8 68 46 76 70 fabric B-;o 80 73 5 4 plain dark;k 11 46 46;k 13 67 46;k 15 76 69;"
     + _SEATED
     + ";o 66 78 5 4 plain dark|"
     + "b 20 99 24 62 42 52 58 52 76 62 80 99 striped A;"
     "x 42 42 58 56 5 plain skin-;o 50 26 17 22 plain skin;b 32 28 32 8 50 0 68 8 68 28 62 14 38 14 fur hair;"
-    "d 2.2 2 44 25 56 25 plain dark;l 1.5 50 27 49 33 plain skin-;c 2 44 39 50 41 56 39 plain red",
+    "d 2.2 2 44 25 56 25 plain dark;l 1.5 50 27 49 33 plain skin-;c 2 44 39 50 41 56 39 plain red;"
+    "k 0 49 33;k 1 56 25;k 2 44 25;k 3 66 27;k 4 34 27;k 5 73 66;k 6 27 66",
     "bicycle": _BICYCLE,
     "car": f"{_CAR}|{_CAR}|{_CAR_BEHIND}",
     "motorcycle": _MOTORCYCLE,

@@ -1,4 +1,4 @@
-"""Embedded data: pictures drawn from a seed, in the authentic layouts of PASCAL VOC, COCO, Cityscapes and ImageNet.
+"""Embedded data: pictures drawn from a seed, in the authentic layouts of PASCAL VOC, COCO, LVIS, Cityscapes and ImageNet.
 
 `bench data synthesize DIR` calls `synthesize`. The objects stand in `shapes`, one is drawn by `drawing`, a picture by
 `scenes`; this file writes the files and their annotations. Every picture has a random generator of its own, from the seed
@@ -6,9 +6,12 @@ and its file name: the same seed and sizes give the same bytes. Boxes and masks 
 
     VOC2007/ VOC2012/   Annotations, JPEGImages, ImageSets/Main, ImageSets/Segmentation, SegmentationClass (255 around
                         objects), SegmentationObject; VOC2012 also SegmentationClassAug and trainaug, and no test, as there
-    coco/               annotations/instances_{train,val}2017.json (polygons, crowds as RLE), train2017, val2017
+    coco/               annotations/instances_{train,val}2017.json (polygons, crowds as RLE), train2017, val2017, and
+                        person_keypoints_{train,val}2017.json (a joint is seen, hidden or absent, as the raster has it)
+    lvis/               lvis_{v0.5,v1}_{train,val}.json over coco's pictures, with all of a version's classes: federated, so an
+                        image tells which classes are surely absent from it and which it does not mark exhaustively
     cityscapes/         leftImg8bit and gtFine: labelIds, labelTrainIds, instanceIds, polygons
-    imagenet/           {train,val}/<WordNet id>/, one object a picture
+    imagenet/           {train,val}/<WordNet id>/, one object a picture; subsets/{1,10}percent.txt, class-balanced
 """
 
 import json
@@ -22,7 +25,9 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
+from downstream.datasets import FREQUENCIES, KEYPOINTS, LVIS_CLASSES
 from downstream.scenes import MOVERS, STREET, Thing, scene, street
+from downstream.train_ids import TRAIN_IDS
 
 # VOC's classes in the order of its label maps (1..20), with COCO's name where it differs.
 VOC = (
@@ -73,9 +78,25 @@ IMAGENET = {
     "n03792782": "bicycle", "n03991062": "potted plant", "n04146614": "bus", "n04147183": "boat", "n04285008": "car", "n04344873": "couch",
     "n04404412": "tv", "n04557648": "bottle",
 }  # fmt: skip
-TRAIN_IDS = dict(
-    zip((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33), range(19), strict=True)
-)
+# COCO's, between keypoints counted from 1
+SKELETON = [
+    [16, 14],
+    [14, 12],
+    [17, 15],
+    [15, 13],
+    [12, 13],
+    [6, 12],
+    [7, 13],
+    [6, 7],
+    [6, 8],
+    [7, 9],
+    [8, 10],
+    [9, 11],
+    [2, 3],
+]
+SKELETON += [[1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7]]
+JOINTED = 20  # a person's visible height in pixels from which its joints are marked
+LVIS_STEP = 15  # COCO's class number n is LVIS's class 1 + 15 n
 CITIES = {"train": ("aachen", "bremen", "ulm"), "val": ("frankfurt", "lindau", "munster")}
 
 
@@ -97,7 +118,7 @@ def synthesize(
 
     A data set appears in `out` only when it is complete. Raises ValueError where one is already there.
     """
-    sizes = {"VOC2007": voc, "VOC2012": voc, "coco": coco, "cityscapes": cityscapes, "imagenet": imagenet}
+    sizes = {"VOC2007": voc, "VOC2012": voc, "coco": coco, "lvis": coco, "cityscapes": cityscapes, "imagenet": imagenet}
     if seed < 0 or min(sizes.values()) < 0 or side < 96:
         raise ValueError(
             f"expected a seed and sizes of 0 or more and a side of 96 or more, found {seed=}, {sizes}, {side=}"
@@ -108,7 +129,7 @@ def synthesize(
         raise ValueError(
             f"expected a folder without {', '.join(there)}, found {out}: name another or remove them first"
         )
-    writers = {"coco": _coco, "cityscapes": _cityscapes, "imagenet": _imagenet}
+    writers = {"coco": _coco, "lvis": _lvis, "cityscapes": _cityscapes, "imagenet": _imagenet}
     counts = {}
     for name, size in wanted.items():
         draft = out / f".{name}.draft"
@@ -136,9 +157,9 @@ def _outdoors(name: str, rng: Generator) -> bool:
     return bool(rng.random() < odds.get(KIND[name], 0.1))
 
 
-def _cast(first: str, names: list[str], rng: Generator) -> list[str]:
+def _cast(first: str, names: list[str], rng: Generator, people: float = 12) -> list[str]:
     """`first` and up to three more, people and cars far more often than the rest."""
-    weight = np.array([{"person": 12.0, "car": 5, "chair": 4, "bottle": 3}.get(name, 1) for name in names])
+    weight = np.array([{"person": people, "car": 5, "chair": 4, "bottle": 3}.get(name, 1) for name in names])
     return [first, *rng.choice(names, rng.choice(4, p=[0.4, 0.3, 0.2, 0.1]), p=weight / weight.sum())]
 
 
@@ -222,10 +243,11 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
     for split, start in (("train2017", 0), ("val2017", size)):
         images: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
+        people: list[dict[str, object]] = []
         for number in range(start + 1, start + size + 1):
             rng = _rng(seed, f"{name}/{number}")
             first, (h, w) = names[(number - number // 50) % len(names)], _shape(side, rng)
-            cast = _cast(first, names, rng) if number % 50 else []  # a few pictures show nothing
+            cast = _cast(first, names, rng, people=60) if number % 50 else []  # a few pictures show nothing
             crowd = rng.choice(["person", "sheep", "car", "book", "banana"]) if number % 16 == 5 else None
             image, owner, things = scene(cast, h, w, _outdoors(first, rng), rng, crowd=crowd)
             _write(root / split / f"{number:012d}.jpg", image, rng)
@@ -233,7 +255,9 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
             for thing in things:
                 keys = {"id": number * 100 + thing.index, "image_id": number, "category_id": COCO_IDS[thing.name]}
                 annotations.append(keys | _coco_mask(owner == thing.index, thing.crowd))
-        content = {
+                if thing.name == "person":
+                    people.append(annotations[-1] | _joints(thing, owner))
+        content: dict[str, object] = {
             "info": {"description": f"synthetic, seed {seed}", "version": "1.0", "year": 2017},
             "licenses": [{"id": 1, "name": "drawn by transfer-bench", "url": ""}],
             "images": images,
@@ -241,7 +265,23 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
             "categories": categories,
         }
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        person = categories[0] | {"keypoints": KEYPOINTS, "skeleton": SKELETON}
+        content |= {"annotations": people, "categories": [person]}
+        (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(content))
     return {"train2017": size, "val2017": size}
+
+
+def _joints(thing: Thing, owner: np.ndarray) -> dict[str, object]:
+    """Keypoints x, y, visibility (2 seen, 1 hidden, 0 absent), as COCO writes them; none of a crowd or of somebody small."""
+    h, w = owner.shape
+    points = [0] * (3 * len(KEYPOINTS))
+    small = _extent(owner == thing.index)[3] < JOINTED
+    for number, (x, y) in {} if thing.crowd or small else thing.joints.items():
+        column, row = int(x), int(y)
+        if 0 <= column < w and 0 <= row < h:
+            seen = thing.index in owner[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+            points[3 * number : 3 * number + 3] = column, row, 1 + seen
+    return {"keypoints": points, "num_keypoints": sum(v > 0 for v in points[2::3])}
 
 
 def _coco_mask(mask: np.ndarray, crowd: bool) -> dict:
@@ -270,6 +310,62 @@ def _polygons(mask: np.ndarray, zoom: int = 4) -> Iterator[list[float]]:
         yield ((ring + 0.5) / zoom).round(2).ravel().tolist()
 
 
+# --- LVIS
+
+
+def _lvis(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
+    """LVIS over the pictures that `_coco` drew beside it."""
+    root.mkdir(parents=True)
+    counts = {}
+    for version, classes in LVIS_CLASSES.items():
+        for split in ("train", "val"):
+            drawn = json.loads((root.parent / "coco" / "annotations" / f"instances_{split}2017.json").read_text())
+            content = _federated(drawn, split, version, classes, _rng(seed, f"lvis/{version}/{split}"))
+            (root / f"lvis_{version}_{split}.json").write_text(json.dumps(content))
+            counts[f"{version} {split}"] = len(content["images"])
+    return counts
+
+
+def _federated(drawn: dict, split: str, version: str, classes: int, rng: Generator) -> dict:
+    """COCO's annotation as LVIS's: classes with a frequency, three of which an image surely does not show; a crowd's class is
+    not marked exhaustively there."""
+    numbers = {i: 1 + LVIS_STEP * n for n, i in enumerate(COCO_IDS.values())}
+    names = {numbers[i]: name.replace(" ", "_") for name, i in COCO_IDS.items()}
+    images, annotations = [], []
+    for image in drawn["images"]:
+        objects = [a for a in drawn["annotations"] if a["image_id"] == image["id"]]
+        shown = {numbers[a["category_id"]] for a in objects}
+        absent = rng.choice(sorted(set(names) - shown), 3, replace=False).tolist()
+        partly = sorted({numbers[a["category_id"]] for a in objects if a["iscrowd"]})
+        file = f"COCO_{split}2014_{image['file_name']}" if version == "v0.5" else image["file_name"]
+        about = {"coco_url": f"http://images.cocodataset.org/{split}2017/{image['file_name']}", "file_name": file}
+        images.append(image | about | {"neg_category_ids": sorted(absent), "not_exhaustive_category_ids": partly})
+        if version == "v1":
+            del images[-1]["file_name"]  # as there
+        for a in objects:
+            if not a["iscrowd"]:
+                kept = {key: a[key] for key in ("id", "image_id", "area", "bbox", "segmentation")}
+                annotations.append(kept | {"category_id": numbers[a["category_id"]]})
+    categories = []
+    for i in range(1, classes + 1):
+        mine = [a["image_id"] for a in annotations if a["category_id"] == i]
+        title = names.get(i, f"undrawn_{i}")
+        categories.append(
+            {"id": i, "name": title, "synset": f"{title}.n.01", "synonyms": [title], "def": "drawn or not at all"}
+            # a third of the drawn classes each; the real ones go by the number of training images
+            | {
+                "frequency": FREQUENCIES[(i // LVIS_STEP) % 3],
+                "image_count": len(set(mine)),
+                "instance_count": len(mine),
+            }
+        )
+    return {key: drawn[key] for key in ("info", "licenses")} | {
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
+
+
 # --- Cityscapes
 
 
@@ -294,7 +390,7 @@ def _cityscapes(root: Path, name: str, seed: int, size: int, side: int) -> dict[
             for index, label in enumerate(labels):
                 region = (owner == index).astype(np.uint8)
                 outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-                objects += [{"label": label, "polygon": outline[:, 0].tolist()} for outline in outlines]
+                objects += [{"label": label, "polygon": o[:, 0].tolist()} for o in outlines if len(o) > 2]
             about = {"imgHeight": h, "imgWidth": 2 * h, "objects": objects}
             (fine / f"{picture}_gtFine_polygons.json").write_text(json.dumps(about))
     return dict.fromkeys(CITIES, size)
@@ -305,6 +401,11 @@ def _cityscapes(root: Path, name: str, seed: int, size: int, side: int) -> dict[
 
 def _imagenet(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
     counts = {"train": size, "val": -(-size // 4)}
+    (root / "subsets").mkdir(parents=True)
+    for percent in (1, 10):
+        share = max(1, round(size * percent / 100))
+        text = "".join(f"{folder}_{number}.JPEG\n" for folder in sorted(IMAGENET) for number in range(share))
+        (root / "subsets" / f"{percent}percent.txt").write_text(text)
     for folder, shown in IMAGENET.items():
         for split, count in counts.items():
             for number in range(count):

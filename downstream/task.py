@@ -116,7 +116,35 @@ class Classification:
     engine = "torch"
 
 
-Task = Detection | Segmentation | Classification
+@dataclass(frozen=True)
+class LinearSVM:
+    """One linear support vector machine a class of VOC2007, on frozen features: run by scikit-learn."""
+
+    name: str
+    cite: str
+    costs: tuple[float, ...]  # of errors, LinearSVC's C: each class takes the one with the best cross-validated AP
+    metrics: tuple[str, ...] = ("mAP",)
+    view: int = 224  # side of what the network sees, in pixels; the image is squashed to a square
+    resize: int = 256  # its shorter side before that
+    interpolation: str = "bilinear"
+    grid: int = 2  # the last map's cells a side: overlapping averages, stride 1
+    batch: int = 32
+    folds: int = 3
+    positive_weight: float = 2.0  # of an image with the class, where one without counts 1
+    iterations: int = 2000  # of the solver at most
+    tolerance_of_solver: float = 1e-4
+    trials: int = 1
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tolerance: float = 0.5
+    unverified: tuple[str, ...] = ()
+    scale: str = "paper"
+    precision: str = "fp32"
+    nonstandard: tuple[str, ...] = ()
+
+    engine = "scikit-learn"
+
+
+Task = Detection | Segmentation | Classification | LinearSVM
 
 # What a checkpoint decides, for torchvision's networks and the self-supervised ones; mean and std on the scale 0..255.
 TRAITS: Mapping[str, Any] = {
@@ -163,6 +191,7 @@ BATCH = 2  # and, linearly, the learning rate
 IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset
 PASSES = 12  # at most this often over the training set, as COCO's 1x schedule does
 VIEW = Fraction(2, 7)  # of a classifier's view and the image around it: 64 of 224 pixels, 73 of 256
+COSTS = 3  # of every so many of an SVM's costs one is tried
 EPOCHS = 20  # of a training on all labels; one on few of them keeps its own
 
 GPUS = 8  # of the papers' runs, which share a protocol's batch
@@ -198,6 +227,15 @@ def mini(task: Task) -> Task:
         "precision": "bf16",
         "expected": {},
     }
+    if isinstance(task, LinearSVM):
+        return dataclasses.replace(
+            task,
+            **common,
+            view=round(task.view * VIEW),
+            resize=round(task.resize * VIEW),
+            iterations=task.iterations // ITERATIONS,
+            costs=task.costs[::COSTS],
+        )
     if isinstance(task, Classification):
         by = EPOCHS if task.labels == 100 else 1
         # A step of LARS is a fraction of the weights' norm: a few hundred of them need the full learning rate, and a batch
@@ -253,6 +291,8 @@ def _divided(value: Any, by: int) -> Any:
 
 def iterations(task: Task, images: int) -> tuple[int, tuple[int, ...]]:
     """Iterations and learning-rate steps of a training on `images` images: the protocol's, or fewer by its `passes`."""
+    if isinstance(task, LinearSVM):  # no training of the network
+        return 0, ()
     if isinstance(task, Classification):
         epoch = -(-images // task.batch)
         return task.epochs * epoch, tuple(step * epoch for step in task.steps)
@@ -310,7 +350,7 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
     engine, which knows them.
     """
     parsed = {key: yaml.safe_load(value) for key, value in changes.items()}
-    if isinstance(task, Segmentation | Classification):
+    if isinstance(task, Segmentation | Classification | LinearSVM):
         fields = {f.name for f in dataclasses.fields(task)} - _DESCRIPTION - {"name"}
         if unknown := sorted(set(parsed) - fields):
             raise ValueError(f"expected a field of {task.name} ({', '.join(sorted(fields))}), found {unknown[0]!r}")

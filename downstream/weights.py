@@ -4,46 +4,109 @@ Renaming can lose a tensor or swap two statistics without an error anywhere. So 
 detectron2's and mmsegmentation's, and the maps of all four stages must agree before a run starts or a file is written.
 """
 
+import importlib.util
 import json
 import os
 import pickle
 import re
+import threading
 from collections.abc import Callable, Mapping
-from hashlib import file_digest
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor
 
+from downstream import resnets
+
 TOLERANCE = 1e-4  # of the largest value in the map, in fp32
+DETECTOR = "detectron2/"  # before the names of tensors of a detector's neck and heads that come with a backbone
 DETECTRON2_STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
 
 def to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under detectron2's names. Raises ValueError for a name that is not a torchvision ResNet's."""
-    return {_detectron2_name(name): tensor for name, tensor in tensors.items()}
+    """The same tensors under detectron2's names; those that already have one (DETECTOR in front) lose what is in front.
+
+    Raises ValueError for a name that is not a torchvision ResNet's, or that detectron2's ResNet has no place for.
+    """
+    deep = "conv1.0.weight" in tensors
+    return {_detectron2_name(name, deep): tensor for name, tensor in tensors.items()}
+
+
+def separated(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The backbone's tensors under torchvision's names, and a detector's under detectron2's, without DETECTOR before them."""
+    backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(DETECTOR)}
+    detector = {name.removeprefix(DETECTOR): t for name, t in tensors.items() if name.startswith(DETECTOR)}
+    return backbone, detector
+
+
+def fitting(detector: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of those layers of `detector` that `own`, a network's state dict, has too, norm, bias and shapes included.
+
+    A layer (`backbone.fpn_lateral5` with its `weight` and `norm.*`) fits whole or not at all: without its norm a convolution is
+    another function.
+    """
+
+    def layer(name: str) -> str:
+        return re.sub(r"(\.norm)?\.\w+$", "", name)
+
+    def shapes(tensors: Mapping[str, Tensor], of: str) -> dict[str, tuple[int, ...]]:
+        return {
+            n: tuple(t.shape) for n, t in tensors.items() if layer(n) == of and not n.endswith("num_batches_tracked")
+        }
+
+    fits = {of for of in map(layer, detector) if shapes(detector, of) == shapes(own, of)}
+    return {name: tensor for name, tensor in detector.items() if layer(name) in fits and name in own}
 
 
 def to_mmseg(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names of mmsegmentation's ResNet, which are torchvision's."""
-    for name in tensors:
-        _detectron2_name(name)
-    return dict(tensors)
+    """The same tensors under the names of mmsegmentation's ResNet, which are torchvision's but for a deep stem."""
+    deep = "conv1.0.weight" in tensors
+    return {_mmseg_name(name, deep): tensor for name, tensor in tensors.items()}
 
 
-def _detectron2_name(name: str) -> str:
+_BLOCK = re.compile(r"(layer[1-4])\.(\d+)\.(conv|bn|downsample\.)([0-3])\.(\w+)")
+_STEM = re.compile(r"(conv1|bn1)\.(\w+)")
+_DEEP_STEM = re.compile(r"conv1\.([01346])\.(\w+)")
+
+
+def _detectron2_name(name: str, deep: bool = False) -> str:
     """`layer1.0.bn2.bias` is `res2.0.conv2.norm.bias`; `conv1` and `bn1` at the top are the stem's."""
-    if match := re.fullmatch(r"(layer[1-4])\.(\d+)\.(conv|bn|downsample\.)([0-3])\.(\w+)", name):
+    if name.startswith(DETECTOR):
+        return name.removeprefix(DETECTOR)
+    if match := _BLOCK.fullmatch(name):
         layer, block, kind, number, leaf = match.groups()
         place = f"{DETECTRON2_STAGES[layer]}.{block}."
+        if kind == "downsample." and number == "2":
+            raise ValueError(
+                f"expected shortcuts that detectron2's ResNet has, found one with average pooling ({name!r}): convert to"
+                " mmseg or torchvision instead"
+            )
         if kind == "downsample.":
             return f"{place}shortcut.{leaf}" if number == "0" else f"{place}shortcut.norm.{leaf}"
         return f"{place}conv{number}.{leaf}" if kind == "conv" else f"{place}conv{number}.norm.{leaf}"
-    if match := re.fullmatch(r"(conv1|bn1)\.(\w+)", name):
-        return f"stem.conv1.{match[2]}" if match[1] == "conv1" else f"stem.conv1.norm.{match[2]}"
+    if deep and (match := _DEEP_STEM.fullmatch(name)):  # projects/DeepLab: three convolutions, each with its norm
+        number, norm = divmod(int(match[1]), 3)
+        return f"stem.conv{number + 1}.{'norm.' if norm else ''}{match[2]}"
+    if match := _STEM.fullmatch(name):
+        norm = f"stem.conv{3 if deep else 1}.norm"
+        return f"stem.conv1.{match[2]}" if match[1] == "conv1" else f"{norm}.{match[2]}"
     raise ValueError(f"expected the names of torchvision's ResNet without fc, found {name!r}: drop heads first")
+
+
+def _mmseg_name(name: str, deep: bool) -> str:
+    if deep and (match := _DEEP_STEM.fullmatch(name)):
+        return f"stem.{match[1]}.{match[2]}"
+    if match := _STEM.fullmatch(name):
+        return f"stem.7.{match[2]}" if deep and match[1] == "bn1" else name
+    if not _BLOCK.fullmatch(name):
+        raise ValueError(f"expected the names of torchvision's ResNet without fc, found {name!r}: drop heads first")
+    return name
 
 
 def reference(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -> torchvision.models.ResNet:
@@ -51,10 +114,7 @@ def reference(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any
 
     Raises ValueError if a tensor is missing, has no place or another shape.
     """
-    with torch.device("meta"):
-        model = getattr(torchvision.models, arch)()
-    model.fc = torch.nn.Identity()
-    model.to_empty(device="cpu")
+    model = resnets.network(resnets.arch(arch), traits["stride_in_1x1"])
     wanted = model.state_dict()
     missing = [n for n in wanted if n not in tensors and not n.endswith(".num_batches_tracked")]
     misfits = [n for n in tensors if n not in wanted or wanted[n].shape != tensors[n].shape]
@@ -63,10 +123,8 @@ def reference(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any
             f"expected the {len(wanted)} tensors of torchvision's {arch}, found {len(missing)} missing and {len(misfits)} that do"
             f" not fit, the first {(missing + misfits)[0]!r}: is this the right --arch?"
         )
-    model.load_state_dict(dict(tensors), strict=False)
-    for module in model.modules():
-        if traits["stride_in_1x1"] and isinstance(module, torchvision.models.resnet.Bottleneck):
-            module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+    counters = {n: torch.zeros((), dtype=torch.int64) for n in wanted if n not in tensors}
+    model.load_state_dict({**tensors, **counters}, assign=True)
     return model.eval()
 
 
@@ -81,22 +139,50 @@ def stages(model: torchvision.models.ResNet, image: Tensor) -> list[Tensor]:
     return maps
 
 
+def photograph() -> np.ndarray:
+    """A person before a flag, [97, 129, 3] uint8 RGB: the picture that every matplotlib has, made small.
+
+    Its sides are 32 n + 1, so that every map that is strided over has odd sides: there TensorFlow's padding and torchvision's
+    are the same, and everywhere else a padding or a stride that moved shows.
+    """
+    package = importlib.util.find_spec("matplotlib")
+    assert package is not None and package.origin is not None  # a dependency
+    path = Path(package.origin).with_name("mpl-data") / "sample_data" / "grace_hopper.jpg"
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").resize((129, 97), Image.Resampling.BILINEAR, box=(0, 40, 512, 425))
+    return np.array(small)
+
+
 def probe(traits: Mapping[str, Any]) -> Tensor:
-    """Two fixed images, normalised as the checkpoint asks; [2, 3, 97, 129]: odd sides show a padding or a stride that moved."""
-    noise = torch.rand(2, 3, 97, 129, generator=torch.Generator().manual_seed(0))
-    smooth = torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
-    pixels = 127.5 * (noise + smooth)
+    """The photograph as the checkpoint asks for it: channel order, mean, std; [1, 3, 97, 129]."""
+    image = photograph()
+    ordered = image[:, :, ::-1] if traits["channel_order"] == "BGR" else image
+    pixels = torch.from_numpy(ordered.astype(np.float32)).permute(2, 0, 1)
     mean, std = (torch.tensor(traits[key]).view(3, 1, 1) for key in ("mean", "std"))
-    return (pixels - mean) / std
+    return ((pixels - mean) / std)[None]
+
+
+def unbuildable(framework: str, arch: str) -> str | None:
+    """Why a framework's ResNet cannot be of this kind, None if it can."""
+    plan = resnets.arch(arch)
+    if framework == "detectron2" and plan.pooled:
+        return "detectron2 has no shortcut with average pooling"
+    if framework == "detectron2" and plan.width > 1 and not plan.bottleneck:
+        return "detectron2 widens bottlenecks only"
+    if framework == "mmseg" and plan.inner > 1:
+        return "mmsegmentation's ResNet widens every convolution or none"
+    return None
 
 
 def prove(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -> dict[str, float]:
     """The largest relative difference of a stage map from torchvision's: {"detectron2": 1e-7, "mmseg": 0.0}.
 
-    Raises ValueError, naming framework and stage, if it exceeds TOLERANCE or a map says nothing.
+    A framework that cannot build the network is not in it. Raises ValueError, naming framework and stage, if a difference
+    exceeds TOLERANCE or a map says nothing.
     """
     from downstream import detection, segmentation
 
+    tensors, _ = separated(tensors)
     image = probe(traits)
     expected = stages(reference(tensors, arch, traits), image)
     for number, a in enumerate(expected, 1):
@@ -109,24 +195,32 @@ def prove(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -
         "detectron2": lambda: detection.features(tensors, arch, image, traits),
         "mmseg": lambda: segmentation.features(tensors, arch, image, traits),
     }
-    return {name: _difference(name, expected, features()) for name, features in frameworks.items()}
+    return {
+        name: difference(f"in {name}", expected, features())
+        for name, features in frameworks.items()
+        if unbuildable(name, arch) is None
+    }
 
 
-def _difference(framework: str, expected: list[Tensor], found: list[Tensor]) -> float:
+def difference(where: str, expected: list[Tensor], found: list[Tensor]) -> float:
+    """The largest difference of four maps from torchvision's, as a fraction of the map's largest value.
+
+    Raises ValueError if the shapes differ or it exceeds TOLERANCE.
+    """
     worst = 0.0
     for number, (a, b) in enumerate(zip(expected, found, strict=True), 1):
         if a.shape != b.shape:
             raise ValueError(
-                f"expected layer{number} to be {list(a.shape)} as in torchvision, found {list(b.shape)} in {framework}: nothing"
+                f"expected layer{number} to be {list(a.shape)} as in torchvision, found {list(b.shape)} {where}: nothing"
                 " was run with these weights"
             )
-        difference = ((a - b).abs().max() / a.abs().max()).item()
-        if not difference <= TOLERANCE:
+        off = ((a - b).abs().max() / a.abs().max()).item()
+        if not off <= TOLERANCE:
             raise ValueError(
-                f"expected the same activations in {framework} as in torchvision, found layer{number} off by {difference:.2g} of"
+                f"expected the same activations {where} as in torchvision, found layer{number} off by {off:.2g} of"
                 f" its largest value (allowed: {TOLERANCE:g}): nothing was run with these weights"
             )
-        worst = max(worst, difference)
+        worst = max(worst, off)
     return worst
 
 
@@ -140,11 +234,15 @@ def save(
     out: Path,
     to: str,
     author: str = "transfer-bench",
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Writes a checkpoint for a framework after the proof, which is returned; OUT.json beside it holds arch, traits and sha256.
+    """Writes a checkpoint for a framework after the proof, which is returned; OUT.json beside it holds arch, traits, proof, sha256.
 
-    A safetensors file carries arch and traits itself. A file appears whole or not at all. Raises ValueError for a suffix that
-    the framework does not read, for weights that fail the proof, and for the author Caffe2, which detectron2 takes for a format.
+    about: more to write there, such as where the weights are from; its own `proof` is joined
+
+    A safetensors file carries all of it itself. A file appears whole or not at all. Raises ValueError for a suffix that
+    the framework does not read, for weights that fail the proof, for a network that the framework cannot build, and for the
+    author Caffe2, which detectron2 takes for a format.
     """
     if to not in SUFFIXES:
         raise ValueError(f"expected one of {', '.join(SUFFIXES)} to convert to, found {to!r}")
@@ -158,41 +256,76 @@ def save(
         )
     if out.is_dir():
         raise ValueError(f"expected a file to write, found that {out} is a directory: name a file in it")
-    proof = prove(tensors, arch, traits)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _replace(out, lambda path: _write(plain, arch, traits, path, out.suffix, to, author))
-    if out.suffix != ".safetensors":
-        with out.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-        about = {"arch": arch, "format": to, "traits": dict(traits), "sha256": digest}
-        sidecar = out.with_name(f"{out.name}.json")
-        _replace(sidecar, lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
+    if why := unbuildable(to, arch):
+        raise ValueError(
+            f"expected a network that {to} can build, found a {arch}: {why}; convert --to another framework"
+        )
+    proof = {**(about or {}).get("proof", {}), **prove(tensors, arch, traits)}
+    notes = {**(about or {}), "arch": arch, "format": to, "traits": dict(traits), "proof": proof}
+    write(tensors, notes, out, to, author)
     return proof
 
 
-def _write(
-    tensors: dict[str, Tensor], arch: str, traits: Mapping[str, Any], path: Path, suffix: str, to: str, author: str
+def write(
+    tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to: str, author: str = "transfer-bench"
 ) -> None:
+    """Writes a checkpoint without a proof, and OUT.json beside it with `notes` and sha256; each whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    digest = _replace(out, lambda path: _hashed(path, lambda: _write(plain, notes, path, out.suffix, to, author)))
+    if out.suffix != ".safetensors":
+        sidecar = out.with_name(f"{out.name}.json")
+        _replace(sidecar, lambda path: path.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n"))
+
+
+def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str, author: str) -> None:
     if to == "detectron2":
         arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
         with path.open("wb") as file:
             pickle.dump({"model": arrays, "__author__": author, "matching_heuristics": True}, file)
     elif to == "mmseg":
-        torch.save({"state_dict": to_mmseg(tensors), "meta": {}}, path)
+        torch.save({"state_dict": to_mmseg(separated(tensors)[0]), "meta": {}}, path)
     elif suffix == ".safetensors":
         from safetensors.torch import save_file
 
-        save_file(tensors, path, metadata={"format": "pt", "arch": arch, "traits": json.dumps(dict(traits))})
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
+        save_file(tensors, path, metadata={"format": "pt", **{k: v for k, v in texts.items() if k != "format"}})
     else:
         torch.save(tensors, path)
 
 
-def _replace(out: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the file and renames, so that a killed run leaves the old file or none."""
+def _hashed(path: Path, write: Callable[[], None]) -> str:
+    """Writes a file from its beginning to its end and returns its sha256, which another core computes meanwhile."""
+    path.touch()
+    finished = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(_followed, path, finished)
+        try:
+            write()
+        finally:
+            finished.set()
+        return digest.result()
+
+
+def _followed(path: Path, finished: threading.Event) -> str:
+    """The sha256 of a file that grows until `finished`."""
+    digest = sha256()
+    with path.open("rb", buffering=0) as file:
+        while True:
+            last = finished.is_set()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            if last:
+                return digest.hexdigest()
+            finished.wait(0.002)
+
+
+def _replace(out: Path, write: Callable[[Path], Any]) -> Any:
+    """What writing beside the file returns, which is then renamed: a killed run leaves the old file or none."""
     part = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        write(part)
+        result = write(part)
         part.replace(out)
+        return result
     finally:
         part.unlink(missing_ok=True)

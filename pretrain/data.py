@@ -79,11 +79,19 @@ class Folder:
         return self.kept[index] if self.kept else decoded(self.paths[index])
 
 
+Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]  # pixels, boxes, labels, indices
+
+
 class Steps(torch.utils.data.Dataset):
     """steps[s] is this process's share of the batch of step s.
 
-    Gives a list of V tensors uint8 [N, S, S, 3], boxes float32 [V, N, 4] and labels [N]; or the exception that stopped it,
-    because a loader wraps one that is raised in a worker into pages of traceback.
+    Gives a list of V tensors uint8 [N, S_v, S_v, 3] (a jigsaw's is [N, 9, P, P, 3]), boxes float32 [V, N, 4], labels [N] and the
+    images' numbers in the folder [N]; or the exception that stopped it, because a loader wraps one that is raised in a worker into
+    pages of traceback.
+
+    An epoch is len(folder) // batch_size steps. Its images are a random order of the folder; with recipe["window"] = (size, stride)
+    they are those of windows over one order of the folder, each in a random order of its own, the next window `stride` further
+    (PIC): an image comes back after a few windows and not only after an epoch.
     """
 
     def __init__(
@@ -92,33 +100,92 @@ class Steps(torch.utils.data.Dataset):
         self.folder, self.recipe, self.seed = folder, recipe, seed
         self.rank, self.size = rank, recipe["batch_size"] // world_size
         self.per_epoch = len(folder) // recipe["batch_size"]  # the last, incomplete batch is dropped
-        self.epoch, self.order = -1, np.empty(0, np.int64)
+        self.window, self.stride = recipe.get("window", (len(folder), 0))
+        self.visit, self.order = -1, np.empty(0, np.int64)
 
-    def __getitem__(self, step: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor] | Exception:
+    def __getitem__(self, step: int) -> Batch | Exception:
         try:
             return self.batch(step)
         except Exception as error:
             return error
 
-    def batch(self, step: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-        epoch, position = divmod(step, self.per_epoch)
-        if epoch != self.epoch:
-            self.epoch, self.order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.folder))
+    def batch(self, step: int) -> Batch:
+        visit, position = divmod(step, self.window // self.recipe["batch_size"])
+        if visit != self.visit:
+            self.visit, self.order = visit, self.visited(visit)
         start = position * self.recipe["batch_size"] + self.rank * self.size
         indices = self.order[start : start + self.size]
-        number, side = self.recipe["views"], self.recipe["size"]
-        pixels = np.empty((number, self.size, side, side, 3), np.uint8)
-        boxes = np.empty((number, self.size, 4), np.float32)
+        pixels: list[list[np.ndarray]] = [[] for _ in range(self.recipe["views"])]
+        boxes = np.empty((len(pixels), self.size, 4), np.float32)
         for n, index in enumerate(indices):
             image = self.folder.image(index)
-            rng = np.random.default_rng((self.seed, epoch, int(index)))
-            for v in range(number):
-                pixels[v, n], boxes[v, n] = views.view(image, self.recipe, v, rng)
-        return list(torch.from_numpy(pixels)), torch.from_numpy(boxes), torch.from_numpy(self.folder.labels[indices])
+            rng = np.random.default_rng((self.seed, visit, int(index)))
+            for v, made in enumerate(pixels):
+                out, boxes[v, n] = views.view(image, self.recipe, v, rng)
+                made.append(out)
+        labels = torch.from_numpy(self.folder.labels[indices])
+        return _stacked(pixels), torch.from_numpy(boxes), labels, torch.from_numpy(indices)
+
+    def visited(self, visit: int) -> np.ndarray:
+        """The images of an epoch, or of a window, in the order in which they come."""
+        images = np.arange(len(self.folder))
+        if self.stride:
+            images = np.random.default_rng(self.seed).permutation(images)
+            images = images[(visit * self.stride + np.arange(self.window)) % len(images)]
+        return np.random.default_rng((self.seed, visit)).permutation(images)
 
 
-def batches(steps: Steps, start: int, stop: int, workers: int, pin: bool) -> Iterator[Any]:
-    """The batches of steps start..stop-1 in order, prepared by `workers` processes (0: by this one)."""
+class Survey(torch.utils.data.Dataset):
+    """survey[i] is this process's share of the i-th batch of a look at images of the folder, in order.
+
+    Gives a list of tensors uint8 [N, S_v, S_v, 3] and the images' numbers [N]. Where the images are no multiple of the batch, the
+    first ones come again, so that all processes have as many.
+
+    number: how many random views, drawn as `Steps` draws them; None: one view, the image's centre
+    images: which, by their numbers; None: all
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        recipe: Mapping[str, Any],
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        number: int | None = None,
+        images: np.ndarray | None = None,
+    ) -> None:
+        self.folder, self.recipe, self.seed, self.number = folder, recipe, seed, number
+        self.images = np.arange(len(folder)) if images is None else images
+        self.rank, self.size, self.world_size = rank, recipe["batch_size"] // world_size, world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // (self.size * self.world_size))
+
+    def __getitem__(self, i: int) -> tuple[list[torch.Tensor], torch.Tensor] | Exception:
+        try:
+            start = (i * self.world_size + self.rank) * self.size
+            indices = self.images[np.arange(start, start + self.size) % len(self.images)]
+            pixels: list[list[np.ndarray]] = [[] for _ in range(self.number or 1)]
+            for index in indices:
+                image = self.folder.image(index)
+                rng = np.random.default_rng((self.seed, int(index)))
+                for v, made in enumerate(pixels):
+                    if self.number is None:
+                        made.append(views.centre(image, views.side(self.recipe)))
+                    else:
+                        made.append(views.view(image, self.recipe, v, rng)[0])
+            return _stacked(pixels), torch.from_numpy(indices)
+        except Exception as error:
+            return error
+
+
+def _stacked(pixels: list[list[np.ndarray]]) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.stack(made)) for made in pixels]
+
+
+def batches(steps: torch.utils.data.Dataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Any]:
+    """steps[start] .. steps[stop - 1] in order, prepared by `workers` processes (0: by this one)."""
     loader = torch.utils.data.DataLoader(
         steps,
         sampler=range(start, stop),
@@ -126,6 +193,7 @@ def batches(steps: Steps, start: int, stop: int, workers: int, pin: bool) -> Ite
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # or it would draw from the one that the methods draw from
     )
     for batch in loader:
         if isinstance(batch, Exception):

@@ -10,6 +10,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,86 @@ def gathered(x: torch.Tensor) -> torch.Tensor:
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
     distributed.all_gather(parts, x.detach().contiguous())
     return torch.cat(parts)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        return gathered(x)
+
+    @staticmethod
+    def backward(ctx, g: torch.Tensor) -> torch.Tensor:
+        return own(_reduced(g))
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        return _reduced(x)
+
+    @staticmethod
+    def backward(ctx, g: torch.Tensor) -> torch.Tensor:
+        return _reduced(g)
+
+
+def _reduced(x: torch.Tensor) -> torch.Tensor:
+    x = x.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(x)
+    return x
+
+
+def gathered_with_gradient(x: torch.Tensor) -> torch.Tensor:
+    """[N, ...] of every process, in rank order, as [world_size * N, ...].
+
+    The gradient of x is that of the sum of all processes' losses; what DistributedDataParallel makes of it, the mean over the
+    processes, is then the gradient of their mean loss, as if one process had the whole batch.
+    """
+    return x if world_size() == 1 else _Gathered.apply(x)
+
+
+def summed(x: torch.Tensor) -> torch.Tensor:
+    """The sum of x over the processes, the same in each, with a gradient in the sense of `gathered_with_gradient`."""
+    return x if world_size() == 1 else _Summed.apply(x)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch norm over all processes' batches, on the CPU, where torch's own refuses to run."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C, ...] -> the same shape, normalised as one process with all processes' images would; N is equal in each."""
+        if not self.training or world_size() == 1:
+            return super().forward(x)
+        rest = [d for d in range(x.ndim) if d != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        y = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = y.numel() // y.shape[1] * world_size()
+        y = y - (mean := summed(y.sum(rest)) / count).view(shape)
+        variance = summed(y.square().sum(rest)) / count
+        if self.track_running_stats:
+            self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        y = y * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+    def _check_input_dim(self, x: torch.Tensor) -> None:
+        """[N, C] and longer are all welcome."""
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with every batch norm in it normalising over all processes."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for part in model.modules():
+        if isinstance(part, _BatchNorm):
+            part.__class__ = SyncBatchNorm  # the same parameters and buffers
+    return model
 
 
 def permutation(n: int, device: torch.device) -> torch.Tensor:

@@ -1,7 +1,8 @@
-"""SGD, LARS and the learning rate of every step.
+"""SGD, LARS, LARC and the learning rate of every step.
 
 SGD decays every parameter, batch norm and biases included (MoCo main_moco.py, SimSiam main_simsiam.py). LARS follows PixPro
-contrast/lars.py: parameters with one dimension get neither weight decay nor the trust ratio.
+contrast/lars.py: parameters with one dimension get neither weight decay nor the trust ratio. LARC follows NVIDIA/apex
+apex/parallel/LARC.py with clip=False, as SwAV calls it: every parameter gets both.
 """
 
 import math
@@ -38,12 +39,7 @@ class LARS(torch.optim.Optimizer):
             for w in group["params"]:
                 if w.grad is None:
                     continue
-                g = w.grad.add(w, alpha=group["weight_decay"])
-                if group["adapt"]:
-                    w_norm, g_norm = w.norm(), g.norm()
-                    # 1e-8 as in contrast/lars.py
-                    ratio = group["trust"] * w_norm / (g_norm + 1e-8)
-                    g.mul_(torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(ratio)))
+                g = self.adapted(w, group)
                 state = self.state[w]
                 if "momentum_buffer" not in state:
                     state["momentum_buffer"] = g.clone()
@@ -51,39 +47,77 @@ class LARS(torch.optim.Optimizer):
                     state["momentum_buffer"].mul_(group["momentum"]).add_(g)
                 w.add_(state["momentum_buffer"], alpha=-group["lr"])
 
+    def adapted(self, w: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+        """The gradient with weight decay, scaled, a new tensor."""
+        g = w.grad.add(w, alpha=group["weight_decay"])
+        if group["adapt"]:
+            w_norm, g_norm = w.norm(), g.norm()
+            # 1e-8 as in contrast/lars.py
+            ratio = group["trust"] * w_norm / (g_norm + 1e-8)
+            g.mul_(torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(ratio)))
+        return g
+
+
+class LARC(LARS):
+    """LARS as apex has it: g <- trust * |w| / (|g| + weight_decay * |w|) * (g + weight_decay * w), unchanged where |w| or |g| is 0."""
+
+    def adapted(self, w: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+        decay = group["weight_decay"]
+        w_norm, g_norm = w.norm(), w.grad.norm()
+        ratio = group["trust"] * w_norm / (g_norm + decay * w_norm + 1e-8)
+        return torch.where((w_norm > 0) & (g_norm > 0), ratio * w.grad.add(w, alpha=decay), w.grad)
+
 
 def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
     """The recipe's optimiser over the parameters that learn; a group with constant=True keeps the peak learning rate.
 
-    recipe["constant_lr"] is the name of a part of the model, or "" for none.
+    recipe["constant_lr"] is the name of a part of the model, or "" for none. recipe["bias_lr"], where it is there, takes the place
+    of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two. recipe["unadapted"] names a part
+    whose matrices LARS treats as it does biases (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
     """
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    if recipe["optimiser"] not in ("sgd", "lars", "larc"):
+        raise ValueError(f"expected optimiser=sgd, lars or larc, found {recipe['optimiser']!r}")
+    lars = recipe["optimiser"] == "lars"
+    groups: dict[tuple[bool, ...], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        constant = bool(recipe["constant_lr"]) and name.startswith(recipe["constant_lr"] + ".")
-        decayed = recipe["optimiser"] == "sgd" or parameter.ndim > 1
-        groups.setdefault((constant, decayed), {"params": [], "constant": constant, "decayed": decayed})[
-            "params"
-        ].append(parameter)
-    listed = list(groups.values())
-    for group in listed:
-        group["weight_decay"] = recipe["weight_decay"] if group["decayed"] else 0.0
+        constant, unadapted, still = (
+            bool(recipe.get(key)) and name.startswith(recipe[key] + ".")
+            for key in ("constant_lr", "unadapted", "no_momentum")
+        )
+        flat = (parameter.ndim == 1 and (lars or "bias_lr" in recipe)) or unadapted
+        group = {
+            "params": [],
+            "constant": constant,
+            "momentum": 0.0 if still else recipe["momentum"],
+            "scale": recipe["bias_lr"] / recipe["base_lr"] if flat and "bias_lr" in recipe else 1.0,
+            "weight_decay": 0.0 if flat and lars else recipe["weight_decay"],
+        }
+        groups.setdefault((flat, constant, still), group)["params"].append(parameter)
     if recipe["optimiser"] == "sgd":
-        return torch.optim.SGD(listed, lr=recipe["lr"], momentum=recipe["momentum"])
-    if recipe["optimiser"] == "lars":
-        for group in listed:
-            group["adapt"] = group["decayed"]
-        return LARS(listed, lr=recipe["lr"], momentum=recipe["momentum"])
-    raise ValueError(f"expected optimiser=sgd or optimiser=lars, found {recipe['optimiser']!r}")
+        return torch.optim.SGD(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"])
+    for (flat, *_), group in groups.items():
+        group["adapt"] = not flat
+    kind = LARS if lars else LARC
+    return kind(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"])
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float, peak: float) -> None:
+    """lr for every group, times its scale; `peak` for those that are constant."""
+    for group in optimiser.param_groups:
+        group["lr"] = (peak if group["constant"] else lr) * group["scale"]
 
 
 def learning_rate(step: int, steps_per_epoch: int, recipe: Mapping[str, Any]) -> float:
-    """The learning rate of a step counted from 0: linear warm-up, then a cosine to end_lr, or x 0.1 at every milestone.
+    """The learning rate of a step counted from 0: linear warm-up, then a cosine to the end, or x 0.1 at every milestone.
+
+    The end is recipe["end_lr"], or recipe["end_factor"] of the peak.
 
     schedule_unit "epoch" holds it constant within an epoch (MoCo, SimSiam), "step" moves it every step (PixPro).
     """
-    peak, end, warmup, epochs = (recipe[key] for key in ("lr", "end_lr", "warmup_epochs", "epochs"))
+    peak, warmup, epochs = (recipe[key] for key in ("lr", "warmup_epochs", "epochs"))
+    end = recipe["end_lr"] if "end_lr" in recipe else peak * recipe["end_factor"]
     t = step / steps_per_epoch if recipe["schedule_unit"] == "step" else step // steps_per_epoch
     if t < warmup:
         start = recipe["warmup_start"]

@@ -5,9 +5,14 @@ RandomHorizontalFlip) and PIL's own (GaussianBlur, solarize), computed with Open
 times faster; tests/pretrain/test_views.py compares them one by one. A view stays uint8: the training loop subtracts the mean
 and divides by the standard deviation on the device.
 
-What a recipe says about its views: `size` in pixels, `crop_area` as a range of fractions, `jitter` as the half-ranges of
-brightness, contrast, saturation and hue, the probabilities `jitter_p`, `gray_p`, `flip_p`, and with one entry a view `blur_p`
-and `solarize_p`; `blur_sigma` is a range in pixels, `gray_first` moves the grey conversion before the jitter (MoCo v1).
+What a recipe says about its views: `size` in pixels, `crop_area` as a range of fractions, `interpolation` (bilinear unless it
+says bicubic), `jitter` as the half-ranges of brightness, contrast, saturation and hue, the probabilities `jitter_p`, `gray_p`,
+`blur_p`, `solarize_p`, `photometric_p`, `flip_p`; `blur_sigma` is a range in pixels, `blur_kernel` the side of a kernel that is cut
+there (absent: as far as the Gaussian reaches), `gray_first` moves the grey conversion before the jitter (MoCo v1). `randaugment`
+is (n, m, mstd) or None, and the grey conversion then comes behind it (InfoMin); `strong` says which views get CLSA's five
+operations. The view number `jigsaw` is nine patches of `jigsaw_patch` pixels, each from a random place in a cell of a crop of
+`jigsaw_size` pixels, which covers `jigsaw_area` of the image; with `jigsaw_colours` each patch has colours drawn for itself.
+SINGLE and RANGES name what may be a tuple with one entry a view.
 """
 
 import math
@@ -18,6 +23,8 @@ import cv2
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
+
+from pretrain import randaugment
 
 cv2.setNumThreads(0)  # OpenCV's thread pool does not survive the fork of a loader's worker
 
@@ -35,12 +42,13 @@ def crop(height: int, width: int, area: Sequence[float], rng: np.random.Generato
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """[size, size, 3] by PIL's bilinear filter, which averages when it shrinks."""
-    if image.shape[0] <= size and image.shape[1] <= size:  # no averaging: OpenCV's filter is the same and faster
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+def resized(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
+    """[height, width, 3] by PIL's bilinear or bicubic filter, which average when they shrink."""
+    if interpolation == "bilinear" and image.shape[0] <= height and image.shape[1] <= width:
+        # no averaging: OpenCV's filter is the same and faster
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # torch's antialiased uint8 kernel is PIL's, vectorised
-    return interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    return interpolate(pixels, (height, width), mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
 
 
 def gray(image: np.ndarray) -> np.ndarray:
@@ -84,8 +92,11 @@ def jittered(image: np.ndarray, strength: Sequence[float], rng: np.random.Genera
     return image
 
 
-def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+def blurred(image: np.ndarray, sigma: float, kernel: int | None = None) -> np.ndarray:
+    """PIL's Gaussian blur with radius sigma, or a kernel of `kernel` pixels a side with mirrored borders, torchvision's."""
+    if kernel is None:
+        return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    return cv2.GaussianBlur(image, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
 def solarized(image: np.ndarray) -> np.ndarray:
@@ -93,30 +104,93 @@ def solarized(image: np.ndarray) -> np.ndarray:
     return np.where(image < 128, image, 255 - image)
 
 
+def side(recipe: Mapping[str, Any]) -> int:
+    """The pixels a side of the largest view."""
+    return recipe["size"] if isinstance(recipe["size"], int) else max(recipe["size"])
+
+
+def centre(image: np.ndarray, size: int) -> np.ndarray:
+    """[size, size, 3] uint8, the middle of the image, its shorter side resized to 8/7 of `size` (256 for 224)."""
+    shorter, least = round(size * 8 / 7), min(image.shape[:2])
+    image = resized(image, *(int(shorter * length / least) for length in image.shape[:2]))
+    top, left = (round((length - size) / 2) for length in image.shape[:2])
+    return image[top : top + size, left : left + size]
+
+
+# What may have one entry a view: one value, or several.
+SINGLE = (
+    "size", "jitter_p", "gray_p", "blur_p", "blur_kernel", "solarize_p", "photometric_p", "randaugment", "strong", "flip_p",
+)  # fmt: skip
+RANGES = ("crop_area", "jitter")
+
+
+def own(recipe: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """What the recipe says of the view number `index`: where it has one entry a view, that entry."""
+    said = {"interpolation": "bilinear", **recipe}
+    for key in SINGLE:
+        if isinstance(said.get(key), tuple):
+            said[key] = said[key][index]
+    for key in RANGES:
+        if isinstance(said[key][0], tuple):
+            said[key] = said[key][index]
+    return said
+
+
 def view(
     image: np.ndarray, recipe: Mapping[str, Any], index: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """The view number `index` of an image: uint8 [size, size, 3] RGB, and its box x0, y0, x1, y1.
+    """The view number `index` of an image: uint8 [size, size, 3] RGB, and its box x0, y0, x1, y1; a jigsaw is [9, P, P, 3].
 
     image: uint8 [H, W, 3], RGB
     box:   first and last pixel as fractions of W - 1 and H - 1 (PixPro contrast/data/transform_coord.py); x0 > x1 in a
            mirrored view, and nothing may sort the two
     """
+    said = own(recipe, index)
+    jigsaw = recipe.get("jigsaw") == index
+    area, size = (recipe["jigsaw_area"], recipe["jigsaw_size"]) if jigsaw else (said["crop_area"], said["size"])
     height, width = image.shape[:2]
-    i, j, h, w = crop(height, width, recipe["crop_area"], rng)
+    i, j, h, w = crop(height, width, area, rng)
     x0, y0 = j / max(width - 1, 1), i / max(height - 1, 1)
     x1, y1 = (j + w - 1) / max(width - 1, 1), (i + h - 1) / max(height - 1, 1)
-    out = resized(image[i : i + h, j : j + w], recipe["size"])
-    if recipe["gray_first"] and rng.random() < recipe["gray_p"]:
-        out = gray(out)
-    if rng.random() < recipe["jitter_p"]:
-        out = jittered(out, recipe["jitter"], rng)
-    if not recipe["gray_first"] and rng.random() < recipe["gray_p"]:
-        out = gray(out)
-    if rng.random() < recipe["blur_p"][index]:
-        out = blurred(out, rng.uniform(*recipe["blur_sigma"]))
-    if rng.random() < recipe["solarize_p"][index]:
-        out = solarized(out)
-    if rng.random() < recipe["flip_p"]:
+    out = resized(image[i : i + h, j : j + w], size, size, said["interpolation"])
+    if not jigsaw:
+        out = coloured(out, said, rng)
+    if rng.random() < said["flip_p"]:
         out, x0, x1 = out[:, ::-1], x1, x0
+    if jigsaw:
+        cut = patches(out, recipe["jigsaw_patch"], rng)
+        out = np.stack([coloured(patch, said, rng) for patch in cut] if recipe["jigsaw_colours"] else cut)
     return out, (x0, y0, x1, y1)
+
+
+def coloured(out: np.ndarray, said: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """Everything between crop and flip, in the recipe's order."""
+    late = said.get("randaugment") is not None
+    if said["gray_first"] and rng.random() < said["gray_p"]:
+        out = gray(out)
+    if rng.random() < said["jitter_p"]:
+        out = jittered(out, said["jitter"], rng)
+    if not (said["gray_first"] or late) and rng.random() < said["gray_p"]:
+        out = gray(out)
+    if rng.random() < said["blur_p"]:
+        out = blurred(out, rng.uniform(*said["blur_sigma"]), said.get("blur_kernel"))
+    if rng.random() < said["solarize_p"]:
+        out = solarized(out)
+    if late:
+        out = randaugment.augmented(out, *said["randaugment"], rng)
+        if rng.random() < said["gray_p"]:
+            out = gray(out)
+    if "photometric_p" in said and rng.random() < said["photometric_p"]:
+        out = randaugment.photometric(out, rng)
+    return randaugment.strengthened(out, rng) if said.get("strong") else out
+
+
+def patches(image: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Nine patches [size, size, 3], row by row, each from a random place in its cell of a 3 x 3 grid."""
+    cell = image.shape[0] // 3
+    found = []
+    for row in range(3):
+        for column in range(3):
+            top, left = (int(start * cell + rng.integers(cell - size + 1)) for start in (row, column))
+            found.append(image[top : top + size, left : left + size])
+    return found

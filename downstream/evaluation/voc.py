@@ -48,8 +48,8 @@ def evaluate(
                 year == 2007,
             )
         )
-    table = 100 * np.array(aps)  # classes x thresholds
-    means = table.mean(axis=0)
+    table = np.ascontiguousarray(100 * np.array(aps).T)  # thresholds x classes, in the order in which detectron2 adds
+    means = table.mean(axis=1)
     return {"AP": float(means.mean()), "AP50": float(means[0]), "AP75": float(means[5])}
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import dist, heads, momentum
+from pretrain import contrast, dist, heads, memory, momentum
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -74,12 +74,10 @@ class MoCo(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), linear) if recipe["mlp"] else linear
         self.key_backbone = momentum.follower(self.backbone)
         self.key_head = momentum.follower(self.head)
-        # [C, K], unit length along C
-        self.register_buffer("queue", F.normalize(torch.randn(recipe["dim"], recipe["queue"]), dim=0))
-        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
+        self.queue = memory.Queue(recipe["dim"], recipe["queue"])
         self.statistics: dict[str, torch.Tensor | float] = {}
 
-    def forward(self, views, boxes=None, labels=None, progress=0.0) -> torch.Tensor:
+    def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:
         """InfoNCE of a query against its key and the queue, a scalar; about ln(K + 1) at the start.
 
         views: two tensors [N, 3, S, S], the query's and the key's
@@ -89,32 +87,15 @@ class MoCo(nn.Module):
         with torch.no_grad():
             momentum.follow(self.key_backbone, self.backbone, self.m)  # before the key forward
             momentum.follow(self.key_head, self.head, self.m)
-            k = self.keys(x_k)  # [N, C]
+            k = F.normalize(self.key_head(momentum.shuffled(self.key_backbone, x_k, self.bn_group)).float(), dim=1)
         with heads.full_precision(q):
-            q = F.normalize(q.float(), dim=1)
-            positive = (q * k).sum(dim=1, keepdim=True)  # [N, 1]
-            negative = q @ self.queue.clone()  # [N, K]; a clone, because the queue moves on before the backward pass
-            logits = torch.cat([positive, negative], dim=1) / self.temperature  # [N, 1 + K]
-            loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
-        self.enqueue(dist.gathered(k))
-        self.statistics = {"accuracy": (logits[:, :1] > logits[:, 1:]).all(dim=1).float().mean() * 100}
+            logits = contrast.queue_logits(
+                F.normalize(q.float(), dim=1), k, self.queue.queue, self.temperature
+            )  # [N, 1 + K]
+            loss = contrast.softmax_loss(logits)
+        self.queue.enqueue(dist.gathered(k))
+        self.statistics = {"accuracy": contrast.accuracy(logits)}
         return loss
-
-    def keys(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, 3, S, S] -> [N, C] of unit length, normalised in groups drawn at random over all processes (shuffle-BN)."""
-        x = dist.gathered(x)  # [world_size * N, ...]
-        order = dist.permutation(len(x), x.device)
-        shuffled = dist.own(x[order])
-        k = self.key_head(heads.by_group(self.key_backbone, shuffled, min(self.bn_group, len(shuffled))))
-        k = F.normalize(k.float(), dim=1)
-        return dist.own(dist.gathered(k)[order.argsort()])
-
-    def enqueue(self, k: torch.Tensor) -> None:
-        """Replace the oldest keys by k, [N, C] of all processes."""
-        size, start = self.queue.shape[1], int(self.pointer)
-        assert size % len(k) == 0, "the loop checks that the queue is a multiple of the batch"
-        self.queue[:, start : start + len(k)] = k.T
-        self.pointer.fill_((start + len(k)) % size)
 
 
 METHOD = MoCo

@@ -75,7 +75,7 @@ class SimSiam(nn.Module):
         )
         self.statistics: dict[str, torch.Tensor | float] = {}
 
-    def forward(self, views, boxes=None, labels=None, progress=0.0) -> torch.Tensor:
+    def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:
         """Minus the cosine of prediction and the other view's projection, both directions averaged, a scalar in [-1, 1].
 
         views: two tensors [N, 3, S, S]

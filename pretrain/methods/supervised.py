@@ -59,7 +59,7 @@ class Supervised(nn.Module):
         self.head = nn.Linear(width, recipe["classes"])
         self.statistics: dict[str, torch.Tensor | float] = {}
 
-    def forward(self, views, boxes=None, labels=None, progress=0.0) -> torch.Tensor:
+    def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:
         """Cross-entropy, a scalar; about ln(classes) at the start.
 
         views:  one tensor [N, 3, S, S]

@@ -83,11 +83,22 @@ def test_show_json_has_the_contract_keys(bench, task, scale):
     assert ("detectron2" in shown) == (shown["protocol"]["engine"] == "detectron2")
 
 
-@pytest.mark.parametrize("method", ["moco", "simsiam", "pixpro", "supervised"])
-def test_a_recipe_can_be_shown(bench, method):
-    code, out, _ = bench("show", method, "--json")
-    assert code == 0
-    assert json.loads(out)
+@pytest.mark.parametrize("method", catalog.names("method"))
+def test_a_recipe_can_be_shown_with_its_source_at_both_scales(bench, method):
+    for scale in ("paper", "mini"):
+        code, out, _ = bench("show", method, "--json", "--scale", scale)
+        assert code == 0
+        shown = json.loads(out)
+        assert shown["name"] == method
+        assert "arXiv" in shown["cite"] or method == "supervised"
+        assert (shown["epochs"], shown["batch_size"]) == (10, 128) or scale == "paper"
+        assert shown["lr"] > 0
+
+
+def test_a_wrong_variant_is_answered_with_the_known_ones(bench):
+    code, _, err = bench("show", "moco", "--variant", "v7")
+    assert code == 2
+    assert "v1 or v2" in err
 
 
 def test_dry_run_prints_protocol_data_batch_rate_iterations_and_time_and_starts_nothing(bench, datasets, tmp_path):
@@ -200,6 +211,24 @@ def test_an_unknown_class_in_an_annotation_is_named(bench, datasets, tmp_path):
     assert code == 2
     assert "unicorn" in err
     assert file.name in err
+
+
+def test_data_check_lists_what_is_wrong_and_exits_1_when_a_run_would_fail(bench, datasets, tmp_path):
+    import shutil
+
+    code, out, err = bench("data", "check", "imagenet_linear", "--data", datasets, "--json")
+    report = json.loads(out)
+    assert code == 0 and report["runs"] and report["reduced"] and "opening imagenet_train 20/20" in err
+    copy = tmp_path / "copy"
+    shutil.copytree(datasets / "cityscapes", copy / "cityscapes")
+    for file in (copy / "cityscapes").rglob("*_labelTrainIds.png"):
+        file.unlink()
+    code, out, _ = bench("data", "check", "cityscapes_semantic", "--data", copy)
+    assert code == 1 and out.count("no labelTrainIds") == 4 and out.endswith("A run would fail.\n")
+    code, out, _ = bench("data", "check", "cityscapes_semantic", "--data", copy, "--make-label-train-ids")
+    assert code == 0 and "4 labelTrainIds made" in out and "marked `reduced`" in out
+    code, out, _ = bench("data", "check", "voc_c4", "--data", tmp_path / "nowhere", "--json")
+    assert code == 1 and json.loads(out)["findings"][0]["kind"] == "layout"
 
 
 def test_a_truncated_checkpoint_is_one_sentence(bench, resnet18, datasets, tmp_path):

@@ -2,7 +2,9 @@
 
 import csv
 
-from bench import demo, journey
+import pytest
+
+from bench import catalog, demo, journey
 
 
 def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
@@ -19,12 +21,11 @@ def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, 
     }
     assert len({r["protocol"]["hash"] for r in records}) == 2
     for record in records:
-        assert record["scale"] == "mini" and record["marks"] == ["mini"]
+        assert record["scale"] == "mini" and record["marks"] == ["mini", "reduced"]
         random = record["model"]["name"] == "random"
         assert record["loaded"]["matched"] == (0 if random else 120)
-        assert all(difference < 1e-4 for difference in record["proof"].values()) and len(record["proof"]) == 2 * (
-            not random
-        )
+        assert set(record["proof"]) == (set() if random else {"source", "detectron2", "mmseg"})
+        assert all(difference < 1e-4 for difference in record["proof"].values())
         assert record["effective"]["norm"].startswith("BN")
     assert "MoCo Table 2(b)" in printed and "voc_c4@mini" in printed and "Leaderboard" in printed
     with (tmp_path / "demo" / "leaderboard" / "leaderboard.csv").open() as file:
@@ -35,3 +36,21 @@ def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, 
     demo.run(tmp_path / "demo", 0, said.append)
     assert capsys.readouterr().out.partition("Done in")[0] == printed.partition("Done in")[0]
     assert journey.measured(tmp_path / "demo" / "transfer") == records
+
+
+def test_all_tasks_end_in_a_table_or_in_the_names_of_those_that_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "ALL_SIZES", {"voc": 1, "coco": 0, "cityscapes": 0, "imagenet": 12, "side": 96})
+    monkeypatch.setattr(catalog, "names", lambda kind: ["imagenet_knn", "voc07_svm"])
+    said = []
+    with pytest.raises(RuntimeError, match=r"found 1 that failed: voc07_svm; see .*log.txt"):
+        demo.run_all(tmp_path, 0, said.append)
+    assert any("voc07_svm failed: expected at least 3 images" in line for line in said)
+    table = capsys.readouterr().out
+    assert [line.split()[0] for line in table.splitlines()] == ["task", "imagenet_knn"]
+    (record,) = journey.measured(tmp_path / "transfer")
+    assert record["marks"] == ["mini", "reduced"] and "top1_k200 " in table
+
+    monkeypatch.setattr(catalog, "names", lambda kind: ["imagenet_knn"])
+    demo.run_all(tmp_path, 0, said.append)
+    assert capsys.readouterr().out == table and said[-1].startswith("All 1 tasks ended")
+    assert journey.measured(tmp_path / "transfer") == [record]

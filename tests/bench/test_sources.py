@@ -2,189 +2,867 @@
 
 import argparse
 import collections
-import copy
+import dataclasses
+import functools
 import hashlib
 import json
 import pickle
+import re
+import struct
 import subprocess
 import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from bench import sources
+from bench import families, journey, recognition, sources, tensorbundle
+from downstream import resnets, weights
+
+Tensors = dict[str, torch.Tensor]
 
 
-def resnet(arch: str = "resnet18", seed: int = 0) -> nn.Module:
-    """torchvision's ResNet with BatchNorm statistics that differ from channel to channel."""
+@functools.cache
+def network(arch: str, seed: int = 0) -> nn.Module:
+    """torchvision's ResNet with BatchNorm statistics that differ from channel to channel. Nobody changes it."""
     torch.manual_seed(seed)
     model = getattr(torchvision.models, arch)()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
+            module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
-            module.weight.data.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.2, 0.6)
+            module.bias.data.normal_(std=0.1)
             module.num_batches_tracked.fill_(7)
     return model
 
 
-class MoCo(nn.Module):
-    """The parts of moco/builder.py that have tensors."""
-
-    def __init__(self, encoder: nn.Module, mlp: bool) -> None:
-        super().__init__()
-        dim = encoder.fc.in_features
-        encoder.fc = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 128)) if mlp else nn.Linear(dim, 128)
-        self.encoder_q = encoder
-        self.encoder_k = copy.deepcopy(encoder)
-        for p in self.encoder_k.parameters():
-            p.data.mul_(0.5)
-        self.register_buffer("queue", torch.randn(128, 512))
-        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+def net(arch: str = "resnet18", seed: int = 0) -> Tensors:
+    """The backbone's tensors under torchvision's names."""
+    return {k: v for k, v in network(arch, seed).state_dict().items() if not k.startswith("fc.")}
 
 
-class Projector(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.linear1, self.bn1, self.linear2 = nn.Conv2d(dim, 64, 1), nn.BatchNorm2d(64), nn.Conv2d(64, 32, 1)
+def under(prefix: str, tensors: Tensors) -> Tensors:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-class PixPro(nn.Module):
-    """The parts of contrast/models/PixPro.py that have tensors, with the instance branch."""
+def ddp(tensors: Tensors) -> Tensors:
+    return collections.OrderedDict(under("module.", tensors))
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        dim = encoder.fc.in_features
-        del encoder.fc
-        self.encoder = encoder
-        self.projector = Projector(dim)
-        self.encoder_k = copy.deepcopy(encoder)
-        self.projector_k = Projector(dim)
-        self.value_transform = nn.Conv2d(32, 32, 1)
-        self.projector_instance, self.projector_instance_k, self.predictor = (
-            Projector(dim),
-            Projector(dim),
-            Projector(32),
+
+def copied(tensors: Tensors) -> Tensors:
+    """An average of the weights: the same names, other numbers."""
+    return {k: v * 0.5 if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def linear(name: str, bias: bool = True) -> Tensors:
+    return {f"{name}.weight": torch.randn(8, 8)} | ({f"{name}.bias": torch.randn(8)} if bias else {})
+
+
+def norm(name: str, affine: bool = True) -> Tensors:
+    found = {f"{name}.running_mean": torch.randn(8), f"{name}.running_var": torch.rand(8) + 1}
+    found[f"{name}.num_batches_tracked"] = torch.tensor(7)
+    return ({f"{name}.weight": torch.randn(8), f"{name}.bias": torch.randn(8)} if affine else {}) | found
+
+
+def conv(name: str) -> Tensors:
+    return {f"{name}.weight": torch.randn(8, 8, 1, 1), f"{name}.bias": torch.randn(8)}
+
+
+SGD = {"state": {0: {"momentum_buffer": torch.randn(3)}}, "param_groups": [{"lr": 0.03, "params": [0]}]}
+AMP = {"loss_scaler0": {"loss_scale": 65536.0, "unskipped": 3}}
+QUEUE = {"queue": torch.randn(8, 16), "queue_ptr": torch.zeros(1, dtype=torch.long)}
+
+
+# --- the families, each as its authors' code writes it
+
+
+def moco(arch: str, mlp: bool) -> dict[str, Any]:
+    head = linear("fc.0") | linear("fc.2") if mlp else linear("fc")
+    query = net(arch) | head
+    state = under("encoder_q.", query) | under("encoder_k.", copied(query)) | QUEUE
+    return {"epoch": 200, "arch": arch, "state_dict": ddp(state), "optimizer": SGD}
+
+
+def mocov3(arch: str) -> dict[str, Any]:
+    mlp = linear("fc.0", bias=False) | norm("fc.1") | linear("fc.3", bias=False) | norm("fc.4", affine=False)
+    base = net(arch) | mlp
+    head = linear("0", bias=False) | norm("1") | linear("3", bias=False)
+    state = under("base_encoder.", base) | under("momentum_encoder.", copied(base)) | under("predictor.", head)
+    return {"epoch": 300, "arch": arch, "state_dict": ddp(state), "optimizer": SGD, "scaler": {"scale": 1.0}}
+
+
+def pixpro(arch: str) -> dict[str, Any]:
+    def projector(name: str) -> Tensors:
+        return conv(f"{name}.linear1") | norm(f"{name}.bn1") | conv(f"{name}.linear2")
+
+    state = under("encoder.", net(arch)) | under("encoder_k.", copied(net(arch)))
+    for name in ("projector", "projector_k", "projector_instance", "projector_instance_k", "predictor"):
+        state |= projector(name)
+    return {
+        "opt": argparse.Namespace(amp_opt_level="O1", output_dir="output", pixpro_p=2.0),
+        "model": ddp(state | conv("value_transform")),
+        "optimizer": SGD,
+        "scheduler": {"last_epoch": 3, "after_scheduler": {"T_max": 9}},
+        "epoch": 100,
+        "amp": AMP,
+    }
+
+
+def finetuned(arch: str) -> dict[str, Any]:
+    return {"model": ddp(under("base.", net(arch)) | linear("fc")), "best_acc1": 60.0, "args": argparse.Namespace(lr=1)}
+
+
+def pic(arch: str) -> dict[str, Any]:
+    state = net(arch) | linear("fc1") | linear("fc2")
+    return {
+        "opt": argparse.Namespace(model="PIC"),
+        "model": ddp(under("encoder.", state) | {"sim_matrix": torch.randn(64, 8)}),
+        "optimizer": SGD,
+        "scheduler": {},
+        "sampler": {},
+        "epoch": 200,
+    }
+
+
+def pycontrast(arch: str, jig: bool, mlp: bool, ema: bool) -> dict[str, Any]:
+    state = under("encoder.", net(arch)) | linear("head.0") | (linear("head.2") if mlp else {})
+    if jig:
+        state |= (linear("head_jig.fc1.0") | linear("head_jig.fc1.2") if mlp else linear("head_jig.fc1")) | linear(
+            "head_jig.fc2"
         )
+    content = {"model": ddp(state), "contrast": {"memory": torch.randn(16, 8)}, "optimizer": SGD, "epoch": 200}
+    return content | ({"model_ema": copied(state)} if ema else {})
 
 
-class SimSiam(nn.Module):
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        dim = encoder.fc.in_features
-        encoder.fc = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU())
-        self.encoder = encoder
-        self.predictor = nn.Sequential(nn.Linear(dim, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, dim))
+def lemniscate(arch: str) -> dict[str, Any]:
+    content = {
+        "epoch": 200,
+        "arch": arch,
+        "state_dict": ddp(net(arch) | linear("fc")),
+        "best_prec1": 54.0,
+        "optimizer": SGD,
+    }
+    return content | {"lemniscate": nn.Linear(8, 8)}  # the object itself
 
 
-def wrapped(model: nn.Module) -> dict[str, torch.Tensor]:
-    return nn.DataParallel(model).state_dict()
+def simsiam(arch: str) -> dict[str, Any]:
+    head = linear("fc.0", bias=False) | norm("fc.1") | linear("fc.3", bias=False) | norm("fc.4")
+    head |= linear("fc.6") | norm("fc.7", affine=False)
+    predictor = linear("predictor.0", bias=False) | norm("predictor.1") | linear("predictor.3")
+    state = under("encoder.", net(arch) | head) | predictor
+    return {"epoch": 100, "arch": arch, "state_dict": ddp(state), "optimizer": SGD}
 
 
-def optimizer_state(model: nn.Module) -> dict[str, Any]:
-    optimizer = torch.optim.SGD(model.parameters(), 0.03, momentum=0.9)
-    return optimizer.state_dict() | {"state": {0: {"momentum_buffer": torch.randn(3)}}}
+def swav(arch: str, prototypes: Tensors) -> Tensors:
+    return (
+        net(arch) | linear("projection_head.0") | norm("projection_head.1") | linear("projection_head.3") | prototypes
+    )
 
 
-def published(family: str, arch: str = "resnet18") -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """A file's content in the family's authentic form, and the backbone it holds."""
-    encoder = resnet(arch)
-    truth = {k: v.clone() for k, v in encoder.state_dict().items() if not k.startswith("fc.")}
-    if family in ("moco-v1", "moco-v2"):
-        model: nn.Module = MoCo(encoder, mlp=family == "moco-v2")
-        content = {"epoch": 200, "arch": arch, "state_dict": wrapped(model), "optimizer": optimizer_state(model)}
-    elif family == "pixpro":
-        model = PixPro(encoder)
-        schedule = {"last_epoch": 3, "after_scheduler": {"T_max": 9}}
-        content = {
-            "opt": argparse.Namespace(amp_opt_level="O1", output_dir="output"),
-            "model": wrapped(model),
-            "optimizer": optimizer_state(model),
-            "scheduler": schedule,
-            "epoch": 100,
-            "amp": {"loss_scaler0": {"loss_scale": 65536.0, "unskipped": 3}},
+CLUSTERS = linear("prototypes.prototypes0", bias=False) | linear("prototypes.prototypes1", bias=False)
+
+
+def barlow(arch: str) -> dict[str, Any]:
+    state = under("backbone.", net(arch)) | norm("bn", affine=False) | linear("projector.0", bias=False)
+    state |= (
+        norm("projector.1")
+        | linear("projector.3", bias=False)
+        | norm("projector.4")
+        | linear("projector.6", bias=False)
+    )
+    return {"epoch": 1000, "model": ddp(state), "optimizer": SGD}
+
+
+def vicreg(arch: str) -> dict[str, Any]:
+    state = under("backbone.", net(arch)) | linear("projector.0") | norm("projector.1") | linear("projector.3")
+    return {
+        "epoch": 1000,
+        "model": ddp(state | norm("projector.4") | linear("projector.6", bias=False)),
+        "optimizer": SGD,
+    }
+
+
+def dino(arch: str) -> dict[str, Any]:
+    head = linear("head.mlp.0") | linear("head.mlp.2") | linear("head.mlp.4")
+    head |= {"head.last_layer.weight_g": torch.ones(8, 1), "head.last_layer.weight_v": torch.randn(8, 8)}
+    teacher = under("backbone.", net(arch)) | head
+    return {
+        "student": ddp(copied(teacher)),
+        "teacher": ddp(teacher),
+        "optimizer": SGD,
+        "epoch": 800,
+        "args": argparse.Namespace(arch=arch, lr=0.3, use_fp16=False),
+        "dino_loss": {"center": torch.randn(1, 8)},
+    }
+
+
+def tonylins(arch: str) -> dict[str, Any]:
+    """tonylins/simclr-converter: a block registers its shortcut before its convolutions."""
+    state = network(arch).state_dict()
+    first = {}
+    for name in state:
+        block = re.match(r"layer\d\.\d+\.", name)
+        if block and name not in first:
+            first |= {k: state[k] for k in state if k.startswith(f"{block[0]}downsample")}
+        first[name] = state[name]
+    return {"state_dict": first}
+
+
+def separius_name(name: str) -> str:
+    """The names of Separius/SimCLRv2-Pytorch's resnet.py, from its Stem, Blocks, Projection and BottleneckBlock."""
+    stem = {"conv1": "net.0.0", "bn1": "net.0.1.0"}
+    inner = {"conv1": "0", "bn1": "1.0", "conv2": "2", "bn2": "3.0", "conv3": "4", "bn3": "5.0"}
+    parts = name.split(".")
+    if parts[0] in stem:
+        return f"{stem[parts[0]]}.{parts[1]}"
+    place = f"net.{parts[0][-1]}.blocks.{parts[1]}"
+    if parts[2] == "downsample":
+        return f"{place}.projection.{'shortcut' if parts[3] == '0' else 'bn.0'}.{parts[4]}"
+    return f"{place}.net.{inner[parts[2]]}.{parts[3]}"
+
+
+def separius(arch: str) -> dict[str, Any]:
+    resnet = {separius_name(name): tensor for name, tensor in net(arch).items()} | linear("fc")
+    return {"resnet": resnet, "head": linear("layers.0", bias=False) | norm("layers.1")}
+
+
+def transformers_name(name: str) -> str:
+    parts = name.split(".")
+    kind = {"conv": "convolution", "bn": "normalization"}
+    if len(parts) == 2:
+        return f"embedder.embedder.{kind[parts[0][:-1]]}.{parts[1]}"
+    place = f"encoder.stages.{int(parts[0][-1]) - 1}.layers.{parts[1]}"
+    if parts[2] == "downsample":
+        return f"{place}.shortcut.{'convolution' if parts[3] == '0' else 'normalization'}.{parts[4]}"
+    return f"{place}.layer.{int(parts[2][-1]) - 1}.{kind[parts[2][:-1]]}.{parts[3]}"
+
+
+def transformers(arch: str, prefix: str) -> Tensors:
+    return {prefix + transformers_name(name): tensor for name, tensor in net(arch).items()} | (
+        linear("classifier.1") if prefix else {}
+    )
+
+
+def detectron2_name(name: str) -> str:
+    """The loop of MoCo's detection/convert-pretrain.py, as every converter has it."""
+    if "layer" not in name:
+        name = "stem." + name
+    for t in (1, 2, 3, 4):
+        name = name.replace(f"layer{t}", f"res{t + 1}")
+    for t in (1, 2, 3):
+        name = name.replace(f"bn{t}", f"conv{t}.norm")
+    return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
+def detectron2(arch: str) -> dict[str, Any]:
+    arrays = {detectron2_name(k): v.numpy() for k, v in network(arch).state_dict().items()}
+    return {"model": arrays, "__author__": "MOCO", "matching_heuristics": True}
+
+
+def caffe2_name(name: str) -> str | None:
+    """Detectron's name of what torchvision calls so: branch1 is the shortcut, 2a to 2c the convolutions."""
+    leaf = {"weight": "s", "bias": "b"}
+    parts = name.split(".")
+    if parts[-1] not in leaf:
+        return None
+    if len(parts) == 2:
+        return "conv1_w" if parts[0] == "conv1" else f"res_conv1_bn_{leaf[parts[1]]}"
+    shortcut = parts[2] == "downsample"
+    branch = "1" if shortcut else "2" + "abc"[int(parts[2][-1]) - 1]
+    is_conv = parts[3] == "0" if shortcut else parts[2].startswith("conv")
+    return f"res{int(parts[0][-1]) + 1}_{parts[1]}_branch{branch}_{'w' if is_conv else 'bn_' + leaf[parts[-1]]}"
+
+
+def msra(arch: str) -> dict[str, Any]:
+    arrays = {caffe2: tensor.numpy() for name, tensor in net(arch).items() if (caffe2 := caffe2_name(name))}
+    zeros = np.zeros(64, np.float32)
+    return arrays | {"conv1_b": zeros, "fc1000_w": np.ones((8, 8), np.float32), "fc1000_b": np.ones(8, np.float32)}
+
+
+def frozen(arch: str) -> Tensors:
+    """What a file without statistics says: scale and shift, as BatchNorm with a mean of 0 and a variance of 1 - 1e-5."""
+    found = {}
+    for name, tensor in net(arch).items():
+        if name.endswith("running_mean"):
+            found[name] = torch.zeros_like(tensor)
+        elif name.endswith("running_var"):
+            found[name] = torch.full_like(tensor, 1 - 1e-5)
+        elif not name.endswith("num_batches_tracked"):
+            found[name] = tensor
+    return found
+
+
+def counted(arch: str) -> Tensors:
+    return {name: tensor for name, tensor in net(arch).items() if not name.endswith("num_batches_tracked")}
+
+
+def vissl(arch: str) -> dict[str, Any]:
+    model = {"trunk": under("_feature_blocks.", net(arch)), "heads": linear("0.clf.0")}
+    state = {"base_model": {"model": model, "loss": {}, "meters": {}}, "optimizer": SGD, "phase_idx": 99}
+    return {"classy_state_dict": state, "iteration": 5, "phase_idx": 99, "loss": {}, "type": "consolidated"}
+
+
+def openselfsup(arch: str, extra: Tensors | None = None) -> dict[str, Any]:
+    neck = linear("1.mlp.0") | linear("1.mlp.2")
+    query = under("0.", net(arch)) | neck
+    state = under("encoder_q.", query) | under("encoder_k.", copied(query)) | under("backbone.", net(arch)) | QUEUE
+    return {"meta": {"epoch": 200, "iter": 3, "time": "Mon"}, "state_dict": state | (extra or {}), "optimizer": SGD}
+
+
+def mmengine(arch: str, package: str) -> dict[str, Any]:
+    state = under("backbone.", net(arch)) | linear("neck.fc0") | norm("neck.bn0")
+    state |= under("encoder_k.module.0.", copied(net(arch))) | linear("encoder_k.module.1.fc0") | QUEUE
+    meta = {"epoch": 200, "mmengine_version": "0.10.7", "cfg": f"custom_imports = ['{package}.models']\nlr = 0.03"}
+    return {
+        "meta": meta,
+        "state_dict": state,
+        "message_hub": {"log_scalars": {}},
+        "optimizer": SGD,
+        "param_schedulers": [],
+    }
+
+
+LIGHTNING = {
+    "epoch": 399,
+    "global_step": 80000,
+    "pytorch-lightning_version": "1.5.10",
+    "loops": {"fit_loop": {"state_dict": {}}},
+    "callbacks": {},
+    "optimizer_states": [SGD],
+    "lr_schedulers": [{"last_epoch": 3}],
+}
+
+
+def solo(arch: str) -> dict[str, Any]:
+    state = under("backbone.", net(arch)) | linear("classifier") | linear("projector.0") | norm("projector.1")
+    state |= linear("predictor.0") | under("momentum_backbone.", copied(net(arch))) | linear("momentum_projector.0")
+    return LIGHTNING | {"state_dict": state, "hyper_parameters": {"method": "byol", "max_epochs": 400}}
+
+
+def lightly(arch: str, sequential: bool) -> dict[str, Any]:
+    places = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+
+    def form(tensors: Tensors) -> Tensors:
+        if not sequential:
+            return tensors
+        return {f"{places[k.split('.')[0]]}.{k.partition('.')[2]}": v for k, v in tensors.items()}
+
+    state = under("backbone.", form(net(arch))) | linear("projection_head.layers.0")
+    state |= under("backbone_momentum.", form(copied(net(arch)))) | linear("projection_head_momentum.layers.0")
+    state |= linear("online_classifier.classification_head")
+    return LIGHTNING | {"state_dict": state, "hyper_parameters": {"batch_size_per_device": 256}}
+
+
+def haiku_keys(tensors: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and states of Haiku's ResNet: kernels HWIO, norms (1, 1, 1, C), running averages as `average`."""
+    params: dict[str, Any] = {}
+    states: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *place, leaf = name.split(".")
+        if len(place) == 1:
+            module = f"res_net50/~/initial_{'conv' if place[0] == 'conv1' else 'batchnorm'}"
+        else:
+            group = f"res_net50/~/block_group_{int(place[0][-1]) - 1}/~/block_{place[1]}/~"
+            if place[2] == "downsample":
+                module = f"{group}/shortcut_{'conv' if place[3] == '0' else 'batchnorm'}"
+            else:
+                module = f"{group}/{'conv' if place[2][:-1] == 'conv' else 'batchnorm'}_{int(place[2][-1]) - 1}"
+        if leaf == "num_batches_tracked":
+            continue
+        if tensor.dim() == 4:
+            params[module] = {"w": tensor.permute(2, 3, 1, 0).contiguous().numpy()}
+        elif leaf in ("weight", "bias"):
+            values = tensor.numpy()[None, None, None]
+            params.setdefault(module, {})["scale" if leaf == "weight" else "offset"] = values
+        else:
+            average = {"average": tensor.numpy()[None, None, None], "counter": np.array(7, np.int32)}
+            states[f"{module}/~/{leaf.removeprefix('running_')}_ema"] = average | {"hidden": average["average"]}
+    return params, states
+
+
+class FlatMapping(dict):
+    """Stands for haiku._src.data_structures.FlatMapping, which pickles as its class and a dict."""
+
+    __module__ = "haiku._src.data_structures"
+
+    def __reduce__(self) -> Any:
+        return FlatMapping, (dict(self),)
+
+
+class Frozen:
+    """Stands for the same module's older frozendict, which pickles as its attributes."""
+
+    __module__, __qualname__ = "haiku._src.data_structures", "frozendict"
+
+    def __init__(self, mapping: dict[str, Any]) -> None:
+        self._storage = dict(mapping)
+        self._keys = tuple(sorted(mapping))
+        self._hash = hash(self._keys)
+
+
+State = collections.namedtuple(
+    "_ByolExperimentState", "online_params target_params online_state target_state opt_state"
+)
+State.__module__ = "byol.byol_experiment"
+
+
+def byol(arch: str) -> dict[str, Any]:
+    params, states = haiku_keys(net(arch))
+    heads = {"projector/linear": {"w": np.ones((8, 8), np.float32), "b": np.ones(8, np.float32)}}
+    heads |= {"predictor/linear": heads["projector/linear"], "classifier": heads["projector/linear"]}
+    wrapped = FlatMapping({k: FlatMapping(v) for k, v in (params | heads).items()})
+    half = {k: FlatMapping({n: a if n == "w" else a / 2 for n, a in v.items()}) for k, v in (params | heads).items()}
+    half = FlatMapping(half)  # kernels are the same objects, so that the file is no larger than it must be
+    state = FlatMapping({k: FlatMapping(v) for k, v in states.items()})
+    return {
+        "experiment_state": State(wrapped, half, state, state, (half,)),
+        "step": 300_000,
+        "rng": np.array([0, 1], np.uint32),
+    }
+
+
+@pytest.fixture
+def deepmind() -> Iterator[None]:
+    """The modules that BYOL's pickle names exist while it is written, not while it is read."""
+    made = {"haiku._src.data_structures": FlatMapping, "byol.byol_experiment": State}
+    for name, content in made.items():
+        module = types.ModuleType(name)
+        setattr(module, content.__name__, content)
+        for package in (name.split(".")[0], ".".join(name.split(".")[:2]), name):
+            sys.modules.setdefault(package, types.ModuleType(package))
+        sys.modules[name] = module
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in ("haiku", "byol")]:
+        del sys.modules[name]
+
+
+def tensorflow(arch: str, contrastive: bool) -> dict[str, np.ndarray]:
+    """The variables of google-research/simclr, in the order in which its code makes them: a block's shortcut first."""
+    names = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+    order = ["conv1"]
+    for stage, blocks in enumerate((3, 4, 6, 3), 1):
+        for block in range(blocks):
+            order += [f"layer{stage}.{block}.downsample.0"] if block == 0 else []
+            order += [f"layer{stage}.{block}.conv{k}" for k in (1, 2, 3)]
+    found = {}
+    for number, place in enumerate(order):
+        suffix = f"_{number}" if number else ""
+        found[f"base_model/conv2d{suffix}/kernel"] = (
+            net(arch)[f"{place}.weight"].permute(2, 3, 1, 0).contiguous().numpy()
+        )
+        partner = place.replace("downsample.0", "downsample.1").replace("conv", "bn")
+        for leaf, name in names.items():
+            found[f"base_model/batch_normalization{suffix}/{name}"] = net(arch)[f"{partner}.{leaf}"].numpy()
+    found["head_supervised/linear_layer/dense/kernel"] = np.ones((8, 8), np.float32)
+    found["head_supervised/linear_layer/dense/bias"] = np.ones(8, np.float32)
+    found["global_step"] = np.array(225206, np.int64)
+    if contrastive:
+        for number in range(3):
+            found[f"head_contrastive/nl_{number}/dense/kernel"] = np.ones((8, 8), np.float32)
+            found[f"head_contrastive/nl_{number}/batch_normalization/gamma"] = np.ones(8, np.float32)
+        found |= {
+            f"{name}/Momentum": array for name, array in found.items() if name.endswith(("kernel", "gamma", "beta"))
         }
-    elif family == "pixpro-finetuned":
-        content = {
-            "model": {f"module.base.{k}": v for k, v in truth.items()} | {"module.fc.weight": torch.randn(5, 512)}
-        }
-    elif family == "simsiam":
-        model = SimSiam(encoder)
-        content = {"epoch": 100, "arch": arch, "state_dict": wrapped(model), "optimizer": optimizer_state(model)}
-    elif family == "torchvision":
-        content = dict(encoder.state_dict())
+        found |= {f"ema_model/{name}": array for name, array in found.items() if name.startswith("base_model/")}
+    return found
+
+
+def varint(number: int) -> bytes:
+    found = b""
+    while number > 0x7F:
+        found += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return found + bytes([number])
+
+
+def bundle(index: Path, variables: dict[str, np.ndarray]) -> None:
+    """Writes a TensorFlow checkpoint: BundleEntryProtos in a table of LevelDB's format, keys cut where they repeat."""
+    kinds = {np.dtype(np.float32): 1, np.dtype(np.int64): 9}
+    entries = [(b"", b"\x08\x01\x1a\x02\x08\x01")]  # BundleHeaderProto: one shard, little-endian, version
+    places: dict[int, tuple[int, int]] = {}
+    with index.with_name(f"{index.stem}.data-00000-of-00001").open("wb") as data:
+        for name, array in sorted(variables.items()):
+            if id(array) not in places:  # a copy of the same numbers is not written twice
+                places[id(array)] = data.tell(), tensorbundle.masked(tensorbundle.crc32c(array.tobytes()))
+                data.write(array.tobytes())
+            offset, checksum = places[id(array)]
+            dims = b"".join(b"\x12" + varint(len(d)) + d for n in array.shape for d in [b"\x08" + varint(n)])
+            value = b"\x08" + bytes([kinds[array.dtype]]) + b"\x12" + varint(len(dims)) + dims
+            value += b"\x20" + varint(offset) + b"\x28" + varint(array.nbytes) + b"\x35" + struct.pack("<I", checksum)
+            entries.append((name.encode(), value))
+    table, blocks = b"", []
+
+    def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
+        nonlocal table
+        content, restarts, last = b"", [], b""
+        for number, (key, value) in enumerate(pairs):
+            shared = 0
+            if number % 16:
+                while shared < min(len(key), len(last)) and key[shared] == last[shared]:
+                    shared += 1
+            else:
+                restarts.append(len(content))
+            content += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
+            last = key
+        content += struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
+        handle = varint(len(table)) + varint(len(content))
+        table += content + b"\0" + struct.pack("<I", tensorbundle.masked(tensorbundle.crc32c(content + b"\0")))
+        return handle
+
+    for start in range(0, len(entries), 50):
+        part = entries[start : start + 50]
+        blocks.append((part[-1][0], block(part)))
+    meta, top = block([]), block(blocks)
+    footer = (meta + top).ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+    index.write_bytes(table + footer)
+
+
+# --- one case a form of a family's files
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    family: str
+    content: Callable[[str], Any]
+    arch: str = "resnet18"
+    equal: tuple[str, ...] = ()
+    file: str = "checkpoint.pth"
+    truth: Callable[[str], Tensors] = net
+    traits: dict[str, Any] = dataclasses.field(default_factory=dict)
+    level: str | None = None  # where the state dict is; None: the first of the usual keys
+
+
+PLAIN = ("barlowtwins", "vicreg", "dino")
+CAFFE = {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "stride_in_1x1": True}
+SWAV = {"std": [58.14, 57.12, 57.375]}
+UNIT = {"mean": [0.0, 0.0, 0.0], "std": [255.0, 255.0, 255.0]}
+
+PUBLISHED = {
+    "moco-v1": Case("moco", lambda a: moco(a, mlp=False), equal=("pcl",)),
+    "moco-v2": Case("moco", lambda a: moco(a, mlp=True), "resnet50", file="moco_v2_800ep_pretrain.pth.tar"),
+    "clsa": Case("clsa", lambda a: moco(a, mlp=True) | {"best_acc": 70.1}),
+    "moco-or-clsa-or-pcl": Case("moco", lambda a: moco(a, mlp=True), equal=("clsa", "pcl")),
+    "pcl": Case("pcl", lambda a: moco(a, mlp=True), file="PCL_v2_epoch200.pth.tar"),
+    "mocov3": Case("mocov3", mocov3, "resnet50"),
+    "pixpro": Case("pixpro", pixpro),
+    "pixpro-published": Case("pixpro", lambda a: {"model": pixpro(a)["model"]}, "resnet50"),
+    "pixpro-finetuned": Case("pixpro-finetuned", finetuned),
+    "pic": Case("pic", pic),
+    "bl0-instdisc": Case("bl0", lambda a: {"model": ddp(under("encoder.", net(a) | linear("fc")) | {"memory": torch.ones(9, 8)})}),
+    "infomin": Case("infomin", lambda a: pycontrast(a, jig=True, mlp=True, ema=True)),
+    "infomin-published": Case(
+        "infomin", lambda a: {"model": pycontrast(a, True, True, False)["model"]}, equal=("pirl",)
+    ),
+    "pirl": Case("pirl", lambda a: pycontrast(a, jig=True, mlp=False, ema=False)),
+    "instdis": Case("instdis", lambda a: pycontrast(a, jig=False, mlp=False, ema=False)),
+    "pycontrast-moco": Case("pycontrast-moco", lambda a: pycontrast(a, jig=False, mlp=True, ema=True)),
+    "lemniscate": Case("lemniscate", lemniscate),
+    "simsiam": Case("simsiam", simsiam),
+    "byol": Case("byol", byol, "resnet50", file="pretrain_res50x1.pkl", truth=counted),
+    "swav": Case("swav", lambda a: ddp(swav(a, linear("prototypes", bias=False))), file="swav_800ep_pretrain.pth.tar", traits=SWAV),
+    "swav-trained": Case(
+        "swav",
+        lambda a: {"epoch": 9, "state_dict": ddp(swav(a, linear("prototypes", bias=False))), "optimizer": SGD, "amp": AMP},
+        equal=("sela-v2",),
+        traits=SWAV,
+    ),
+    "deepcluster-v2": Case(
+        "deepcluster-v2", lambda a: ddp(swav(a, CLUSTERS)), file="deepclusterv2_800ep_pretrain.pth.tar", traits=SWAV
+    ),
+    "sela-v2": Case("sela-v2", lambda a: ddp(swav(a, CLUSTERS)), file="selav2_400ep_pretrain.pth.tar", traits=SWAV),
+    "barlowtwins": Case("barlowtwins", barlow),
+    "barlowtwins-or-vicreg": Case("torchvision", net, "resnet50", equal=PLAIN, file="resnet50.pth"),
+    "vicreg": Case("vicreg", vicreg),
+    "dino": Case("dino", dino, "resnet50", level="teacher"),
+    "dino-published": Case("dino", net, file="dino_resnet50_pretrain.pth"),
+    "simclr": Case("simclr", lambda a: tensorflow(a, contrastive=False), "resnet50", file="model.ckpt-225206.index", truth=counted, traits=UNIT),
+    "simclrv2": Case("simclrv2", lambda a: tensorflow(a, contrastive=True), "resnet50", file="model.ckpt-250228.index", truth=counted, traits=UNIT),
+    "simclr-pytorch": Case("simclr-pytorch", tonylins, "resnet50", file="resnet50-1x.pth", traits=UNIT),
+    "simclrv2-pytorch": Case("simclrv2-pytorch", separius, "resnet50", file="r50_1x_sk0.pth", traits=UNIT, level="resnet"),
+    "densecl": Case("densecl", lambda a: openselfsup(a, linear("encoder_q.1.mlp2.0") | {"queue2": torch.ones(8, 4), "queue2_ptr": torch.zeros(1)})),
+    "densecl-extracted": Case("densecl", lambda a: {"state_dict": net(a), "author": "DenseCL"}),
+    "openselfsup": Case("openselfsup", openselfsup, equal=("mmselfsup",)),
+    "openselfsup-byol": Case(
+        "openselfsup",
+        lambda a: {"meta": {}, "state_dict": under("online_net.0.", net(a)) | linear("online_net.1.fc0") | under("target_net.0.", copied(net(a))) | linear("head.predictor.fc0")},
+        equal=("mmselfsup",),
+    ),
+    "openselfsup-extracted": Case("openselfsup", lambda a: {"state_dict": net(a), "author": "OpenSelfSup"}),
+    "mmselfsup": Case("mmselfsup", lambda a: mmengine(a, "mmselfsup")),
+    "mmpretrain": Case("mmpretrain", lambda a: mmengine(a, "mmpretrain")),
+    "mm-engine": Case("mmselfsup", lambda a: mmengine(a, "mine"), equal=("mmpretrain", "openselfsup")),
+    "vissl": Case("vissl", vissl, level="classy_state_dict/base_model/model/trunk"),
+    "vissl-converted": Case("vissl", lambda a: {"model_state_dict": under("_feature_blocks.", net(a))}, level="model_state_dict"),
+    "solo-learn": Case("solo-learn", solo),
+    "solo-learn-old": Case(
+        "solo-learn",
+        lambda a: LIGHTNING | {"state_dict": under("encoder.", net(a)) | linear("classifier") | linear("projector.0") | under("momentum_encoder.", copied(net(a)))},
+    ),
+    "lightly": Case("lightly", lambda a: lightly(a, sequential=False)),
+    "lightly-sequential": Case("lightly", lambda a: lightly(a, sequential=True)),
+    "torchvision": Case("torchvision", lambda a: dict(network(a).state_dict()), equal=("timm",), file="resnet18-f37072fd.pth"),
+    "torchvision-example": Case(
+        "torchvision",
+        lambda a: {"epoch": 90, "arch": a, "state_dict": ddp(network(a).state_dict()), "best_acc1": torch.tensor(76.1), "optimizer": SGD},
+        equal=("timm",),
+        level="state_dict",
+    ),
+    "timm": Case("timm", lambda a: dict(network(a).state_dict()), file="timm_resnet18.pth"),
+    "detectron2": Case("detectron2", detectron2, "resnet50", file="moco.pkl"),
+    "msra": Case("msra", msra, "resnet50", file="R-50.pkl", truth=frozen, traits=CAFFE),
+    "transformers": Case("transformers", lambda a: transformers(a, "resnet."), "resnet50", file="pytorch_model.bin"),
+    "transformers-bare": Case("transformers", lambda a: transformers(a, ""), file="bare.bin"),
+}  # fmt: skip
+
+
+def write(case: Case, folder: Path, zipped: bool = True) -> Path:
+    path = folder / case.file
+    content = case.content(case.arch)
+    if path.suffix == ".index":
+        bundle(path, content)
+    elif path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps(content, protocol=2 if case.family == "byol" else 4))
     else:
-        raise AssertionError(family)
-    return content, truth
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    return path
 
 
-def same(found: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> bool:
-    return list(found) == list(truth) and all(torch.equal(found[k], truth[k]) for k in truth)
+def tensors_in(case: Case) -> int:
+    """How many tensors the level has that holds the state dict."""
+    content = case.content(case.arch)
+    if case.family == "byol":
+        state = content["experiment_state"]
+        return sum(
+            len(leaves)
+            for field in state
+            for tree in (field if isinstance(field, tuple) and not hasattr(field, "keys") else [field])
+            for leaves in tree.values()
+        )
+    for key in case.level.split("/") if case.level else ():
+        content = content[key]
+    if not case.level:
+        content = content.get("state_dict", content.get("model", content))
+    return sum(isinstance(value, torch.Tensor | np.ndarray) for value in content.values())  # fmt: skip
 
 
-PUBLISHED = ["moco-v1", "moco-v2", "pixpro", "pixpro-finetuned", "simsiam", "torchvision"]
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("family", PUBLISHED)
-def test_a_published_file_gives_back_its_backbone(tmp_path: Path, family: str, zipped: bool) -> None:
-    content, truth = published(family)
-    file = tmp_path / "checkpoint.pth.tar"
-    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_file_gives_back_its_backbone_and_is_proven(tmp_path: Path, name: str, deepmind: None) -> None:
+    case = PUBLISHED[name]
+    file, truth = write(case, tmp_path), case.truth(case.arch)
+    for module in [module for module in sys.modules if module.split(".")[0] in ("haiku", "byol")]:
+        del sys.modules[module]
     found = sources.backbone(file)
-    assert found.family == family.removesuffix("-v1").removesuffix("-v2") and found.arch == "resnet18"
-    assert same(found.tensors, truth) and found.matched == len(truth) == 120
-    assert (found.missing, found.unexpected, found.traits) == ((), (), sources.TRAITS)
-    assert found.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    level = content.get("state_dict", content.get("model", content))
-    assert found.matched + len(found.dropped) == len(level)
+    assert (found.family, found.equal, found.arch) == (case.family, case.equal, case.arch)
+    assert list(found.tensors) == list(truth) and all(torch.equal(found.tensors[k], truth[k]) for k in truth)
+    assert (found.missing, found.unexpected, found.traits) == ((), (), dict(sources.TRAITS) | case.traits)
+    assert (
+        found.matched + found.filled
+        == len(truth)
+        == {"resnet18": 120, "resnet50": 318}[case.arch] - (53 if case.truth is not net else 0)
+    )
+    assert found.matched + len(found.dropped) == tensors_in(case)
+    proof = sources.prove(found)
+    assert proof.keys() == {"source"} and proof["source"] < 1e-5
     report = sources.inspect(file)
     assert json.loads(json.dumps(report)) == report
-    assert report["problem"] is None and report["matched"] == 120 and report["dropped"] == found.dropped
+    assert report["problem"] is None and report["dropped"] == found.dropped and report["equal"] == list(case.equal)
+    for path in tmp_path.iterdir():
+        path.unlink()
 
 
-def test_moco_v2_resnet50_has_318_tensors_and_the_query_encoder_is_taken(tmp_path: Path) -> None:
-    content, truth = published("moco-v2", "resnet50")
-    torch.save(content, tmp_path / "moco_v2_800ep_pretrain.pth.tar", _use_new_zipfile_serialization=False)
-    found = sources.backbone(tmp_path / "moco_v2_800ep_pretrain.pth.tar", arch="resnet50")
-    assert found.matched == len(truth) == 318 and same(found.tensors, truth)
-    assert found.about["variant"] == "v2" and found.about["epochs"] == 200 and found.about["method"] == "moco"
+@pytest.mark.parametrize("name", ["moco-v2", "pixpro", "torchvision"])
+def test_the_format_before_torch_1_6_is_the_same_file(tmp_path: Path, name: str) -> None:
+    case = PUBLISHED[name]
+    file = write(dataclasses.replace(case, arch="resnet18"), tmp_path, zipped=False)
+    found = sources.backbone(file, arch="resnet18")
+    assert found.family == case.family and all(torch.equal(found.tensors[k], v) for k, v in net().items())
+    assert found.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("moco-v1", "moco"), ("pixpro", "pixpro"), ("dino", "dino"), ("vissl-converted", "vissl"), ("simsiam", "simsiam"),
+     ("simclrv2-pytorch", "simclrv2-pytorch"), ("detectron2", "detectron2"), ("mmpretrain", "mmselfsup")],
+)  # fmt: skip
+def test_a_state_dict_alone_in_safetensors_is_its_family(tmp_path: Path, name: str, family: str) -> None:
+    case = PUBLISHED[name]
+    arch = "resnet50" if name == "simclrv2-pytorch" else "resnet18"
+    content = case.content(arch)
+    for key in (case.level or ("model" if "model" in content else "state_dict")).split("/"):
+        content = content[key]
+    tensors = {k: torch.as_tensor(v).clone().contiguous() for k, v in content.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = sources.backbone(tmp_path / "model.safetensors")
+    assert family in (found.family, *found.equal)
+    assert all(torch.equal(found.tensors[k], v) for k, v in net(arch).items())
+
+
+def test_what_wraps_every_key_is_taken_off(tmp_path: Path) -> None:
+    state = under("module._orig_mod.", moco("resnet18", mlp=True)["state_dict"])
+    torch.save(
+        {"state_dict": {k.replace("_orig_mod.module.", "_orig_mod."): v for k, v in state.items()}}, tmp_path / "a.pth"
+    )
+    found = sources.backbone(tmp_path / "a.pth")
+    assert found.family == "moco" and "has module._orig_mod.encoder_q.conv1.weight" in found.evidence
+
+
+def test_the_order_that_safetensors_lose_is_said(tmp_path: Path) -> None:
+    save_file({k: v.clone() for k, v in tonylins("resnet50")["state_dict"].items()}, tmp_path / "a.safetensors")
+    report = sources.inspect(tmp_path / "a.safetensors")
+    assert report["family"] == "torchvision" and "SimCLR after tonylins" in " ".join(report["notes"])
+    assert sources.inspect(tmp_path / "a.safetensors", family="simclr-pytorch")["traits"]["std"] == [255.0] * 3
+
+
+def test_a_transfers_record_names_what_was_allowed_to_be_missing(tmp_path: Path) -> None:
+    torch.save({k: v for k, v in net().items() if k != "layer4.1.bn2.bias"}, tmp_path / "hole.pth")
+    about, source = journey.opened(str(tmp_path / "hole.pth"), None, "mini", None, None, ["layer4.1.bn2.bias"])
+    assert (about["allow_missing"], about["missing"]) == (["layer4.1.bn2.bias"], ["layer4.1.bn2.bias"])
+    assert about["equal"] == list(PLAIN) and source.missing == ("layer4.1.bn2.bias",)
+    with pytest.raises(ValueError, match="1 missing"):
+        journey.opened(str(tmp_path / "hole.pth"), None, "mini", None, None)
+
+
+def test_every_family_has_a_case() -> None:
+    names = {row["name"] for row in sources.listed()}
+    assert {case.family for case in PUBLISHED.values()} <= names
+    elsewhere = {"bench", "generic", "dino-student"}
+    assert names - {case.family for case in PUBLISHED.values()} == elsewhere
+
+
+def test_moco_v2_says_its_variant_epochs_and_what_was_dropped(tmp_path: Path) -> None:
+    found = sources.backbone(write(PUBLISHED["moco-v2"], tmp_path))
+    assert (found.about["variant"], found.about["epochs"], found.about["method"]) == ("v2", 200, "moco")
     # 318 of the key encoder, two heads of two layers with weight and bias, queue and its pointer
     assert len(found.dropped) == 318 + 4 + 4 + 2
     assert set(found.dropped.values()) == {sources.KEY_ENCODER, sources.HEAD, "queue of negatives"}
 
 
+def test_an_ambiguous_file_names_no_method(tmp_path: Path) -> None:
+    found = sources.backbone(write(PUBLISHED["moco-or-clsa-or-pcl"], tmp_path))
+    assert "method" not in found.about
+    assert any(line.startswith("clsa and pcl fit equally") for line in found.evidence)
+    for name in ("pcl", "clsa", "moco"):
+        said = sources.backbone(tmp_path / "checkpoint.pth", family=name)
+        assert (said.family, said.equal, said.about["method"]) == (name, (), name)
+
+
+def test_families_that_fit_equally_but_are_fed_differently_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = [row for row in families.FAMILIES if row.name == "simsiam"]
+    rows = (*families.FAMILIES, dataclasses.replace(row, name="simsiam-of-caffe", input=families.CAFFE))
+    monkeypatch.setattr(recognition, "FAMILIES", rows)
+    file = write(PUBLISHED["simsiam"], tmp_path)
+    for read in (sources.backbone, sources.inspect):
+        with pytest.raises(ValueError, match="simsiam, simsiam-of-caffe fit equally: say which with --from"):
+            read(file)
+    assert sources.inspect(file, family="simsiam")["family"] == "simsiam"
+
+
+def test_epoch_and_arguments_are_reported(tmp_path: Path) -> None:
+    about = sources.inspect(write(PUBLISHED["pixpro"], tmp_path))["about"]
+    assert about["epochs"] == 100
+    assert about["arguments"] == {"amp_opt_level": "O1", "output_dir": "output", "pixpro_p": 2.0}
+    about = sources.inspect(write(PUBLISHED["solo-learn"], tmp_path))["about"]
+    assert about["epoch"] == 399 and about["arguments"] == {"method": "byol", "max_epochs": 400}
+
+
+def test_dinos_student_is_there_for_who_asks(tmp_path: Path) -> None:
+    case = dataclasses.replace(PUBLISHED["dino"], arch="resnet18")
+    file = write(case, tmp_path)
+    student = sources.backbone(file, family="dino-student").tensors
+    assert torch.equal(student["layer1.0.conv1.weight"], net()["layer1.0.conv1.weight"] * 0.5)
+
+
+def test_the_proof_fails_with_a_wrong_trait(tmp_path: Path) -> None:
+    found = sources.backbone(write(PUBLISHED["msra"], tmp_path))
+    wrong: list[dict[str, Any]] = [
+        {"channel_order": "RGB"},
+        {"mean": [0.0, 0.0, 0.0]},
+        {"std": [58.395, 57.12, 57.375]},
+        {"stride_in_1x1": False},
+    ]
+    for change in wrong:
+        with pytest.raises(
+            ValueError, match=r"in the layout of msra, fed as its publisher does, as in torchvision, found"
+        ):
+            sources.prove(dataclasses.replace(found, traits=found.traits | change))
+
+
+@pytest.mark.parametrize("name", ["simclrv2-pytorch", "transformers", "detectron2", "lightly-sequential"])
+def test_the_proof_fails_if_two_tensors_are_exchanged(tmp_path: Path, name: str) -> None:
+    found = sources.backbone(write(PUBLISHED[name], tmp_path))
+    exchanged(found)
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+
+def exchanged(found: sources.Backbone) -> None:
+    """The proof fails if two tensors of one shape have each other's place."""
+    pairs = [("layer3.1.conv1.weight", "layer3.2.conv1.weight"), ("layer1.0.bn1.weight", "layer1.0.bn1.running_var")]
+    for a, b in pairs if found.arch == "resnet50" else pairs[1:]:
+        tensors = found.tensors | {a: found.tensors[b], b: found.tensors[a]}
+        with pytest.raises(ValueError, match=r"found layer\d off by"):
+            sources.prove(dataclasses.replace(found, tensors=tensors))
+
+
+def test_byols_mapping_may_be_a_state_and_its_padding_is_torchvisions_at_odd_sides_alone(
+    tmp_path: Path, deepmind: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "FlatMapping", Frozen)
+    sys.modules["haiku._src.data_structures"].frozendict = Frozen  # type: ignore[attr-defined]
+    (tmp_path / "byol.pkl").write_bytes(pickle.dumps(byol("resnet50"), protocol=4))
+    found = sources.backbone(tmp_path / "byol.pkl")
+    assert found.matched == 265 and torch.equal(found.tensors["conv1.weight"], net("resnet50")["conv1.weight"])
+    exchanged(found)
+    assert "TensorFlow's SAME" in " ".join(found.notes) and found.published is not None
+    even = weights.photograph()[:96, :128]
+    model = weights.reference(found.tensors, found.arch, found.traits)
+    image = families.IMAGENET.of(np.ascontiguousarray(even))
+    with pytest.raises(ValueError, match="layer1 off by"):
+        weights.difference("at an even side", weights.stages(model, image), found.published(np.ascontiguousarray(even)))
+
+
 def test_objects_of_the_training_code_are_named_and_not_needed(tmp_path: Path) -> None:
-    content, truth = published("pixpro")
     sys.modules["yacs_of_2020"] = types.ModuleType("yacs_of_2020")
     node = type("CfgNode", (dict,), {"__module__": "yacs_of_2020"})
     sys.modules["yacs_of_2020"].CfgNode = node  # type: ignore[attr-defined]
     try:
-        torch.save(content | {"config": node(lr=1)}, tmp_path / "pixpro.pth")
+        torch.save(pixpro("resnet18") | {"config": node(lr=1)}, tmp_path / "pixpro.pth")
     finally:
         del sys.modules["yacs_of_2020"]
     found = sources.backbone(tmp_path / "pixpro.pth")
-    assert same(found.tensors, truth)
+    assert torch.equal(found.tensors["conv1.weight"], net()["conv1.weight"])
     assert "config: <yacs_of_2020.CfgNode>, opt: <argparse.Namespace>" in " ".join(found.evidence)
 
 
+# --- files with a .json beside them
+
+
 def test_a_file_of_this_project_takes_its_traits_from_the_sidecar(tmp_path: Path) -> None:
-    truth = {k: v for k, v in resnet().state_dict().items() if not k.startswith("fc.")}
     file = tmp_path / "backbone.pth"
-    torch.save(truth, file)
-    traits = sources.TRAITS | {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
+    torch.save(net(), file)
+    traits = dict(sources.TRAITS) | {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     sidecar = {"method": "moco", "variant": "v2", "epochs": 10, "traits": traits, "sha256": digest}
     (tmp_path / "backbone.json").write_text(json.dumps(sidecar))
     found = sources.backbone(file)
-    assert (found.family, found.traits) == ("bench", traits) and same(found.tensors, truth)
+    assert (found.family, found.traits) == ("bench", traits) and sources.prove(found)["source"] < 1e-5
     assert found.about == {"method": "moco", "variant": "v2", "epochs": 10}
+    assert found.licence is None
+
+    origin = {"family": "msra", "licence": "CC-BY-SA-3.0", "notes": ["norms have no statistics"]}
+    (tmp_path / "backbone.json").write_text(json.dumps(sidecar | {"source": origin}))
+    found = sources.backbone(file)
+    assert (found.licence, found.notes) == ("CC-BY-SA-3.0", ("norms have no statistics",))
 
     (tmp_path / "backbone.json").write_text(json.dumps(sidecar | {"traits": traits | {"std": [0, 1, 1]}}))
     with pytest.raises(ValueError, match="three positive std"):
@@ -197,8 +875,55 @@ def test_a_file_of_this_project_takes_its_traits_from_the_sidecar(tmp_path: Path
     assert sources.backbone(file).family == "torchvision"
 
 
+def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in network("resnet18").state_dict().items()}, tmp_path / "model.safetensors")
+    config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = sources.backbone(tmp_path / "model.safetensors")
+    assert (found.family, found.equal) == ("timm", ()) and not any("mean and std" in note for note in found.notes)
+    assert (found.traits["mean"], found.traits["std"]) == ([127.5] * 3, [127.5, 63.75, 127.5])
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architecture": "resnetaa18"}))
+    assert "config.json says 'resnetaa18'" in sources.inspect(tmp_path / "model.safetensors")["problem"]
+
+    save_file(
+        {k: v.contiguous() for k, v in transformers("resnet50", "resnet.").items()}, tmp_path / "model.safetensors"
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet", "downsample_in_bottleneck": True}))
+    processor = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.25, 0.25, 0.25]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    found = sources.backbone(tmp_path / "model.safetensors")
+    assert found.family == "transformers" and found.traits["stride_in_1x1"] and found.traits["std"] == [63.75] * 3
+    assert sources.prove(found)["source"] < 1e-5
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet", "downsample_in_first_stage": True}))
+    with pytest.raises(ValueError, match="expected downsample_in_first_stage False"):
+        sources.backbone(tmp_path / "model.safetensors")
+
+
+def test_a_necks_and_heads_tensors_travel(tmp_path: Path) -> None:
+    neck = {
+        "backbone.fpn_lateral5.weight": torch.randn(4, 4, 1, 1),
+        "proposal_generator.rpn_head.conv.bias": torch.ones(4),
+    }
+    torch.save(net() | under("detectron2/", neck), tmp_path / "aligned.pth")
+    found = sources.backbone(tmp_path / "aligned.pth")
+    assert found.matched == 120 and found.unexpected == () and found.detector.keys() == neck.keys()
+    assert all(torch.equal(found.detector[name], tensor) for name, tensor in neck.items())
+    report = sources.inspect(tmp_path / "aligned.pth")
+    assert report["detector"] == sorted(neck) and report["problem"] is None
+
+    both = net() | under(weights.DETECTOR, found.detector)
+    weights.save(both, "resnet18", found.traits, tmp_path / "aligned.pkl", to="detectron2")
+    written = pickle.loads((tmp_path / "aligned.pkl").read_bytes())["model"]
+    assert all(np.array_equal(written[name], tensor.numpy()) for name, tensor in neck.items())
+    again = sources.backbone(tmp_path / "aligned.pkl")
+    assert again.family == "detectron2" and all(torch.equal(again.detector[name], t) for name, t in neck.items())
+
+
+# --- coverage
+
+
 def test_without_counters_265_tensors_are_a_whole_resnet50(tmp_path: Path) -> None:
-    truth = {k: v for k, v in resnet("resnet50").state_dict().items() if not k.endswith("num_batches_tracked")}
+    truth = counted("resnet50")
     torch.save(truth, tmp_path / "old.pth")
     assert sources.backbone(tmp_path / "old.pth").matched == 265
     truth["bn1.num_batches_tracked"] = torch.tensor(3)
@@ -208,7 +933,7 @@ def test_without_counters_265_tensors_are_a_whole_resnet50(tmp_path: Path) -> No
 
 
 def test_half_precision_and_transposed_storage_become_fp32(tmp_path: Path) -> None:
-    truth = {k: v for k, v in resnet().state_dict().items() if not k.startswith("fc.")}
+    truth = net()
     halves = {k: v.half() if v.is_floating_point() else v for k, v in truth.items()}
     halves["conv1.weight"] = halves["conv1.weight"].to(memory_format=torch.channels_last)
     save_file({k: v.contiguous() for k, v in halves.items()}, tmp_path / "half.safetensors")
@@ -221,39 +946,46 @@ def test_half_precision_and_transposed_storage_become_fp32(tmp_path: Path) -> No
         assert all(torch.equal(found[k], v.to(truth[k].dtype)) and found[k].is_contiguous() for k, v in halves.items())
 
 
-def test_detectron2_names_map_back(tmp_path: Path) -> None:
-    def renamed(name: str) -> str:  # the loop of MoCo's detection/convert-pretrain.py, as every converter has it
-        if "layer" not in name:
-            name = "stem." + name
-        for t in (1, 2, 3, 4):
-            name = name.replace(f"layer{t}", f"res{t + 1}")
-        for t in (1, 2, 3):
-            name = name.replace(f"bn{t}", f"conv{t}.norm")
-        return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+def test_what_is_allowed_to_be_missing_is_named_and_new(tmp_path: Path) -> None:
+    lost = ("layer4.1.bn2.bias", "layer4.1.conv2.weight")
+    torch.save({k: v for k, v in net().items() if k not in lost}, tmp_path / "holes.pth")
+    with pytest.raises(ValueError, match=r"2 missing \(layer4\.1\.conv2\.weight, layer4\.1\.bn2\.bias\)"):
+        sources.backbone(tmp_path / "holes.pth")
+    with pytest.raises(ValueError, match=r"1 missing \(layer4\.1\.bn2\.bias\)"):
+        sources.backbone(tmp_path / "holes.pth", allow_missing=["*.conv2.weight"])
+    found = sources.backbone(tmp_path / "holes.pth", allow_missing=["layer4.1.conv2.*", "layer4.1.bn2.bias"])
+    assert found.missing == ("layer4.1.conv2.weight", "layer4.1.bn2.bias") and found.matched == 118
+    assert sources.record(found)["allowed_missing"] == list(found.missing) and sources.prove(found) == {}
+    assert not found.tensors["layer4.1.bn2.bias"].any()
+    std = found.tensors["layer4.1.conv2.weight"].std().item()
+    assert std == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)  # He et al., fan out
+    report = sources.inspect(tmp_path / "holes.pth", allow_missing=["layer4.1.*2.*"])
+    assert report["problem"] is None and report["missing"] == list(found.missing)
 
-    model = resnet("resnet50")
-    arrays = {renamed(k): v.numpy() for k, v in model.state_dict().items()}
-    converted = {"model": arrays, "__author__": "MOCO", "matching_heuristics": True}
-    (tmp_path / "moco.pkl").write_bytes(pickle.dumps(converted))
-    found = sources.backbone(tmp_path / "moco.pkl")
-    assert found.family == "detectron2" and found.arch == "resnet50"
-    assert same(found.tensors, {k: v for k, v in model.state_dict().items() if not k.startswith("fc.")})
-    assert found.dropped.keys() == {"stem.fc.weight", "stem.fc.bias"}
+
+@pytest.mark.parametrize(
+    "patterns", [["*"], ["layer4.*"], ["conv1.*", "bn1.*"], ["layer2.0.*", "layer2.1.*"], ["*.*.*.*"]]
+)
+def test_no_pattern_covers_a_stage(tmp_path: Path, patterns: list[str]) -> None:
+    torch.save({k: v for k, v in net().items() if k != "layer4.1.bn2.bias"}, tmp_path / "hole.pth")
+    for read in (sources.backbone, sources.inspect):
+        with pytest.raises(ValueError, match="expected --allow-missing to name single tensors, found that"):
+            read(tmp_path / "hole.pth", allow_missing=patterns)
 
 
 # --- files of no known family
 
 
-def prefixed(prefix: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    return {prefix + k: v for k, v in resnet(seed=seed).state_dict().items() if not k.startswith("fc.")}
+def prefixed(prefix: str, seed: int = 0) -> Tensors:
+    return under(prefix, net(seed=seed))
 
 
 def test_home_made_code_is_taken_with_a_warning_if_one_prefix_holds_a_resnet(tmp_path: Path) -> None:
-    net = prefixed("net.trunk.") | prefixed("net.trunk_ema.", 1) | prefixed("target_net.", 2)
-    torch.save({"weights": net | {"net.head.weight": torch.randn(2, 2)}, "step": 3}, tmp_path / "mine.pt")
+    mine = prefixed("net.trunk.") | prefixed("net.trunk_ema.", 1) | prefixed("target_net.", 2)
+    torch.save({"weights": mine | {"net.head.weight": torch.randn(2, 2)}, "step": 3}, tmp_path / "mine.pt")
     found = sources.backbone(tmp_path / "mine.pt")
     assert found.family == "generic" and found.matched == 120
-    assert torch.equal(found.tensors["conv1.weight"], net["net.trunk.conv1.weight"])
+    assert torch.equal(found.tensors["conv1.weight"], mine["net.trunk.conv1.weight"])
     assert any(line.startswith("warning:") for line in found.evidence)
     assert len(found.dropped) == 241
 
@@ -273,13 +1005,12 @@ def test_a_head_that_looks_like_a_backbone_is_not_dropped_silently(tmp_path: Pat
 
 
 def test_encoder_and_encoder_q_do_not_match_each_other(tmp_path: Path) -> None:
-    content, _ = published("moco-v2")
-    decoys = {k.replace("encoder_q.", "encoder."): torch.zeros_like(v) for k, v in content["state_dict"].items()}
-    decoys = {k: v for k, v in decoys.items() if k.startswith("module.encoder.") and ".fc." not in k}
+    content = moco("resnet18", mlp=True)
+    decoys = under("module.encoder.", net())
     content["state_dict"] = collections.OrderedDict(decoys | content["state_dict"])
     torch.save(content, tmp_path / "both.pth")
     with pytest.raises(ValueError, match=r"0 missing, 120 unexpected \(module\.encoder\."):
-        sources.backbone(tmp_path / "both.pth")
+        sources.backbone(tmp_path / "both.pth", family="moco")
 
 
 def refusal(tmp_path: Path, content: Any, **options: Any) -> str:
@@ -291,10 +1022,9 @@ def refusal(tmp_path: Path, content: Any, **options: Any) -> str:
 
 
 def test_a_wrong_family_is_answered_with_the_right_one(tmp_path: Path) -> None:
-    content, _ = published("pixpro")
-    assert refusal(tmp_path, content, family="moco") == (
-        "expected the 318 tensors of a ResNet-50 under 'state_dict' with prefix 'module.encoder_q.': 318 missing; the file's"
-        " keys look like 'module.encoder.conv1.weight'. Is this --from pixpro?"
+    assert refusal(tmp_path, pixpro("resnet18"), family="moco") == (
+        "expected the tensors of a ResNet (a ResNet-50 has 318) under 'state_dict' with prefix 'module.encoder_q.': all"
+        " missing; the file's keys look like 'module.encoder.conv1.weight'. Is this --from pixpro?"
     )
     home_made = {"state_dict": prefixed("backbone.")}
     assert refusal(tmp_path, home_made, family="moco").endswith("'backbone.conv1.weight'. Is this --from generic?")
@@ -302,10 +1032,9 @@ def test_a_wrong_family_is_answered_with_the_right_one(tmp_path: Path) -> None:
 
 
 def test_a_resnet18_is_not_a_resnet50(tmp_path: Path) -> None:
-    content, _ = published("torchvision")
-    message = refusal(tmp_path, content, arch="resnet50")
+    message = refusal(tmp_path, net(), arch="resnet50")
     assert "expected a ResNet-50 (--arch resnet50), found a ResNet-18" in message
-    assert "Did you mean 'resnet50'?" in refusal(tmp_path, content, arch="resnet5")
+    assert "Did you mean 'resnet50'?" in refusal(tmp_path, net(), arch="resnet5")
 
 
 @pytest.mark.parametrize(
@@ -318,33 +1047,55 @@ def test_a_resnet18_is_not_a_resnet50(tmp_path: Path) -> None:
             "layer2.0.conv1.weight [128, 64, 1, 1] instead of [128, 64, 3, 3]",
         ),
         ({"bn1.bias": torch.full((64,), float("nan"))}, "found NaN or infinity in 'bn1.bias'"),
+        ({"bn1.bias": torch.full((64,), float("-inf"))}, "found NaN or infinity in 'bn1.bias'"),
         ({"bn1.running_var": torch.zeros(64)}, "expected positive variances in 'bn1.running_var', found 0"),
         ({"layer2.0.conv1.weight": torch.zeros(128, 64, 3, 3)}, "found only zeros"),
         ({"bn1.weight": torch.ones(64, dtype=torch.int32)}, "expected floating-point numbers in 'bn1.weight'"),
         ({"conv1.weight": torch.ones(64, 2, 7, 7)}, "Sobel"),
         ({"conv1.weight": torch.ones(64, 1, 7, 7)}, "one input channel"),
         ({"conv1.weight": torch.ones(64, 3, 3, 3)}, "3x3 stem of CIFAR"),
-        ({"conv1.weight": torch.ones(128, 3, 7, 7)}, "wide network: 128 channels after the stem, 2 times"),
-        ({"layer1.0.conv2.weight": torch.ones(128, 128, 3, 3)}, "wide network"),
+        ({"conv1.weight": torch.ones(80, 3, 7, 7)}, "a stem of 80 channels"),
+        ({"conv1.weight": torch.ones(128, 3, 7, 7)}, "expected the shapes of a ResNet-18x2, found 99 others"),
+        ({"layer1.0.conv2.weight": torch.ones(128, 4, 3, 3)}, "a ResNeXt: grouped"),
+        ({"layer1.0.conv2.weight": torch.ones(128, 128, 3, 3)}, "instead of [64, 64, 3, 3]"),
         ({"layer4.2.conv1.weight": torch.ones(512, 512, 3, 3)}, "found basic blocks 2-2-2-3"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_backbone_that_is_not_whole_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    state = published("torchvision")[0] | change
-    content = {k: v for k, v in state.items() if v is not None}
+    content = {k: v for k, v in (network("resnet18").state_dict() | change).items() if v is not None}
     assert message in refusal(tmp_path, content)
     report = sources.inspect(tmp_path / "refused.pth")
-    values = ("NaN", "variances", "zeros", "floating")  # inspect reads names and shapes, not values
+    values = ("variances", "zeros", "floating")  # of the values, inspect looks for NaN and infinity alone
     assert (report["problem"] is None) == any(word in message for word in values)
 
 
 def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
+    one = torch.ones(1)
     vit = {"model": {"cls_token": torch.ones(1, 1, 8), "blocks.0.attn.qkv.weight": torch.ones(24, 8)}}
     assert "a vision transformer" in refusal(tmp_path, vit)
-    deep = {"conv1.0.weight": torch.ones(32, 3, 3, 3), "bn1.running_mean": torch.ones(64)}
-    assert "a deep stem" in refusal(tmp_path, deep)
-    assert "keys look like 'a.weight'" in refusal(tmp_path, {"a.weight": torch.ones(1)})
+    mocov3_vit = {
+        "state_dict": {"module.base_encoder.patch_embed.proj.weight": one, "module.momentum_encoder.norm.bias": one}
+    }
+    assert "a vision transformer" in refusal(tmp_path, mocov3_vit)
+    cmc = {"model": {"module.encoder1.conv1.weight": torch.ones(32, 1, 7, 7), "module.encoder2.conv1.weight": one}}
+    assert "CMC's two networks" in refusal(tmp_path, cmc)
+    rotnet = {"network": {"_feature_blocks.0.0.weight": torch.ones(64, 3, 11, 11), "_feature_blocks.8.1.weight": one}}
+    assert "an AlexNet" in refusal(tmp_path, rotnet)
+    selective = separius("resnet50") | {"head": {}}
+    selective["resnet"] = {k: v for k, v in selective["resnet"].items() if ".net.2." not in k}
+    selective["resnet"] |= {"net.1.blocks.0.net.2.main_conv.0.weight": torch.ones(128, 64, 3, 3)}
+    assert "selective kernels (sk1)" in refusal(tmp_path, selective)
+    bundle(
+        tmp_path / "sk1.index",
+        {f"base_model/conv2d{n}/kernel": np.ones((1, 1, 3, 3), np.float32) for n in ("", "_1")}
+        | {
+            "base_model/batch_normalization/gamma": np.ones(3, np.float32),
+            "head_contrastive/nl_0/dense/kernel": np.ones(3, np.float32),
+        },
+    )
+    assert "found 2: a SimCLRv2 network with selective kernels" in sources.inspect(tmp_path / "sk1.index")["problem"]
+    assert "keys look like 'a.weight'" in refusal(tmp_path, {"a.weight": one})
     assert "without any (its keys: 'epoch')" in refusal(tmp_path, {"epoch": 3})
     assert "without any (its keys: nothing)" in refusal(tmp_path, {})
     assert "found list" in refusal(tmp_path, [1])
@@ -353,7 +1104,7 @@ def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     for zipped in (True, False):
-        torch.save(published("moco-v2")[0], tmp_path / "cut.pth", _use_new_zipfile_serialization=zipped)
+        torch.save(moco("resnet18", mlp=True), tmp_path / "cut.pth", _use_new_zipfile_serialization=zipped)
         whole = (tmp_path / "cut.pth").read_bytes()
         for size in (len(whole) // 2, len(whole) - 1):
             (tmp_path / "cut.pth").write_bytes(whole[:size])
@@ -361,18 +1112,149 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
                 sources.backbone(tmp_path / "cut.pth")
 
 
+# --- wide and deep ones: names and shapes alone, in a file whose numbers are a hole
+
+
+def hollow(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
+    """A safetensors file with these tensors, all zeros, that takes no room on the disk."""
+    header, start = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape, dtype=np.int64))
+        dtype = "I64" if name.endswith("num_batches_tracked") else "F32"
+        size *= 2 if dtype == "I64" else 1
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + start)
+    return path
+
+
+ARCHS = ["resnet34", "resnet101", "wide_resnet50_2", "resnet50x2", "resnet50c", "resnet50d", "resnet18d"]  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_wide_and_deep_ones_are_recognised_by_their_shapes(tmp_path: Path, arch: str) -> None:
+    plan = resnets.arch(arch)
+    head = {"projection_head.0.weight": (8, 8), "prototypes.weight": (8, 8)} if not plan.deep else {"fc.weight": (8, 8)}
+    shapes = under("module.", {**resnets.shapes(plan), **head})  # type: ignore[arg-type]
+    report = sources.inspect(hollow(tmp_path / "model.st.safetensors", shapes))
+    assert report["problem"] is None and report["arch"] == arch
+    assert report["traits"]["stem"] == ("3x3x3" if plan.deep else "7x7")
+    assert report["family"] == ("timm" if plan.deep else "swav") and report["matched"] == len(resnets.shapes(plan))
+
+
+def test_a_deep_stem_is_proven_in_both_of_its_layouts(tmp_path: Path) -> None:
+    for arch in ("resnet18c", "resnet18d"):
+        model = resnets.network(resnets.arch(arch)).to_empty(device="cpu")
+        torch.manual_seed(0)
+        for name, tensor in model.state_dict().items():
+            if tensor.dim() == 4:
+                nn.init.kaiming_normal_(tensor)
+            elif tensor.is_floating_point():
+                tensor.uniform_(0.5, 1)
+            else:
+                tensor.zero_()
+            assert name
+        truth = dict(model.state_dict())
+        openmmlab = {}
+        for name, tensor in truth.items():
+            stem = re.match(r"conv1\.(\d)\.", name)
+            openmmlab[f"stem.{name.removeprefix('conv1.')}" if stem else re.sub(r"^bn1", "stem.7", name)] = tensor
+        torch.save(truth, tmp_path / "timm.pth")
+        torch.save({"state_dict": under("backbone.", openmmlab) | linear("head.fc"), "meta": {}}, tmp_path / "v1.pth")
+        for file, family in (("timm.pth", "timm"), ("v1.pth", "mmpretrain")):
+            found = sources.backbone(tmp_path / file)
+            assert (found.family, found.arch, found.traits["stem"]) == (family, arch, "3x3x3")
+            assert all(torch.equal(found.tensors[name], tensor) for name, tensor in truth.items())
+            assert sources.prove(found)["source"] < 1e-5
+
+
+# --- TensorFlow's checkpoints
+
+
+def test_a_tensorflow_checkpoint_is_named_by_any_of_its_files_or_its_folder(tmp_path: Path) -> None:
+    index = write(PUBLISHED["simclr"], tmp_path)
+    shard = index.with_name(f"{index.stem}.data-00000-of-00001")
+    digest = hashlib.sha256(index.read_bytes() + shard.read_bytes()).hexdigest()
+    for named in (index, shard, tmp_path):
+        assert tensorbundle.index_of(named) == index and sources.inspect(named)["family"] == "simclr"
+    assert sources.sha256(*tensorbundle.files(index)) == digest
+    exchanged(sources.backbone(index))
+    shard.rename(tmp_path / "elsewhere")
+    assert sources.inspect(index)["matched"] == 265
+    with pytest.raises(FileNotFoundError, match="data-00000-of-00001 beside the index"):
+        sources.backbone(index)
+
+
+def test_damage_in_a_tensorflow_checkpoint_is_found(tmp_path: Path) -> None:
+    index = tmp_path / "a.ckpt.index"
+    bundle(index, {"v": np.arange(6, dtype=np.float32).reshape(2, 3), "w": np.arange(4096, dtype=np.int64)})
+    found = tensorbundle.read(index)
+    assert {name: entry.shape for name, entry in found.items()} == {"v": (2, 3), "w": (4096,)}
+    assert found["v"].read().tolist() == [[0, 1, 2], [3, 4, 5]] and found["w"].read().tolist() == list(range(4096))
+    whole = index.read_bytes()
+    for place in range(len(whole)):
+        index.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            tensors = tensorbundle.read(index)
+        except ValueError as error:
+            assert "\n" not in str(error)
+        else:  # the padding of the footer, and the empty block of notes, carry nothing
+            assert {name: entry.shape for name, entry in tensors.items()} == {"v": (2, 3), "w": (4096,)}
+    for size in range(0, len(whole), 7):
+        index.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="expected"):
+            tensorbundle.read(index)
+    index.write_bytes(whole)
+    found = tensorbundle.read(index)
+    shard = tmp_path / "a.ckpt.data-00000-of-00001"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:30000] + bytes([data[30000] ^ 4]) + data[30001:])
+    with pytest.raises(ValueError, match="'w' to match its checksum, found damage"):
+        found["w"].read()
+    shard.write_bytes(data[:30000])
+    with pytest.raises(ValueError, match="the file ends before"):
+        found["w"].read()
+
+
+def test_the_checksum_is_rfc_3720s() -> None:
+    assert tensorbundle.crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
+    for content, value in ((bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E)):
+        assert tensorbundle.crc32c(content) == value  # RFC 3720, B.4
+
+    def bitwise(data: bytes) -> int:
+        register = 0xFFFFFFFF
+        for byte in data:
+            register ^= byte
+            for _ in range(8):
+                register = (register >> 1) ^ (0x82F63B78 if register & 1 else 0)
+        return register ^ 0xFFFFFFFF
+
+    data = np.random.default_rng(0).bytes(20_000)
+    for size in (0, 1, 64, 65, 4095, 4096, 4097, 9_999, 20_000):
+        assert tensorbundle.crc32c(data[:size]) == bitwise(data[:size])
+
+
 # --- the table
 
 
-def test_every_family_has_a_row_and_a_fixture() -> None:
-    names = [name for name, _ in sources.SOURCES]
+def test_the_list_has_every_family_once_with_its_traits() -> None:
+    rows = sources.listed()
+    assert json.loads(json.dumps(rows)) == rows
+    names = [row["name"] for row in rows]
     assert len(set(names)) == len(names)
-    tested = {"moco", "detectron2", "bench", "generic"} | set(PUBLISHED)
-    assert set(names) <= tested
-    assert all(source.prefix == "" or source.prefix.endswith(".") for source in sources.FAMILIES)
+    table = {row["name"]: row for row in rows}
+    assert table["msra"]["traits"] == dict(sources.TRAITS) | CAFFE
+    assert table["simclr"]["traits"] == dict(sources.TRAITS) | UNIT
+    assert table["swav"]["traits"] == dict(sources.TRAITS) | SWAV
+    assert table["moco"]["traits"] == dict(sources.TRAITS)
+    assert all(form["prefix"] == "" or form["prefix"].endswith((".", "/")) for row in rows for form in row["forms"])
 
 
 def test_listing_families_imports_no_torch() -> None:
-    code = "import sys; from bench import sources; print(len(sources.SOURCES), 'torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys; from bench import sources; print(len(sources.listed()), 'torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1:] == ["False", "False"]

@@ -310,7 +310,7 @@ def test_a_zip_cannot_hide_a_decompression_bomb_or_leave_its_folder(tmp_path: Pa
     with pytest.raises(ValueError, match="compressed"):
         unpickle.read(bomb)
     outside = zipped(tmp_path / "b.pth", tensor_pickle(4, (4,), "../../../etc/passwd"), b"\0" * 16, name="../../x")
-    with pytest.raises(ValueError, match="has no meaning here"):
+    with pytest.raises(ValueError, match="is not in the archive"):
         unpickle.read(outside)
     nested = tmp_path / "c.pth"
     with zipfile.ZipFile(nested, "w") as archive:
@@ -347,7 +347,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         b"epoch 200, all is well\n": "expected a whole pickle",
         b"PK\x03\x04": "expected a whole zip",
         b"\x00" * 100: "expected a whole pickle",
-        b"\x1f\x8b\x08\x00abcdef": "expected a whole pickle",
+        b"\x1f\x8b\x08\x00abcdef": "a gzip archive: unpack it first",
     }.items():
         file.write_bytes(body)
         with pytest.raises(ValueError, match=message):

@@ -1,6 +1,10 @@
 """faster-coco-eval and pycocotools give the same numbers, and the names are ours."""
 
+import contextlib
+import io
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,63 +14,127 @@ from pycocotools.cocoeval import COCOeval
 
 from downstream.evaluation import coco
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools 2.0.11
 
-def scene(folder, seed):
-    """A json file of 30 images of boxes and octagons, some crowds, and detections near them with masks."""
+
+def rle(mask):
+    encoded = mask_tools.encode(np.asfortranarray(mask, np.uint8))
+    return encoded | {"counts": encoded["counts"].decode()}
+
+
+def scene(folder, seed, images=30, crowded=0):
+    """A json file of images of boxes, some of them crowds, of two of three classes, and detections near and far from them.
+
+    A fifth of the images has no objects, a fifth no detections; scores are of 20 values; some masks are empty, some boxes
+    have no size; crowded: further detections an image, of which 100 a class count
+    """
     rng = np.random.default_rng(seed)
-    images = [{"id": i, "height": 80, "width": 100, "file_name": f"{i}.jpg"} for i in range(1, 31)]
+    pictures = [{"id": i, "height": 80, "width": 100, "file_name": f"{i}.jpg"} for i in range(1, images + 1)]
     annotations, detections = [], []
-    for image in images:
-        for _ in range(rng.integers(0, 6)):
-            x, y, w, h = *rng.uniform(0, 50, 2), *rng.uniform(5, 45, 2)
+    for image in pictures:
+        shown, searched = rng.random(2) < 0.8
+        mine = []
+        for _ in range(rng.integers(1, 6) if shown else 0):
+            x, y, w, h = *rng.integers(0, 50, 2).tolist(), *rng.integers(4, 50, 2).tolist()
             w, h = min(w, 100 - x), min(h, 80 - y)
-            label = int(rng.integers(1, 4))
-            crowd = int(rng.random() < 0.1)
-            shape = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            mask = np.zeros((80, 100), bool)
+            mask[y : y + h, x : x + w] = True
+            crowd = int(rng.random() < 0.15)
+            mine.append((int(rng.integers(1, 3)), x, y, w, h))
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image["id"],
-                    "category_id": label,
+                    "category_id": mine[-1][0],
                     "bbox": [x, y, w, h],
                     "area": w * h,
                     "iscrowd": crowd,
-                    "segmentation": mask_tools.merge(mask_tools.frPyObjects(shape, 80, 100)) if crowd else shape,
+                    "segmentation": rle(mask) if crowd else [[x, y, x + w, y, x + w, y + h, x, y + h]],
                 }
             )
-            if crowd:
-                annotations[-1]["segmentation"]["counts"] = annotations[-1]["segmentation"]["counts"].decode()
-            for _ in range(rng.integers(0, 3)):
-                dx, dy = rng.normal(0, 4, 2)
-                moved = [max(0.0, x + dx), max(0.0, y + dy), w, h]
-                mask = np.zeros((80, 100), np.uint8, order="F")
-                mask[int(moved[1]) : int(moved[1] + h), int(moved[0]) : int(moved[0] + w)] = 1
-                rle = mask_tools.encode(mask)
-                detections.append(
-                    {
-                        "image_id": image["id"],
-                        "category_id": label,
-                        "bbox": moved,
-                        "score": float(rng.random()),
-                        "segmentation": rle | {"counts": rle["counts"].decode()},
-                    }
-                )
-    file = folder / "instances.json"
+        for number in range(rng.integers(0, 10) + crowded if searched else 0):
+            label, x, y, w, h = mine[rng.integers(len(mine))] if mine else (3, 10, 10, 20, 20)
+            spread = rng.choice([0, 0, 1, 4, 30])
+            x, y = (max(0.0, float(v + rng.normal() * spread)) for v in (x, y))
+            mask = np.zeros((80, 100), bool)
+            mask[int(y) : int(y + h), int(x) : int(x + w)] = rng.random() < 0.95
+            detections.append(
+                {
+                    "image_id": image["id"],
+                    "category_id": label if rng.random() < 0.9 else int(rng.integers(1, 4)),
+                    "bbox": [x, y, float(w), float(h) if number % 30 else 0.0],
+                    "score": float(rng.integers(1, 21) / 20),
+                    "segmentation": rle(mask),
+                }
+            )
+    file = folder / f"instances_{seed}.json"
     categories = [{"id": i, "name": str(i)} for i in (1, 2, 3)]
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories, "info": {}}))
+    file.write_text(json.dumps({"images": pictures, "annotations": annotations, "categories": categories, "info": {}}))
     return file, detections
 
 
+def official(file, detections, kind):
+    """AP, AP50, AP75 in percent by pycocotools; of masks without the boxes, as detectron2 has it."""
+    results = [{k: v for k, v in d.items() if kind != "segm" or k != "bbox"} for d in detections]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        run = COCOeval(truth, truth.loadRes(results), kind)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return (100 * run.stats[:3]).tolist()
+
+
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_faster_coco_eval_equals_pycocotools(kind, tmp_path, monkeypatch):
+def test_boxes_and_masks_are_equal_to_pycocotools(kind, tmp_path):
+    """40 scenes, 320 images with 725 objects and 2,189 detections."""
     pytest.importorskip("faster_coco_eval")
-    file, detections = scene(tmp_path, 0)
-    fast = coco.evaluate(detections, file, kind)
-    monkeypatch.setattr(coco, "api", lambda: (COCO, COCOeval))
-    official = coco.evaluate(detections, file, kind)
-    assert fast == pytest.approx(official, abs=1e-9)
-    assert 0 < official[f"AP{coco.KINDS[kind]}"] < 100
-    assert official[f"AP{coco.KINDS[kind]}50"] > official[f"AP{coco.KINDS[kind]}75"]
+    values = []
+    for seed in range(40):
+        file, detections = scene(tmp_path, seed, images=8, crowded=150 * (seed == 7))
+        values.append(official(file, detections, kind))
+        assert list(coco.evaluate(detections, file, kind).values()) == pytest.approx(values[-1], abs=1e-10)
+    assert sum(0 < ap < ap50 < 100 for ap, ap50, _ in values) > 30
+
+
+REAL = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data") / "coco"
+real = pytest.mark.skipif(not (REAL / "annotations").is_dir(), reason="needs genuine annotations in coco/annotations")
+
+
+def near(file, kind, seed=0):
+    """Detections near the objects of a genuine file, with tied scores, some of another class."""
+    rng = np.random.default_rng(seed)
+    truth = COCO(str(file))
+    labels = truth.getCatIds()
+    for a in truth.dataset["annotations"]:
+        size = truth.imgs[a["image_id"]]
+        for _ in range(rng.integers(0, 3)):
+            shift = rng.normal(size=2) * rng.choice([0, 2, 10])
+            entry = {"image_id": a["image_id"], "score": float(rng.integers(1, 50) / 50)}
+            entry["category_id"] = a["category_id"] if rng.random() < 0.9 else int(rng.choice(labels))
+            entry["bbox"] = [float(v) for v in (*np.maximum(a["bbox"][:2] + shift, 0), *a["bbox"][2:])]
+            if kind == "segm":
+                mask = np.roll(truth.annToMask(a), shift.astype(int)[::-1], (0, 1))
+                entry["segmentation"] = rle(mask[: size["height"], : size["width"]])
+            if kind == "keypoints":
+                points = np.array(a["keypoints"], float).reshape(17, 3)
+                points[:, :2] += rng.normal(size=(17, 2)) * np.sqrt(a["area"]) * rng.choice([0, 0.02, 0.2])
+                entry["keypoints"] = points.ravel().tolist()
+            yield entry
+
+
+@real
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("bbox", "instances_val2017"), ("segm", "instances_val2017"), ("keypoints", "person_keypoints_val2017")],
+)
+def test_genuine_annotations_are_equal_to_pycocotools(kind, name):
+    pytest.importorskip("faster_coco_eval")
+    file = REAL / "annotations" / f"{name}.json"
+    detections = list(near(file, kind))
+    theirs = official(file, detections, kind)
+    assert len(detections) > 100 and 0 < theirs[0] < theirs[1] < 100
+    assert list(coco.evaluate(detections, file, kind).values()) == pytest.approx(theirs, abs=1e-10)
 
 
 def people(folder, seed):
@@ -117,13 +185,12 @@ def test_keypoints_are_equal_to_pycocotools(seed, tmp_path, monkeypatch):
     pytest.importorskip("faster_coco_eval")
     file, detections, content = people(tmp_path, seed)
     fast = coco.evaluate(detections, file, "keypoints")
-    truth = COCO(str(file))
-    official = COCOeval(truth, truth.loadRes([dict(d) for d in detections]), "keypoints")
-    official.evaluate()
-    official.accumulate()
-    official.summarize()
     assert list(fast) == ["APkp", "APkp50", "APkp75"]
-    assert list(fast.values()) == pytest.approx((100 * official.stats[:3]).tolist(), abs=1e-9)
+    with_crowds = tmp_path / "crowds_with_lists.json"
+    for annotation in content["annotations"]:  # pycocotools stumbles over one without
+        annotation.setdefault("keypoints", [0] * 51)
+    with_crowds.write_text(json.dumps(content))
+    assert list(fast.values()) == pytest.approx(official(with_crowds, detections, "keypoints"), abs=1e-10)
     assert 0 < fast["APkp"] < fast["APkp50"] < 100
     monkeypatch.setattr(coco, "api", lambda: (COCO, COCOeval))
     assert coco.evaluate(detections, file, "keypoints") == pytest.approx(fast, abs=1e-9)

@@ -35,6 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "VOC2007": {"train": 20, "val": 20, "test": 20},
         "VOC2012": {"train": 20, "val": 20},
         "coco": {"train2017": 82, "val2017": 82},
+        "lvis": {"v0.5 train": 82, "v0.5 val": 82, "v1 train": 82, "v1 val": 82},
         "cityscapes": {"train": 16, "val": 16},
         "imagenet": {"train": 320, "val": 80},
     }
@@ -155,6 +156,78 @@ def test_coco_reads_with_pycocotools_and_masks_boxes_and_areas_agree(
         assert cv2.imread(str(data / "coco" / split / image["file_name"])).shape == (image["height"], image["width"], 3)
 
 
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_people_have_joints_on_themselves_hidden_by_others_or_none(
+    data: Path, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = data / "coco" / "annotations"
+    coco = COCO(str(annotations / f"person_keypoints_{split}.json"))
+    instances = COCO(str(annotations / f"instances_{split}.json"))
+    capsys.readouterr()
+    (person,) = coco.cats.values()
+    assert (person["id"], person["name"], len(person["keypoints"]), len(person["skeleton"])) == (1, "person", 17, 19)
+    assert coco.imgs == instances.imgs
+    assert sorted(coco.anns) == sorted(instances.getAnnIds(catIds=[1]))
+    seen = {0: 0, 1: 0, 2: 0}
+    for number, annotation in coco.anns.items():
+        assert {key: annotation[key] for key in instances.anns[number]} == instances.anns[number]
+        joints = np.reshape(annotation["keypoints"], (17, 3))
+        assert annotation["num_keypoints"] == (joints[:, 2] > 0).sum()
+        assert (joints[joints[:, 2] == 0] == 0).all()
+        if annotation["iscrowd"]:
+            assert annotation["num_keypoints"] == 0
+            continue
+        near = cv2.dilate(coco.annToMask(annotation), np.ones((5, 5), np.uint8))
+        for x, y, visibility in joints:
+            seen[visibility] += 1
+            assert visibility < 2 or near[y, x]
+    assert seen[0] and seen[1] and seen[2] > seen[1]
+
+
+def test_left_is_on_the_right_of_people_who_look_at_us() -> None:
+    light = np.array([0.6, 0.8])
+    sides = set()
+    for seed in range(40):
+        rgb, cover, joints = sprite("pedestrian", 90, light, np.random.default_rng(seed), tilt=0)
+        assert sorted(joints) == list(range(17))
+        sides |= {bool(joints[left][0] > joints[left + 1][0]) for left in (5, 11)}
+        assert joints[0][1] < joints[5][1] < joints[11][1] < joints[15][1] < len(rgb)
+        assert all(cover[int(y), int(x)] > 0 for x, y in (joints[0], joints[5], joints[6], joints[11]))
+    assert sides == {True}
+
+
+@pytest.mark.parametrize(("version", "classes"), [("v0.5", 1230), ("v1", 1203)])
+def test_lvis_is_federated_over_cocos_pictures(data: Path, version: str, classes: int) -> None:
+    for split in ("train", "val"):
+        coco = json.loads((data / "coco" / "annotations" / f"instances_{split}2017.json").read_text())
+        lvis = json.loads((data / "lvis" / f"lvis_{version}_{split}.json").read_text())
+        assert [c["id"] for c in lvis["categories"]] == list(range(1, classes + 1))
+        assert {c["frequency"] for c in lvis["categories"]} == {"r", "c", "f"}
+        assert [i["coco_url"].split("/")[-2:] for i in lvis["images"]] == [
+            [f"{split}2017", image["file_name"]] for image in coco["images"]
+        ]
+        plain = {a["id"]: a for a in coco["annotations"] if not a["iscrowd"]}
+        assert sorted(plain) == sorted(a["id"] for a in lvis["annotations"])
+        names = {c["id"]: c["name"] for c in lvis["categories"]}
+        theirs = {c["id"]: c["name"].replace(" ", "_") for c in coco["categories"]}
+        assert all(names[a["category_id"]] == theirs[plain[a["id"]]["category_id"]] for a in lvis["annotations"])
+        assert any(image["not_exhaustive_category_ids"] for image in lvis["images"])
+        for image in lvis["images"]:
+            shown = {a["category_id"] for a in lvis["annotations"] if a["image_id"] == image["id"]}
+            assert len(image["neg_category_ids"]) == 3 and not shown & set(image["neg_category_ids"])
+        for category in lvis["categories"]:
+            mine = [a["image_id"] for a in lvis["annotations"] if a["category_id"] == category["id"]]
+            assert (category["instance_count"], category["image_count"]) == (len(mine), len(set(mine)))
+
+
+def test_imagenets_subsets_give_every_class_its_share(data: Path) -> None:
+    files = {path.name for path in (data / "imagenet" / "train").rglob("*.JPEG")}
+    for percent, share in ((1, 1), (10, 2)):
+        names = (data / "imagenet" / "subsets" / f"{percent}percent.txt").read_text().split()
+        assert set(names) <= files and len(set(names)) == len(names) == 20 * share
+        assert {sum(name.startswith(folder) for name in names) for folder in synthetic.IMAGENET} == {share}
+
+
 def test_coco_polygons_keep_holes_and_crowds_keep_every_pixel() -> None:
     y, x = np.mgrid[:90, :120]
     ring = abs(np.hypot(x - 50, y - 45) - 30) < 6
@@ -215,7 +288,7 @@ def test_every_class_is_drawn_with_a_mask_of_some_size() -> None:
     light = np.array([0.6, 0.8])
     for name in SHAPES:
         for seed in range(3):
-            rgb, cover = sprite(name, 60, light, np.random.default_rng(seed))
+            rgb, cover, _ = sprite(name, 60, light, np.random.default_rng(seed))
             assert rgb.shape[:2] == cover.shape and 55 <= max(cover.shape) <= 66
             assert cover.mean() > 0.02 and cover.max() == 1
             assert np.isfinite(rgb).all()

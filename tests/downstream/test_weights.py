@@ -1,5 +1,6 @@
 """Names against detectron2's and mmsegmentation's own models, the proof against weights that were tampered with."""
 
+import hashlib
 import json
 import logging
 import pickle
@@ -16,7 +17,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from bench import sources
-from downstream import detection, segmentation, weights
+from downstream import detection, resnets, segmentation, weights
 
 TRAITS: dict[str, Any] = {
     "channel_order": "RGB",
@@ -61,6 +62,23 @@ def test_names_are_those_of_checkpoints_in_detectron2s_zoo(resnet50: dict[str, t
     assert names["layer4.2.conv3.weight"] == "res5.2.conv3.weight"
 
 
+def test_a_deep_stems_names_are_those_of_deeplab_and_of_mmsegmentation() -> None:
+    from detectron2.projects.deeplab.resnet import DeepLabStem
+
+    plan = resnets.arch("resnet50c")
+    tensors = dict(resnets.network(plan).state_dict())
+    stem = {name for name in weights.to_detectron2(tensors) if name.startswith("stem.")}
+    assert stem == {f"stem.{name}" for name in DeepLabStem(norm="BN").state_dict()}
+    for kind, model in (("resnet50c", "ResNetV1c"), ("resnet50d", "ResNetV1d")):
+        tensors = dict(resnets.network(resnets.arch(kind)).state_dict())
+        with torch.device("meta"):
+            theirs = getattr(segmentation._mmseg(), model)(depth=50, norm_cfg={"type": "BN"}).state_dict()
+        ours = weights.to_mmseg(tensors)
+        assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+    with pytest.raises(ValueError, match="one with average pooling"):
+        weights.to_detectron2(tensors)
+
+
 def test_a_name_that_is_no_backbones_is_refused(resnet18: dict[str, torch.Tensor]) -> None:
     for name in (
         "fc.weight",
@@ -78,6 +96,53 @@ def test_a_name_that_is_no_backbones_is_refused(resnet18: dict[str, torch.Tensor
 def test_three_frameworks_agree(arch: str, request: pytest.FixtureRequest) -> None:
     proof = weights.prove(request.getfixturevalue(arch), arch, TRAITS)
     assert proof.keys() == {"detectron2", "mmseg"} and max(proof.values()) < 1e-5
+
+
+def drawn(arch: str) -> dict[str, torch.Tensor]:
+    model = resnets.network(resnets.arch(arch)).to_empty(device="cpu")
+    torch.manual_seed(0)
+    for tensor in model.state_dict().values():
+        if tensor.dim() == 4:
+            nn.init.kaiming_normal_(tensor)
+        elif tensor.is_floating_point():
+            tensor.uniform_(0.5, 1)
+        else:
+            tensor.zero_()
+    return dict(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("arch", "frameworks"),
+    [
+        ("resnet18c", {"detectron2", "mmseg"}),
+        ("resnet50d", {"mmseg"}),
+        ("wide_resnet50_2", {"detectron2"}),
+        ("resnet50x2", {"detectron2", "mmseg"}),
+    ],
+)
+def test_wide_and_deep_networks_agree_where_a_framework_has_them(
+    tmp_path: Path, arch: str, frameworks: set[str]
+) -> None:
+    traits = TRAITS | {"stem": resnets.arch(arch).stem}
+    tensors = drawn(arch)
+    proof = weights.prove(tensors, arch, traits)
+    assert proof.keys() == frameworks and max(proof.values()) < 1e-5
+    suffixes = {"detectron2": ".pkl", "mmseg": ".pth"}
+    for framework in suffixes.keys() - frameworks:
+        with pytest.raises(ValueError, match=f"a network that {framework} can build, found a {arch}"):
+            weights.save(tensors, arch, traits, tmp_path / f"a{suffixes[framework]}", to=framework)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_photograph_is_fed_by_the_traits() -> None:
+    image = weights.photograph()
+    assert image.shape == (97, 129, 3) and image.dtype == np.uint8 and len(np.unique(image)) > 200
+    rgb = weights.probe(TRAITS)[0].numpy()
+    mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert np.allclose(rgb, ((image / 255 - mean) / std).transpose(2, 0, 1), atol=1e-5)
+    caffe = TRAITS | {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0] * 3}
+    bgr = weights.probe(caffe)[0].numpy()
+    assert np.allclose(bgr, (image[:, :, ::-1] - [103.53, 116.28, 123.675]).transpose(2, 0, 1), atol=1e-4)
 
 
 def test_three_frameworks_agree_on_caffe_strides_and_bgr(resnet50: dict[str, torch.Tensor]) -> None:
@@ -203,7 +268,7 @@ def test_mmengines_own_loader_lands_every_tensor(tmp_path: Path, resnet50: dict[
     ("name", "to", "family"),
     [
         ("a.pth", "torchvision", "bench"),
-        ("a.safetensors", "torchvision", "torchvision"),
+        ("a.safetensors", "torchvision", "bench"),
         ("a.pkl", "detectron2", "detectron2"),
         ("b.pth", "mmseg", "bench"),
     ],
@@ -232,7 +297,8 @@ def test_the_forms_are_the_frameworks(tmp_path: Path, resnet18: dict[str, torch.
     model = torchvision.models.resnet18()
     missing, unexpected = model.load_state_dict(torch.load(tmp_path / "a.pth"), strict=False)
     assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
-    assert json.loads((tmp_path / "a.pth.json").read_text())["traits"] == TRAITS
+    said = json.loads((tmp_path / "a.pth.json").read_text())
+    assert said["traits"] == TRAITS and said["proof"].keys() == {"detectron2", "mmseg"}
 
 
 def test_nothing_is_written_without_a_proof(
@@ -268,3 +334,15 @@ def test_a_write_that_fails_leaves_the_old_file(
     with pytest.raises(OSError, match="no space"):
         weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pth", to="torchvision")
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"] and (tmp_path / "a.pth").read_text() == "old"
+
+
+def test_the_hash_taken_while_a_file_is_written_is_the_files(tmp_path: Path) -> None:
+    tensors = {"conv1.weight": torch.randn(64, 3, 7, 7), "layer4.0.conv1.weight": torch.randn(2048, 512, 3, 3)}
+    for out, to in (
+        (tmp_path / "a.pth", "torchvision"),
+        (tmp_path / "b.pkl", "detectron2"),
+        (tmp_path / "c.pth", "mmseg"),
+    ):
+        weights.write(tensors, {}, out, to)
+        said = json.loads(out.with_name(f"{out.name}.json").read_text())["sha256"]
+        assert said == hashlib.sha256(out.read_bytes()).hexdigest()

@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pretrain import data
+from pretrain import data, views
 from pretrain.methods import moco
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -90,10 +92,8 @@ def test_a_step_is_the_same_whoever_prepares_it_and_differs_from_the_next(tmp_pa
     steps = data.Steps(data.Folder(tmp_path), SMALL, seed=3)
     inline = list(data.batches(steps, 0, 5, 0, False))
     worker = list(data.batches(steps, 2, 5, 2, False))
-    for (pixels, boxes, labels), (pixels2, boxes2, labels2) in zip(inline[2:], worker, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(pixels, pixels2, strict=True))
-        assert torch.equal(boxes, boxes2)
-        assert torch.equal(labels, labels2)
+    for (pixels, *rest), (pixels2, *rest2) in zip(inline[2:], worker, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip([*pixels, *rest], [*pixels2, *rest2], strict=True))
     assert not torch.equal(inline[0][1], inline[2][1])  # the same place of the next epoch
     assert not torch.equal(inline[0][0][0], inline[0][0][1])  # two independent views
 
@@ -114,3 +114,64 @@ def test_the_shares_of_two_processes_are_the_batch_of_one(tmp_path):
     for v in range(2):
         assert torch.equal(whole[0][v], torch.cat([share[0][v] for share in shares]))
         assert torch.equal(whole[1][v], torch.cat([share[1][v] for share in shares]))
+
+
+def test_the_numbers_of_the_images_come_with_the_batch_and_name_the_same_images_as_the_labels(tmp_path):
+    draw(tmp_path, [f"{i}/0.png" for i in range(9)])
+    folder = data.Folder(tmp_path)
+    steps = data.Steps(folder, SMALL, seed=0)
+    for step in range(4):
+        *_, labels, indices = steps.batch(step)
+        assert labels.tolist() == [int(folder.paths[i].parent.name) for i in indices]
+
+
+def test_a_loader_draws_no_random_number_of_the_process(tmp_path):
+    draw(tmp_path, [f"{i}.png" for i in range(4)])
+    steps = data.Steps(data.Folder(tmp_path), SMALL, seed=0)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    for workers in (0, 1):
+        torch.manual_seed(3)
+        list(data.batches(steps, 0, 1, workers, False))
+        assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_window_slides_over_one_order_of_all_images_and_wraps(tmp_path):
+    draw(tmp_path, [f"{i:02}.png" for i in range(20)])
+    recipe = {**SMALL, "window": (8, 4)}  # two steps of 4 images a window
+    steps = data.Steps(data.Folder(tmp_path), recipe, seed=0)
+    assert steps.per_epoch == 5  # an epoch is as many steps as without a window
+    seen = [torch.cat([steps.batch(2 * w + s)[3] for s in range(2)]).tolist() for w in range(6)]
+    assert all(len(set(window)) == 8 for window in seen)
+    for one, next_one in itertools.pairwise(seen):
+        assert len(set(one) & set(next_one)) == 4  # the window moves on by its stride
+    order = [number for window in seen[:5] for number in sorted(set(window) - set(seen[(seen.index(window) - 1) % 5]))]
+    assert sorted(order) == list(range(20))  # five strides go once round the folder
+    assert set(seen[5]) == set(seen[0])
+    assert seen[5] != seen[0]  # in another order
+    pixels = [
+        steps.batch(0)[0][0][steps.batch(0)[3] == seen[0][0]],
+        steps.batch(10)[0][0][steps.batch(10)[3] == seen[0][0]],
+    ]
+    assert len(pixels[1]) == 0 or not torch.equal(*pixels)  # seen again in other views
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_survey_looks_at_every_image_once_and_fills_up_with_the_first(tmp_path, world_size):
+    draw(tmp_path, [f"{i:02}.png" for i in range(10)])
+    folder = data.Folder(tmp_path)
+    looks = [data.Survey(folder, SMALL, 0, rank, world_size) for rank in range(world_size)]
+    assert {len(look) for look in looks} == {3}
+    seen = torch.cat([look[i][1] for i in range(3) for look in looks])
+    assert seen.tolist() == [*range(10), 0, 1]
+    pixels, indices = looks[0][0]
+    assert len(pixels) == 1
+    assert torch.equal(pixels[0][0], torch.from_numpy(views.centre(folder.image(int(indices[0])), 16).copy()))
+
+
+def test_a_survey_may_draw_random_views(tmp_path):
+    draw(tmp_path, [f"{i:02}.png" for i in range(4)])
+    look = data.Survey(data.Folder(tmp_path), {**SMALL, "size": (16, 8)}, 0, number=2)
+    pixels, _ = look[0]
+    assert [x.shape for x in pixels] == [(4, 16, 16, 3), (4, 8, 8, 3)]
+    assert all(torch.equal(a, b) for a, b in zip(pixels, look[0][0], strict=True))

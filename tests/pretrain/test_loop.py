@@ -1,6 +1,10 @@
 import hashlib
-import importlib
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +12,12 @@ import torch
 import torchvision
 from PIL import Image
 
-from pretrain import loop
-from pretrain.data import Folder
+from pretrain import log, loop, memory
 from pretrain.methods import moco, pixpro, simsiam, supervised
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 METHODS = [moco, pixpro, simsiam, supervised]
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = {"size": "32"}
 
 
@@ -50,33 +54,159 @@ def test_the_backbone_is_torchvisions_without_fc(method, photos, tmp_path):
     assert about["data"] == {"folder": "photos", "images": 24}
     assert about["recipe"]["lr"] == about["recipe"]["base_lr"] * 8 / 256
     assert str(tmp_path) not in json.dumps(about)
-    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3]
-    assert {"epoch", "step", "loss", "lr", "images_per_second"} <= set(lines[0])
+    lines = log.lines(tmp_path / "out" / "log.jsonl")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 3]  # before, three steps, after the epoch
+    assert {"epoch", "step", "loss", "lr", "images_per_second"} <= set(lines[1])
+    assert about["loss"] == {"first": lines[1]["loss"], "last": lines[3]["loss"]}
 
 
-@pytest.mark.parametrize("method", [moco, pixpro], ids=["moco", "pixpro"])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(method, photos, tmp_path, monkeypatch):
-    run(method, photos, tmp_path / "whole")
+class Remembering(moco.MoCo):
+    """MoCo with every hook, each leaving a trace in a bank that the loss reads and in the weights."""
+
+    def __init__(self, arch, recipe):
+        super().__init__(arch, recipe)
+        self.bank = memory.Bank(24, 128)
+        self.register_buffer("centre", torch.zeros(3))
+
+    def forward(self, views, boxes, labels, progress, indices):
+        rows = self.bank.bank[self.bank.drawn(indices, 4)]  # [N, 5, C]
+        self.bank.update(indices, rows.mean(dim=1) + progress)
+        return super().forward(views) + self.head(self.backbone(views[0])).float().mul(rows[:, 1]).mean()
+
+    def before_epoch(self, epoch):
+        self.bank.bank.mul_(1 + epoch * torch.rand(1))
+
+    def survey(self, epoch, images):
+        seen = [(views[0].mean(dim=(0, 2, 3)), indices) for views, indices in images]
+        assert sorted(torch.cat([indices for _, indices in seen]).tolist()) == list(range(24))
+        self.centre += torch.stack([mean for mean, _ in seen]).mean(dim=0)
+
+    def before_update(self, step, per_epoch):
+        self.head[0].weight.grad = None if step < 2 else self.head[0].weight.grad
+
+    def after_update(self, progress):
+        with torch.no_grad():
+            self.head[0].bias.add_(self.centre.mean() + progress)
+
+
+@pytest.fixture
+def remembering(monkeypatch):
+    monkeypatch.setattr(moco, "METHOD", Remembering)
+
+
+def test_a_run_stopped_after_any_step_and_resumed_equals_an_uninterrupted_one(
+    remembering, photos, tmp_path, monkeypatch
+):
+    run(moco, photos, tmp_path / "whole", labelled=photos)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0)  # last.pth after every step
-    replace, saves = loop._replace, []
+    replace = log.replace
 
     def killed(path, write):
         replace(path, write)
-        saves.append(path.name)
-        if saves.count("last.pth") == 2:
+        if path.name == "last.pth":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_replace", killed)
+    monkeypatch.setattr(log, "replace", killed)
+    for _ in range(5):  # once after each of the six steps
+        with pytest.raises(KeyboardInterrupt):
+            run(moco, photos, tmp_path / "parts", resume=True, labelled=photos)
     with pytest.raises(KeyboardInterrupt):
-        run(method, photos, tmp_path / "parts")  # in the middle of the first epoch
-    assert torch.load(tmp_path / "parts" / "last.pth", weights_only=True)["step"] == 2
-    monkeypatch.setattr(loop, "_replace", replace)
-    run(method, photos, tmp_path / "parts", resume=True)
+        run(moco, photos, tmp_path / "parts", resume=True, labelled=photos)
+    monkeypatch.setattr(log, "replace", replace)
+    run(moco, photos, tmp_path / "parts", resume=True, labelled=photos)
     whole, parts = (torch.load(tmp_path / name / "last.pth", weights_only=True) for name in ("whole", "parts"))
     assert all(torch.equal(tensor, parts["model"][name]) for name, tensor in whole["model"].items())
-    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "whole" / "backbone.pth").read_bytes() == (tmp_path / "parts" / "backbone.pth").read_bytes()
+    lines = [
+        [{**line, "images_per_second": 0} for line in log.lines(tmp_path / name / "log.jsonl")]
+        for name in ("whole", "parts")
+    ]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [0, 1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_the_hooks_are_called_in_their_places(photos, tmp_path, monkeypatch):
+    called = []
+
+    class Calling(moco.MoCo):
+        def forward(self, *arguments):
+            called.append(("forward", arguments[4].tolist()))
+            return super().forward(*arguments)
+
+        def before_epoch(self, epoch):
+            called.append(("before_epoch", epoch))
+
+        def survey(self, epoch, images):
+            called.append(("survey", epoch))
+
+        def before_update(self, step, per_epoch):
+            assert self.head[0].weight.grad is not None
+            called.append(("before_update", step, per_epoch))
+
+        def after_update(self, progress):
+            called.append(("after_update", round(progress * 6)))
+
+    monkeypatch.setattr(moco, "METHOD", Calling)
+    run(moco, photos, tmp_path / "out")
+    for epoch in (0, 1):
+        expected = ["before_epoch", "survey"] + ["forward", "before_update", "after_update"] * 3
+        mine = called[epoch * 11 : (epoch + 1) * 11]
+        assert [call[0] for call in mine] == expected
+        assert mine[0][1] == mine[1][1] == epoch
+        assert [call[1:] for call in mine if call[0] == "before_update"] == [(3 * epoch + s, 3) for s in range(3)]
+        assert [call[1] for call in mine if call[0] == "after_update"] == [3 * epoch + s for s in range(3)]
+        assert sorted(i for call in mine if call[0] == "forward" for i in call[1]) == list(range(24))
+
+
+def test_a_recipes_mean_and_std_reach_the_method_and_the_traits(photos, tmp_path, monkeypatch):
+    published = moco.recipe()
+    monkeypatch.setattr(moco, "recipe", lambda variant: {**published, "mean": (0.0, 0.0, 0.0), "std": (255.0,) * 3})
+
+    class Bright(moco.MoCo):
+        def forward(self, views, *rest):
+            assert all(x.min() >= 0 and x.max() <= 1 for x in views)
+            return super().forward(views, *rest)
+
+    monkeypatch.setattr(moco, "METHOD", Bright)
+    run(moco, photos, tmp_path / "out", epochs=1)
+    traits = json.loads((tmp_path / "out" / "backbone.json").read_text())["traits"]
+    assert (traits["mean"], traits["std"], traits["channel_order"]) == ([0.0] * 3, [255.0] * 3, "RGB")
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from pretrain import loop
+from pretrain.methods import simsiam
+torch.set_num_threads(1)
+photos, out = map(Path, sys.argv[1:])
+options = {"size": "32", "dim": "16", "predictor_hidden": "8", "precision": "fp32", "warmup_epochs": "0"}
+loop.run(simsiam, photos, out, arch="resnet18", scale="mini", epochs=1, batch_size=12, overrides=options, labelled=photos)
+"""
+
+
+def test_two_processes_without_cuda_end_where_one_does(photos, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+    def started(out, rank, size):
+        own = {"PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(photos), str(tmp_path / out)], env={**os.environ, **shared, **own}
+        )
+
+    assert [p.wait(200) for p in [started("two", 0, 2), started("two", 1, 2), started("one", 0, 1)]] == [0, 0, 0]
+    one, two = (torch.load(tmp_path / name / "backbone.pth", weights_only=True) for name in ("one", "two"))
+    for name, tensor in one.items():
+        if tensor.is_floating_point():
+            assert (tensor - two[name]).abs().max() <= 1e-3 * tensor.abs().max() + 1e-5, name
+    lines = [log.lines(tmp_path / name / "log.jsonl") for name in ("one", "two")]
+    assert [line["step"] for line in lines[1]] == [0, 1, 2, 2]
+    for one_line, other in zip(*lines, strict=True):
+        assert one_line.keys() == other.keys()
+        assert one_line.get("knn") == other.get("knn")
 
 
 def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_path):
@@ -143,58 +273,3 @@ def test_supervised_is_not_fooled_by_the_folders_of_the_splits(tmp_path, photos)
         path.unlink()
     with pytest.raises(ValueError, match="photos/train"):
         run(supervised, photos, tmp_path / "out", batch_size=4)
-
-
-@pytest.mark.parametrize(
-    ("method", "variant"), [(moco, "v1"), (moco, "v2"), (pixpro, None), (simsiam, None), (supervised, None)]
-)
-def test_the_mini_rule_changes_what_it_says_and_nothing_else(method, variant):
-    published, small = method.recipe(variant), loop.mini(method.recipe(variant), 20_000, None)
-    assert set(published) == set(small)
-    changed = {key for key in published if published[key] != small[key]}
-    assert changed <= {
-        "size", "blur_sigma", "batch_size", "epochs", "base_lr", "warmup_epochs", "warmup_start", "schedule",
-        "schedule_unit", "precision", "bn_group", "queue", "ema",
-    }  # fmt: skip
-    assert (small["size"], small["batch_size"], small["epochs"]) == (64, 128, 10)
-    assert small["base_lr"] == 2 * published["base_lr"]
-    assert small["blur_sigma"][1] == pytest.approx(2 * 64 / 224)
-    if method is moco:
-        assert (small["queue"], small["ema"], small["bn_group"]) == (4096, 0.99, 32)
-
-
-@pytest.mark.parametrize("images", [2, 3, 5, 17, 100, 300, 1000, 20_000])
-def test_the_mini_rule_fits_any_folder(images):
-    small = loop.mini(moco.recipe(), images, None)
-    assert 2 <= small["batch_size"] <= min(images, 128)
-    assert small["queue"] % small["batch_size"] == 0
-    assert small["batch_size"] % small["bn_group"] == 0
-
-
-def test_milestones_keep_their_place_when_the_training_is_shorter(photos):
-    recipe = loop.resolved(moco, Folder(photos), "paper", "v1", 100, 8, {"queue": "16", "bn_group": "4"})
-    assert recipe["milestones"] == (60, 80)
-    assert recipe["lr"] == 0.03 * 8 / 256
-
-
-def test_the_paper_scale_is_the_published_recipe(photos, monkeypatch):
-    for method in METHODS:
-        folder = Folder(photos)
-        monkeypatch.setattr(Folder, "__len__", lambda self: 1_281_167)
-        recipe = loop.resolved(method, folder, "paper")
-        monkeypatch.undo()
-        published = method.recipe()
-        assert {key for key in recipe if recipe[key] != published.get(key)} <= {"lr", "classes"}
-        assert (
-            recipe["lr"]
-            == {"moco": 0.03, "simsiam": 0.1, "pixpro": 4.0, "supervised": 0.1}[method.__name__.rpartition(".")[2]]
-        )
-
-
-def test_every_method_file_has_a_recipe_and_one_class():
-    for name in ("moco", "pixpro", "simsiam", "supervised"):
-        module = importlib.import_module(f"pretrain.methods.{name}")
-        assert module.__doc__
-        assert issubclass(module.METHOD, torch.nn.Module)
-        with pytest.raises(ValueError, match="variant"):
-            module.recipe("nonsense")

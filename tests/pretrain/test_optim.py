@@ -60,6 +60,62 @@ def test_lars_leaves_biases_and_batch_norm_without_decay_and_trust_and_sgd_decay
     assert [group["weight_decay"] for group in sgd.param_groups] == [1e-4]
 
 
+def test_larc_is_apexs_formula_in_numpy_with_sgds_momentum():
+    torch.manual_seed(0)
+    w = nn.Parameter(torch.randn(4, 3))
+    optimiser = optim.LARC([w], lr=0.5, momentum=0.9, weight_decay=0.1)
+    ours, velocity = w.detach().numpy().copy().astype(float), np.zeros((4, 3))
+    for step in range(4):
+        gradient = np.random.default_rng(step).normal(size=(4, 3))
+        w.grad = torch.tensor(gradient, dtype=torch.float32)
+        optimiser.step()
+        norm, g_norm = np.linalg.norm(ours), np.linalg.norm(gradient)
+        velocity = 0.9 * velocity + 0.001 * norm / (g_norm + 0.1 * norm) * (gradient + 0.1 * ours)
+        ours = ours - 0.5 * velocity
+        np.testing.assert_allclose(w.detach().numpy(), ours, rtol=1e-5)
+        np.testing.assert_allclose(w.grad.numpy(), gradient, rtol=1e-6)  # the gradient itself is left alone
+
+
+@pytest.mark.parametrize("zero", ["weights", "gradient"])
+def test_larc_neither_decays_nor_adapts_where_a_norm_is_zero(zero):
+    w = nn.Parameter(torch.zeros(2, 2) if zero == "weights" else torch.ones(2, 2))
+    w.grad = torch.ones(2, 2) if zero == "weights" else torch.zeros(2, 2)
+    before = w.detach().clone()
+    optim.LARC([w], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(w.detach(), before - 0.1 * w.grad)
+
+
+def test_larc_takes_in_every_parameter_and_lars_leaves_out_those_with_one_dimension():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    larc = optim.optimiser(net, {**pixpro.recipe(), "optimiser": "larc", "lr": 1.0})
+    assert isinstance(larc, optim.LARC)
+    assert [(group["adapt"], group["weight_decay"], len(group["params"])) for group in larc.param_groups] == [
+        (True, 1e-5, 4)
+    ]
+
+
+def test_biases_and_batch_norm_have_the_learning_rate_that_bias_lr_gives_them():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    recipe = {**pixpro.recipe(), "base_lr": 0.2, "bias_lr": 0.0048, "lr": 1.6}
+    lars = optim.optimiser(net, recipe)
+    optim.set_learning_rate(lars, 0.8, 1.6)
+    rates = {id(p): group["lr"] for group in lars.param_groups for p in group["params"]}
+    assert rates[id(net[0].weight)] == 0.8
+    for flat in (net[0].bias, net[1].weight, net[1].bias):
+        assert rates[id(flat)] == pytest.approx(0.8 * 0.0048 / 0.2)  # half the way to 0.0048 * 2048 / 256
+
+
+def test_the_end_may_be_a_fraction_of_the_peak():
+    recipe = {**pixpro.recipe(), "lr": 2.0, "end_factor": 0.001}
+    del recipe["end_lr"]
+    assert optim.learning_rate(10**9, 10**7, recipe) == pytest.approx(0.002)
+
+
+def test_an_unknown_optimiser_is_refused():
+    with pytest.raises(ValueError, match="sgd, lars or larc"):
+        optim.optimiser(nn.Linear(2, 2), {**pixpro.recipe(), "optimiser": "adam", "lr": 1.0})
+
+
 def test_the_learning_rates_of_the_published_recipes():
     def rates(method, variant=None):
         recipe = method.recipe(variant)

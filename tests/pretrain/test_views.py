@@ -62,16 +62,25 @@ def test_blur_is_pils_box_cascade_within_its_approximation(sigma):
 def test_resize_is_pils_bilinear_up_and_down(height, width):
     image = picture(height, width)
     assert (
-        difference(views.resized(image, 64), Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)).max()
+        difference(
+            views.resized(image, 64, 64), Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)
+        ).max()
         <= 1
     )
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 30), (64, 64), (60, 90), (300, 200)])
+def test_bicubic_is_pils_up_and_down(height, width):
+    image = picture(height, width)
+    theirs = Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)
+    assert difference(views.resized(image, 64, 64, "bicubic"), theirs).max() <= 1
 
 
 def test_resize_takes_a_crop_of_a_larger_image():
     image = picture(200, 200)
     part = image[10:150, 20:170]
     assert (
-        difference(views.resized(part, 64), Image.fromarray(part).resize((64, 64), Image.Resampling.BILINEAR)).max()
+        difference(views.resized(part, 64, 64), Image.fromarray(part).resize((64, 64), Image.Resampling.BILINEAR)).max()
         <= 1
     )
 
@@ -132,6 +141,73 @@ def test_each_view_has_its_own_blur_and_solarisation():
     second = [views.view(bright, recipe, 1, np.random.default_rng(seed))[0].min() for seed in range(300)]
     assert min(first) == 250
     assert math.isclose(np.mean(np.array(second) < 128), 0.2, abs_tol=0.07)
+
+
+@pytest.mark.parametrize(("kernel", "sigma"), [(7, 0.5), (23, 2.0), (23, 0.1)])
+def test_a_kernel_of_given_size_is_torchvisions_blur(kernel, sigma):
+    theirs = tv.gaussian_blur(torch.from_numpy(picture()).permute(2, 0, 1), [kernel, kernel], [sigma, sigma])
+    apart = np.abs(views.blurred(picture(), sigma, kernel).astype(int) - theirs.permute(1, 2, 0).numpy().astype(int))
+    assert apart.max() <= 1
+
+
+def test_a_centre_is_torchvisions_resize_and_crop():
+    for image in (picture(60, 90), picture(500, 333), picture(64, 64)):
+        theirs = tv.center_crop(tv.resize(Image.fromarray(image), 73), [64, 64])
+        assert difference(views.centre(image, 64), theirs).max() <= 1
+
+
+def test_every_view_has_its_own_size_area_and_colours():
+    recipe = {
+        **moco.recipe(), "views": 2, "size": (32, 16), "crop_area": ((0.8, 1.0), (0.05, 0.14)), "gray_p": (1.0, 0.0),
+        "jitter_p": 0.0, "blur_p": (0.0, 0.0), "flip_p": (0.0, 1.0),
+    }  # fmt: skip
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        large, box = views.view(picture(), recipe, 0, rng)
+        small, other = views.view(picture(), recipe, 1, rng)
+        assert (large.shape, small.shape) == ((32, 32, 3), (16, 16, 3))
+        assert (large[..., 0] == large[..., 1]).all()
+        assert not (small[..., 0] == small[..., 1]).all()
+        assert box[0] < box[2] and other[0] > other[2]
+        area = [abs(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+        assert area[0] > 0.7 and area[1] < 0.16
+
+
+def test_a_jigsaw_is_nine_patches_from_their_own_cells():
+    # every pixel says where it stands
+    image = np.zeros((90, 90, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.mgrid[:90, :90]
+    recipe = {
+        **moco.recipe(), "jigsaw": 1, "jigsaw_size": 90, "jigsaw_area": (1.0, 1.0), "jigsaw_patch": 24, "jigsaw_colours": False,
+        "flip_p": 0.0,
+    }  # fmt: skip
+    places = []
+    for seed in range(200):
+        out, box = views.view(image, recipe, 1, np.random.default_rng(seed))
+        assert out.shape == (9, 24, 24, 3)
+        if box != (0.0, 0.0, 1.0, 1.0):
+            continue  # the aspect did not fit: ten failures would be needed for the centre
+        corners = out[:, 0, 0, :2].astype(int) - 30 * np.array(
+            [(row, column) for row in range(3) for column in range(3)]
+        )
+        assert (out[:, -1, -1, :2].astype(int) - out[:, 0, 0, :2] == 23).all()
+        places.append(corners)
+    places = np.array(places)
+    assert places.min() == 0 and places.max() == 6  # a patch of 24 in a cell of 30
+    assert len(np.unique(places)) == 7
+
+
+def test_a_jigsaws_colours_are_drawn_for_every_patch_or_not_at_all():
+    grey = np.full((90, 90, 3), 100, np.uint8)
+    recipe = {
+        **moco.recipe(), "jigsaw": 0, "jigsaw_size": 90, "jigsaw_area": (0.6, 1.0), "jigsaw_patch": 24, "gray_p": 0.0,
+        "jitter": (0.4, 0.0, 0.0, 0.0), "jitter_p": 1.0, "blur_p": 0.0,
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    coloured = views.view(grey, {**recipe, "jigsaw_colours": True}, 0, rng)[0]
+    plain = views.view(grey, {**recipe, "jigsaw_colours": False}, 0, rng)[0]
+    assert len({int(patch[0, 0, 0]) for patch in coloured}) > 5
+    assert (plain == 100).all()
 
 
 @pytest.mark.parametrize(("variant", "order"), [("v1", ["gray", "jittered"]), ("v2", ["jittered", "gray", "blurred"])])

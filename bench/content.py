@@ -1,0 +1,212 @@
+"""What is in a checkpoint file, in the .json files beside it, and in its words; no value is read and nothing is judged here."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.unpickle import Stored
+
+
+@dataclass(frozen=True)
+class File:
+    """What is in a file, in the .json files beside it, and in its words."""
+
+    path: Path
+    files: list[Path]  # more than one for TensorFlow
+    content: dict[Any, Any]
+    sidecars: dict[str, dict[str, Any]]  # "bench", "timm", "transformers"
+    words: str
+    levels: dict[str, "Level"] = field(default_factory=dict)  # those that were looked at
+
+    def level(self, outer: str) -> "Level":
+        """The tensors of one level of the file."""
+        if outer not in self.levels:
+            self.levels[outer] = Level.of(self.content, outer)
+        return self.levels[outer]
+
+    @property
+    def orderless(self) -> bool:
+        """Whether the format keeps neither the order of the keys nor anything beside them."""
+        return "__metadata__" in self.content
+
+
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+
+
+@dataclass(frozen=True)
+class Level:
+    """The tensors of one level of a file, without what wraps all of their keys."""
+
+    tensors: dict[str, "Stored"]  # by key in the file
+    wrapped: str  # in front of every key
+    keys: dict[str, str]  # key without it: key in the file
+    beginnings: frozenset[str]  # of these keys, up to and with each of the first dots and slashes
+
+    @classmethod
+    def of(cls, content: Mapping[Any, Any], outer: str) -> "Level":
+        from bench.unpickle import Stored
+
+        level: Any = content
+        for key in outer.split("/") if outer else ():
+            level = level.get(key) if isinstance(level, dict) else None
+        pairs = level.items() if isinstance(level, dict) else ()
+        tensors = {key: entry for key, entry in pairs if isinstance(key, str) and isinstance(entry, Stored)}
+        wrapped = ""
+        for more in WRAPPERS * 2:
+            if tensors and all(key.startswith(wrapped + more) for key in tensors):
+                wrapped += more
+        keys = {key[len(wrapped) :]: key for key in tensors}
+        beginnings = {key[: m.end()] for key in keys for m in itertools.islice(re.finditer(r"[./]", key), 6)}
+        return cls(tensors, wrapped, keys, frozenset(beginnings))
+
+    def has(self, pattern: str) -> bool:
+        if pattern.startswith("*"):
+            return any(key.endswith(pattern[1:]) for key in self.keys)
+        return pattern in (self.beginnings if pattern.endswith((".", "/")) else self.keys)
+
+
+def sha256(*paths: Path) -> str:
+    """The hexadecimal digest of a file; of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            if len(paths) == 1:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def opened(path: Path) -> File:
+    """The file's outermost dict, and what stands beside it; the digest in this project's .json has been compared.
+
+    Raises FileNotFoundError, or ValueError for a file that is no checkpoint.
+    """
+    from bench import tensorbundle, unpickle
+
+    if index := tensorbundle.index_of(path):
+        content: Any = tensorbundle.read(index)
+        return File(path, tensorbundle.files(index), content, {}, _words(path, content))
+    content = unpickle.read(path)
+    if not isinstance(content, dict):
+        what = repr(content) if isinstance(content, unpickle.Inert) else type(content).__name__
+        raise ValueError(f"expected a dict of tensors, found {what} in {path}: save the model's state_dict() instead")
+    if isinstance(state := content.get("experiment_state"), unpickle.Inert):
+        content = content | {"experiment_state": _fields(state)}
+    sidecars = _configurations(path)
+    if (sidecar := _sidecar(path) or _note(content)) is not None:
+        sidecars["bench"] = sidecar
+    return File(path, [path], content, sidecars, _words(path, content))
+
+
+_BYOL_FIELDS = ("online_params", "target_params", "online_state", "target_state", "opt_state")
+
+
+def _fields(state: Any) -> dict[str, "Stored"]:
+    """The tensors of BYOL's experiment state as FIELD/MODULE/LEAF; the fields are those of its NamedTuple, in order."""
+    named = dict(zip(_BYOL_FIELDS, state.args, strict=False))
+    if isinstance(state.state, dict):
+        named |= state.state
+    found: dict[str, Stored] = {}
+    _gather(named, "", 0, found, [100_000])
+    return found
+
+
+def _gather(value: Any, prefix: str, depth: int, found: dict[str, "Stored"], left: list[int]) -> None:
+    """Every tensor below a value, through dicts, lists and the objects that hold one (Haiku's frozendict and FlatMapping).
+
+    left: how many more values may be looked at, since a pickle may hold itself
+    """
+    from bench.unpickle import Inert, Stored
+
+    left[0] -= 1
+    if left[0] < 0 or depth > 12:
+        raise ValueError("expected an experiment state of BYOL, found more values in it than any network has")
+    if isinstance(value, Stored):
+        found[prefix] = value
+        return
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list | tuple):
+        inner = list(enumerate(value))
+    elif isinstance(value, Inert):
+        held = [*value.args, *(value.state.values() if isinstance(value.state, dict) else [value.state])]
+        inner = [(number, part) for number, part in enumerate(held) if isinstance(part, dict | Inert)]
+        if len(inner) == 1:  # the mapping itself
+            _gather(inner[0][1], prefix, depth + 1, found, left)
+            return
+    for key, part in inner:
+        if isinstance(part, dict | list | tuple | Stored | Inert):
+            _gather(part, f"{prefix}/{key}"[-1000:] if prefix else str(key)[:1000], depth + 1, found, left)
+
+
+def _words(path: Path, content: Mapping[Any, Any]) -> str:
+    """What the file is called and what it says in words, in lower case: author, architecture, notes of a framework."""
+    said = [path.name, path.parent.name if path.suffix == ".index" else ""]
+    said += [value[:200] for value in content.values() if isinstance(value, str)]
+    if isinstance(meta := content.get("meta"), dict):
+        said += [word[:100_000] for pair in list(meta.items())[:100] for word in pair if isinstance(word, str)]
+    return " ".join(said).lower()
+
+
+def _sidecar(path: Path) -> dict[str, Any] | None:
+    """The content of this project's .json beside a file, None where there is none or it is somebody else's."""
+    files = [path.with_name(f"{path.name}.json"), path.with_suffix(".json")]  # bench convert's, bench pretrain's
+    for file in files if path.suffix == ".pth" else files[:1]:
+        content = _json(file)
+        if content is not None and {"sha256", "traits"} <= content.keys():
+            break
+    else:
+        return None
+    actual = sha256(path)
+    if content["sha256"] != actual:
+        raise ValueError(
+            f"expected the file that {file} describes (sha256 {str(content['sha256'])[:12]}...), found another"
+            f" ({actual[:12]}...): one of the two was replaced; restore it, or remove {file.name} to use default traits"
+        )
+    return content
+
+
+def _note(content: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """What `bench convert` wrote into a safetensors file."""
+    note = content.get("__metadata__")
+    if not isinstance(note, dict) or not isinstance(note.get("traits"), str):
+        return None
+    said: dict[str, Any] = {}
+    for key, value in note.items():
+        try:
+            said[key] = json.loads(value)
+        except (TypeError, ValueError, RecursionError):
+            said[key] = value
+    if not isinstance(said["traits"], dict):
+        raise ValueError("expected the file's note on its traits to be JSON, found other text")
+    return said
+
+
+def _configurations(path: Path) -> dict[str, dict[str, Any]]:
+    """timm's or transformers' configuration beside a file with the name that the Hugging Face hub gives to weights."""
+    if path.name not in ("model.safetensors", "pytorch_model.bin"):
+        return {}
+    config = _json(path.with_name("config.json")) or {}
+    if isinstance(config.get("pretrained_cfg"), dict):
+        return {"timm": config}
+    if config.get("model_type") == "resnet":
+        return {"transformers": config | {"preprocessor": _json(path.with_name("preprocessor_config.json")) or {}}}
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file() or path.stat().st_size > 2**24:  # a pipe would be waited for
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

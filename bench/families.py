@@ -1,0 +1,825 @@
+"""The families of checkpoints, one row each: where the state dict is, the prefix, what tells it from the others, what is dropped.
+
+The facts are those of the repository in the summary, read in the code that writes or loads its files; what was not confirmed
+stands in `unverified`. To add a family, add a row here and a case to PUBLISHED in tests/bench/test_sources.py. Two rows may
+have one name, for two forms of one family's files.
+
+A pattern is a whole key; or the beginning of one, if it ends in a dot or a slash; or the end of one, if it starts with a star.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.layouts import CAFFE, IMAGENET, LAYOUTS, SWAV, UNIT, Input, Layout
+
+
+@dataclass(frozen=True)
+class Source:
+    """How one family writes a checkpoint.
+
+    What DistributedDataParallel and torch.compile put in front of every key is taken off before keys are compared, and is
+    optional everywhere; so is the level around the state dict.
+    """
+
+    name: str
+    summary: str
+    prefix: str  # of the backbone's keys as published, up to and with the last dot
+    outer: tuple[str, ...]  # where the state dict is, "/" between levels; "" is the file itself
+    has: tuple[str, ...]  # patterns that must all occur
+    any: tuple[str, ...] = ()  # patterns of which one must occur
+    lacks: tuple[str, ...] = ()  # patterns of which none may occur
+    beside: tuple[str, ...] = ()  # keys of the file itself that must be there
+    alone: tuple[str, ...] = ()  # keys of the file itself that must not
+    order: tuple[str, str] | None = None  # two keys, the first of which must stand before the second
+    heads: Mapping[str, str] = field(default_factory=dict)  # pattern: the reason it is dropped
+    others: str | None = None  # the reason to drop whatever else is outside the prefix; None: it is an error
+    layout: str = "torchvision"  # of bench.layouts
+    input: Input = IMAGENET
+    words: tuple[str, ...] = ()  # in the file's name or notes, they settle between families that fit equally
+    variants: Mapping[str, str] = field(default_factory=dict)  # pattern: the variant it tells
+    sidecar: str | None = None  # "bench", "timm", "transformers": only with this kind of .json beside the file
+    asked: bool = False  # only with --from
+    method: str | None = None  # that such a file was trained with
+    counts: bool = False  # `epoch` is the number of finished epochs
+    licence: str | None = None  # of the repository
+    unverified: tuple[str, ...] = ()
+
+    @property
+    def inner(self) -> str:
+        return self.prefix.removeprefix("module.")
+
+    @property
+    def stored(self) -> Layout:
+        return LAYOUTS[self.layout]
+
+    def traits(self) -> dict[str, Any]:
+        """What is known before the file is read: the stem is read from its shapes."""
+        return {**self.input.traits(), "stem": "7x7", "stride_in_1x1": self.stored.stride_in_1x1}
+
+
+KEY_ENCODER = "momentum encoder: the query encoder is the one that was trained"
+TARGET = "target network: the online network is the one that was trained"
+HEAD = "projection head"
+PREDICTOR = "prediction head"
+CLASSIFIER = "classifier"
+QUEUE = "queue of negatives"
+PROTOTYPES = "prototypes"
+JIGSAW = "head of the jigsaw branch"
+OTHER = "outside the backbone"
+
+RESNET = ("conv1.weight", "bn1.weight", "layer4.")
+PLAIN_ORDER = ("layer2.0.conv1.weight", "layer2.0.downsample.0.weight")
+NOTED = ("author", "lemniscate")  # files that have torchvision's names and say that they are something else
+MOCO_HEADS = {
+    "encoder_q.fc.": HEAD,
+    "encoder_k.": KEY_ENCODER,
+    "queue": QUEUE,
+    "queue_ptr": QUEUE,
+}
+MOCO_VARIANTS = {"encoder_q.fc.weight": "v1", "encoder_q.fc.0.weight": "v2"}
+PYCONTRAST_HEADS = {"head.": HEAD, "head_jig.": JIGSAW}
+SWAV_HEADS = {"projection_head.": HEAD, "prototypes.": PROTOTYPES}
+OPENMMLAB_HEADS = {"neck.": HEAD, "head.": "head", "encoder_k.": KEY_ENCODER, "queue": QUEUE, "queue_ptr": QUEUE}
+DENSE_QUEUES = {"queue2": "queue of dense negatives", "queue2_ptr": "queue of dense negatives"}
+TENSORFLOW_HEADS = {
+    "*/Momentum": "state of the optimizer",
+    "head_supervised/": "classifier",
+    "head_contrastive/": HEAD,
+    "ema_model/": "moving average of the whole model",
+    "global_step": "counter of steps",
+}
+OPENMMLAB = "open-mmlab's MMSelfSup 0.x and 1.x and OpenSelfSup write the same keys"
+
+FAMILIES = (
+    # --- this project, torchvision and what looks like it
+    Source(
+        name="bench",
+        summary="this project's backbone.pth and converted files, with their .json beside them",
+        prefix="",
+        outer=("", "state_dict"),
+        has=("bn1.weight", "layer4."),
+        sidecar="bench",
+    ),
+    Source(
+        name="torchvision",
+        summary="plain torchvision names, with or without fc: supervised weights, and what many projects extract",
+        prefix="",
+        outer=("", "state_dict"),
+        has=RESNET,
+        lacks=("projection_head.", "prototypes."),
+        alone=NOTED,
+        order=PLAIN_ORDER,
+        heads={"fc.": CLASSIFIER},
+        licence="BSD-3-Clause",
+    ),
+    Source(
+        name="timm",
+        summary="pytorch-image-models (huggingface/pytorch-image-models): torchvision's names",
+        prefix="",
+        outer=("", "state_dict"),
+        has=(*RESNET, "fc.weight"),
+        lacks=("projection_head.", "prototypes."),
+        alone=NOTED,
+        order=PLAIN_ORDER,
+        heads={"fc.": CLASSIFIER},
+        words=("timm",),
+        licence="Apache-2.0",
+        unverified=("mean and std: they are in the model's configuration, not in the file; ImageNet's are assumed",),
+    ),
+    Source(
+        name="timm",
+        summary="pytorch-image-models (huggingface/pytorch-image-models) with its config.json",
+        prefix="",
+        outer=("",),
+        has=("bn1.weight", "layer4."),
+        heads={"fc.": CLASSIFIER},
+        sidecar="timm",
+        licence="Apache-2.0",
+    ),
+    Source(
+        name="timm",
+        summary="pytorch-image-models' c and d models: a deep stem, averaging shortcuts",
+        prefix="",
+        outer=("", "state_dict"),
+        has=("conv1.0.weight", "bn1.weight", "layer4."),
+        heads={"fc.": CLASSIFIER},
+        licence="Apache-2.0",
+        unverified=("mean and std: they are in the model's configuration, not in the file; ImageNet's are assumed",),
+    ),
+    Source(
+        name="barlowtwins",
+        summary="Barlow Twins, resnet50.pth (facebookresearch/barlowtwins): the backbone alone",
+        prefix="",
+        outer=("",),
+        has=RESNET,
+        lacks=("fc.", "projection_head.", "prototypes."),
+        order=PLAIN_ORDER,
+        words=("barlow", "barlowtwins"),
+        method="barlowtwins",
+        licence="MIT",
+    ),
+    Source(
+        name="vicreg",
+        summary="VICReg, resnet50.pth (facebookresearch/vicreg): the backbone alone",
+        prefix="",
+        outer=("",),
+        has=RESNET,
+        lacks=("fc.", "projection_head.", "prototypes."),
+        order=PLAIN_ORDER,
+        words=("vicreg",),
+        method="vicreg",
+        licence="MIT",
+    ),
+    Source(
+        name="dino",
+        summary="DINO, dino_resnet50_pretrain.pth (facebookresearch/dino): the backbone alone",
+        prefix="",
+        outer=("",),
+        has=RESNET,
+        lacks=("fc.", "projection_head.", "prototypes."),
+        order=PLAIN_ORDER,
+        words=("dino",),
+        method="dino",
+        licence="Apache-2.0",
+    ),
+    # --- contrastive learning with a momentum encoder
+    Source(
+        name="moco",
+        summary="MoCo v1 and v2 as released (facebookresearch/moco)",
+        prefix="module.encoder_q.",
+        outer=("state_dict",),
+        has=("encoder_q.conv1.weight", "queue"),
+        alone=("best_acc",),
+        heads=MOCO_HEADS,
+        variants=MOCO_VARIANTS,
+        words=("moco",),
+        method="moco",
+        counts=True,
+    ),
+    Source(
+        name="clsa",
+        summary="CLSA as released (maple-research-lab/CLSA): MoCo v2's keys, and best_acc where it was saved",
+        prefix="module.encoder_q.",
+        outer=("state_dict",),
+        has=("encoder_q.conv1.weight", "encoder_q.fc.0.weight", "queue"),
+        heads=MOCO_HEADS,
+        words=("clsa",),
+        method="clsa",
+        counts=True,
+        licence="MIT",
+    ),
+    Source(
+        name="pcl",
+        summary="PCL v1 and v2 as released (salesforce/PCL): MoCo's keys",
+        prefix="module.encoder_q.",
+        outer=("state_dict",),
+        has=("encoder_q.conv1.weight", "queue"),
+        alone=("best_acc",),
+        heads=MOCO_HEADS,
+        variants=MOCO_VARIANTS,
+        words=("pcl",),
+        method="pcl",
+        counts=True,
+        licence="MIT",
+    ),
+    Source(
+        name="mocov3",
+        summary="MoCo v3 with a ResNet-50 (facebookresearch/moco-v3)",
+        prefix="module.base_encoder.",
+        outer=("state_dict",),
+        has=("base_encoder.conv1.weight", "momentum_encoder."),
+        heads={
+            "base_encoder.fc.": HEAD,
+            "momentum_encoder.": "momentum encoder: the base encoder is the one that was trained",
+            "predictor.": PREDICTOR,
+        },
+        method="mocov3",
+        counts=True,
+        licence="CC-BY-NC-4.0",
+    ),
+    Source(
+        name="pixpro",
+        summary="PixPro as trained or published (zdaxie/PixPro)",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "projector.linear1."),
+        heads={
+            "encoder.fc.": CLASSIFIER,
+            "encoder_k.": KEY_ENCODER,
+            "projector.": HEAD,
+            "projector_k.": HEAD + " of the momentum encoder",
+            "value_transform.": "pixel propagation module",
+            "projector_instance.": "instance branch",
+            "projector_instance_k.": "instance branch",
+            "predictor.": "instance branch",
+        },
+        method="pixpro",
+        counts=True,
+        licence="MIT",
+    ),
+    Source(
+        name="pixpro-finetuned",
+        summary="a PixPro backbone after fine-tuning (zdaxie/PixPro, main_linear.py)",
+        prefix="module.base.",
+        outer=("model",),
+        has=("base.conv1.weight", "base.layer4."),
+        heads={"fc.": CLASSIFIER, "base.fc.": CLASSIFIER, "classifier.": CLASSIFIER},
+        licence="MIT",
+    ),
+    Source(
+        name="pic",
+        summary="PIC (bl0/PIC): parametric instance classification",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "sim_matrix"),
+        heads={
+            "encoder.fc.": HEAD,
+            "encoder.fc1.": HEAD,
+            "encoder.fc2.": HEAD,
+            "sim_matrix": "one weight vector an image",
+        },
+        method="pic",
+        counts=True,
+    ),
+    Source(
+        name="bl0",
+        summary="InstDisc and MoCo of the PIC repository (bl0/PIC)",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight",),
+        any=("memory", "encoder_k."),
+        lacks=("projector.", "sim_matrix", "head."),
+        heads={
+            "encoder.fc.": HEAD,
+            "encoder.fc1.": HEAD,
+            "encoder.fc2.": HEAD,
+            "encoder_k.": KEY_ENCODER,
+            "queue": QUEUE,
+            "queue_ptr": QUEUE,
+            "memory": "memory bank",
+            "memory_bank": "memory bank",
+            "params": "constants of the memory bank",
+            "index": "index of the queue",
+        },
+        counts=True,
+        unverified=("the names of the memory bank's tensors",),
+    ),
+    Source(
+        name="infomin",
+        summary="InfoMin of PyContrast (HobbitLong/PyContrast)",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "head.0.weight", "head_jig.fc1.0.weight"),
+        beside=("model_ema",),
+        heads=PYCONTRAST_HEADS,
+        words=("infomin",),
+        method="infomin",
+        counts=True,
+        licence="BSD-2-Clause",
+    ),
+    Source(
+        name="infomin",
+        summary="InfoMin of PyContrast, published without its momentum encoder",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "head.0.weight", "head_jig.fc1.0.weight"),
+        alone=("model_ema", "contrast"),
+        heads=PYCONTRAST_HEADS,
+        words=("infomin",),
+        method="infomin",
+        counts=True,
+        licence="BSD-2-Clause",
+    ),
+    Source(
+        name="pirl",
+        summary="PIRL of PyContrast (HobbitLong/PyContrast)",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "head.0.weight", "head_jig."),
+        alone=("model_ema",),
+        heads=PYCONTRAST_HEADS,
+        words=("pirl",),
+        method="pirl",
+        counts=True,
+        licence="BSD-2-Clause",
+    ),
+    Source(
+        name="instdis",
+        summary="InstDis of PyContrast (HobbitLong/PyContrast)",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "head.0.weight"),
+        lacks=("head_jig.",),
+        alone=("model_ema",),
+        heads=PYCONTRAST_HEADS,
+        words=("insdis", "instdis", "instdisc"),
+        method="instdis",
+        counts=True,
+        licence="BSD-2-Clause",
+    ),
+    Source(
+        name="pycontrast-moco",
+        summary="MoCo of PyContrast (HobbitLong/PyContrast)",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "head.0.weight"),
+        lacks=("head_jig.",),
+        beside=("model_ema",),
+        heads=PYCONTRAST_HEADS,
+        variants={"head.2.weight": "v2"},
+        counts=True,
+        licence="BSD-2-Clause",
+    ),
+    Source(
+        name="lemniscate",
+        summary="InstDisc as released (zhirongw/lemniscate.pytorch)",
+        prefix="module.",
+        outer=("state_dict",),
+        has=(*RESNET, "fc.weight"),
+        beside=("lemniscate",),
+        heads={"fc.": HEAD},
+        method="instdis",
+        counts=True,
+    ),
+    # --- without negatives, clustering, redundancy reduction
+    Source(
+        name="simsiam",
+        summary="SimSiam as released (facebookresearch/simsiam)",
+        prefix="module.encoder.",
+        outer=("state_dict",),
+        has=("encoder.conv1.weight", "encoder.fc.0.weight", "predictor.0.weight"),
+        lacks=("encoder_k.", "projector."),
+        heads={"encoder.fc.": HEAD, "predictor.": PREDICTOR},
+        method="simsiam",
+        counts=True,
+        licence="CC-BY-NC-4.0",
+    ),
+    Source(
+        name="byol",
+        summary="BYOL as released (deepmind/deepmind-research, byol): a pickle of JAX and Haiku",
+        prefix="",
+        outer=("experiment_state",),
+        has=("online_params/", "online_state/"),
+        any=("*/initial_conv/w", "*/initial_conv_1/w"),
+        heads={
+            "target_params/": TARGET,
+            "target_state/": TARGET,
+            "opt_state/": "state of the optimizer",
+            "online_params/projector/": HEAD,
+            "online_state/projector/": HEAD,
+            "online_params/predictor/": PREDICTOR,
+            "online_state/predictor/": PREDICTOR,
+            "online_params/classifier/": CLASSIFIER,
+            "*_ema/hidden": "running average before its correction: the corrected one is kept",
+            "*_ema/counter": "counter of a running average",
+        },
+        layout="haiku",
+        method="byol",
+        unverified=("the keys are those that public converters read; no released file was opened",),
+    ),
+    Source(
+        name="swav",
+        summary="SwAV as released or trained (facebookresearch/swav)",
+        prefix="module.",
+        outer=("", "state_dict"),
+        has=("conv1.weight", "layer4.", "projection_head.", "prototypes.weight"),
+        heads=SWAV_HEADS,
+        input=SWAV,
+        words=("swav",),
+        method="swav",
+        counts=True,
+        licence="CC-BY-NC-4.0",
+    ),
+    Source(
+        name="deepcluster-v2",
+        summary="DeepCluster-v2 as released or trained (facebookresearch/swav)",
+        prefix="module.",
+        outer=("", "state_dict"),
+        has=("conv1.weight", "layer4.", "projection_head.", "prototypes.prototypes0.weight"),
+        heads=SWAV_HEADS,
+        input=SWAV,
+        words=("deepclusterv2", "deepcluster"),
+        method="deepclusterv2",
+        counts=True,
+        licence="CC-BY-NC-4.0",
+    ),
+    Source(
+        name="sela-v2",
+        summary="SeLa-v2 as released (facebookresearch/swav)",
+        prefix="module.",
+        outer=("", "state_dict"),
+        has=("conv1.weight", "layer4.", "projection_head."),
+        any=("prototypes.weight", "prototypes.prototypes0.weight"),
+        heads=SWAV_HEADS,
+        input=SWAV,
+        words=("selav2", "sela"),
+        method="selav2",
+        licence="CC-BY-NC-4.0",
+        unverified=("the code was not published: heads and std are taken to be SwAV's",),
+    ),
+    Source(
+        name="barlowtwins",
+        summary="Barlow Twins' training checkpoint (facebookresearch/barlowtwins)",
+        prefix="module.backbone.",
+        outer=("model",),
+        has=("backbone.conv1.weight", "projector.", "bn.running_mean"),
+        heads={"projector.": HEAD, "bn.": "normalisation of the projections"},
+        method="barlowtwins",
+        counts=True,
+        licence="MIT",
+    ),
+    Source(
+        name="vicreg",
+        summary="VICReg's training checkpoint, *_fullckpt.pth (facebookresearch/vicreg)",
+        prefix="module.backbone.",
+        outer=("model",),
+        has=("backbone.conv1.weight", "projector.0.weight"),
+        lacks=("bn.running_mean", "predictor."),
+        heads={"projector.": HEAD},
+        method="vicreg",
+        counts=True,
+        licence="MIT",
+    ),
+    Source(
+        name="dino",
+        summary="DINO's training checkpoint with a ResNet-50 (facebookresearch/dino): the teacher, as its authors evaluate",
+        prefix="module.backbone.",
+        outer=("teacher",),
+        has=("backbone.conv1.weight", "head."),
+        beside=("student",),
+        heads={"head.": HEAD},
+        method="dino",
+        counts=True,
+        licence="Apache-2.0",
+    ),
+    Source(
+        name="dino-student",
+        summary="the student in DINO's training checkpoint, where it is asked for with --from",
+        prefix="module.backbone.",
+        outer=("student",),
+        has=("backbone.conv1.weight", "head."),
+        heads={"head.": HEAD},
+        asked=True,
+        method="dino",
+        counts=True,
+        licence="Apache-2.0",
+    ),
+    # --- SimCLR, from TensorFlow
+    Source(
+        name="simclr",
+        summary="SimCLR as released (google-research/simclr): a TensorFlow checkpoint, named by its .index file or folder",
+        prefix="base_model/",
+        outer=("",),
+        has=("base_model/conv2d/kernel", "base_model/batch_normalization/gamma"),
+        lacks=("head_contrastive/", "ema_model/"),
+        heads=TENSORFLOW_HEADS,
+        layout="tensorflow",
+        input=UNIT,
+        method="simclr",
+        licence="Apache-2.0",
+    ),
+    Source(
+        name="simclrv2",
+        summary="SimCLRv2 without selective kernels (google-research/simclr): a TensorFlow checkpoint",
+        prefix="base_model/",
+        outer=("",),
+        has=("base_model/conv2d/kernel", "base_model/batch_normalization/gamma"),
+        any=("head_contrastive/", "ema_model/"),
+        heads=TENSORFLOW_HEADS,
+        layout="tensorflow",
+        input=UNIT,
+        method="simclrv2",
+        licence="Apache-2.0",
+    ),
+    Source(
+        name="simclr-pytorch",
+        summary="SimCLR after tonylins/simclr-converter: torchvision's names, each block's shortcut first",
+        prefix="",
+        outer=("state_dict",),
+        has=(*RESNET, "fc.weight"),
+        lacks=("projection_head.", "prototypes."),
+        alone=NOTED,
+        order=(PLAIN_ORDER[1], PLAIN_ORDER[0]),
+        heads={"fc.": CLASSIFIER},
+        input=UNIT,
+        method="simclr",
+        licence="Apache-2.0",
+    ),
+    Source(
+        name="simclrv2-pytorch",
+        summary="SimCLRv2 after Separius/SimCLRv2-Pytorch",
+        prefix="",
+        outer=("resnet",),
+        has=("net.0.0.weight", "net.0.1.0.weight", "net.4.blocks."),
+        lacks=("net.1.blocks.0.net.2.main_conv.0.weight",),
+        heads={"fc.": CLASSIFIER},
+        layout="separius",
+        input=UNIT,
+        method="simclrv2",
+        licence="GPL-3.0",
+    ),
+    # --- frameworks
+    Source(
+        name="densecl",
+        summary="DenseCL as trained (WXinlong/DenseCL)",
+        prefix="encoder_q.0.",
+        outer=("state_dict",),
+        has=("encoder_q.0.conv1.weight", "queue2"),
+        heads={"encoder_q.1.": HEAD, "backbone.": "the query encoder again", **OPENMMLAB_HEADS, **DENSE_QUEUES},
+        method="densecl",
+        licence="GPL-3.0",
+    ),
+    Source(
+        name="densecl",
+        summary="DenseCL's extracted backbone (WXinlong/DenseCL, tools/extract_backbone_weights.py)",
+        prefix="",
+        outer=("state_dict",),
+        has=RESNET,
+        beside=("author",),
+        heads={"fc.": CLASSIFIER},
+        words=("densecl",),
+        method="densecl",
+        licence="GPL-3.0",
+    ),
+    *(
+        Source(
+            name=name,
+            summary=f"{spoken} as trained, with a Sequential of backbone and neck (MoCo, BYOL, SimSiam)",
+            prefix=prefix,
+            outer=("state_dict",),
+            has=(f"{prefix}conv1.weight",),
+            lacks=("queue2",),
+            heads={prefix.replace("0.", "1."): HEAD, "target_net.": TARGET, **OPENMMLAB_HEADS},
+            others=OTHER,
+            words=(name,),
+            licence="Apache-2.0",
+        )
+        for name, spoken in (("openselfsup", "OpenSelfSup"), ("mmselfsup", "MMSelfSup"))
+        for prefix in ("encoder_q.0.", "online_net.0.", "encoder.0.")
+    ),
+    *(
+        Source(
+            name=name,
+            summary=f"{spoken}: backbone, neck and head",
+            prefix="backbone.",
+            outer=("state_dict",),
+            has=("backbone.conv1.weight",),
+            lacks=("encoder_q.0.", "online_net.0.", "encoder.0."),
+            beside=("meta",),
+            heads={**OPENMMLAB_HEADS, **DENSE_QUEUES, "target_net.": TARGET},
+            others=OTHER,
+            words=(name,),
+            licence="Apache-2.0",
+        )
+        for name, spoken in (
+            ("mmselfsup", "MMSelfSup (open-mmlab/mmselfsup)"),
+            ("mmpretrain", "MMPretrain and MMClassification (open-mmlab/mmpretrain)"),
+            ("openselfsup", "OpenSelfSup (open-mmlab/OpenSelfSup)"),
+        )
+    ),
+    *(
+        Source(
+            name=name,
+            summary=f"{spoken}'s extracted backbone, with its author",
+            prefix="",
+            outer=("state_dict",),
+            has=RESNET,
+            beside=("author",),
+            heads={"fc.": CLASSIFIER},
+            words=(name,),
+            licence="Apache-2.0",
+        )
+        for name, spoken in (("openselfsup", "OpenSelfSup"), ("mmselfsup", "MMSelfSup"))
+    ),
+    *(
+        Source(
+            name="mmpretrain",
+            summary="ResNetV1c and V1d of open-mmlab: a deep stem, averaging shortcuts in V1d",
+            prefix=prefix,
+            outer=("", "state_dict"),
+            has=(f"{prefix}stem.0.weight", f"{prefix}stem.7.weight", f"{prefix}layer4."),
+            heads={
+                "neck.": HEAD,
+                "head.": "head",
+                "decode_head.": "head",
+                "auxiliary_head.": "head",
+                "fc.": CLASSIFIER,
+            },
+            layout="resnetv1c",
+            licence="Apache-2.0",
+            unverified=("mean and std: they are in the configuration, not in the file; ImageNet's are assumed",),
+        )
+        for prefix in ("", "backbone.")
+    ),
+    *(
+        Source(
+            name="vissl",
+            summary="VISSL (facebookresearch/vissl): trunk and heads",
+            prefix=prefix,
+            outer=("classy_state_dict/base_model/model/trunk", "model_state_dict", "state_dict", ""),
+            has=(f"{prefix}conv1.weight", f"{prefix}bn1.weight", f"{prefix}layer4."),
+            heads={"heads.": "head", f"{prefix}fc.": CLASSIFIER},
+            licence="MIT",
+            unverified=(
+                "channel order: some models of the zoo come from Caffe2 with BGR, which the file does not say",
+            ),
+        )
+        for prefix in ("_feature_blocks.", "trunk._feature_blocks.")
+    ),
+    Source(
+        name="solo-learn",
+        summary="solo-learn (vturrisi/solo-learn), a checkpoint of Lightning",
+        prefix="backbone.",
+        outer=("state_dict",),
+        has=("backbone.conv1.weight",),
+        any=(
+            "projector.",
+            "predictor.",
+            "momentum_backbone.",
+            "momentum_projector.",
+            "classifier.",
+            "prototypes.",
+            "head.",
+        ),
+        lacks=("projection_head.", "prediction_head."),
+        alone=("meta",),
+        heads={
+            "backbone.fc.": CLASSIFIER,
+            "projector.": HEAD,
+            "predictor.": PREDICTOR,
+            "classifier.": CLASSIFIER,
+            "momentum_backbone.": "momentum encoder: the backbone is the one that was trained",
+        },
+        others=OTHER,
+        words=("solo", "solo-learn"),
+        licence="MIT",
+    ),
+    Source(
+        name="solo-learn",
+        summary="solo-learn before its backbone had that name",
+        prefix="encoder.",
+        outer=("state_dict",),
+        has=("encoder.conv1.weight",),
+        any=("projector.", "classifier.", "momentum_encoder."),
+        lacks=("encoder.fc.0.weight", "encoder_k.", "projection_head."),
+        alone=("meta",),
+        heads={
+            "encoder.fc.": CLASSIFIER,
+            "projector.": HEAD,
+            "predictor.": PREDICTOR,
+            "classifier.": CLASSIFIER,
+            "momentum_encoder.": "momentum encoder: the encoder is the one that was trained",
+        },
+        others=OTHER,
+        licence="MIT",
+    ),
+    *(
+        Source(
+            name="lightly",
+            summary=f"lightly (lightly-ai/lightly), a checkpoint of Lightning: {form}",
+            prefix="backbone.",
+            outer=("state_dict",),
+            has=(first, "backbone."),
+            any=(
+                "projection_head.",
+                "prediction_head.",
+                "online_classifier.",
+                "backbone_momentum.",
+                "teacher_backbone.",
+                "student_backbone.",
+                "key_backbone.",
+            ),
+            lacks=("projector.",),
+            alone=("meta",),
+            heads={
+                "backbone.fc.": CLASSIFIER,
+                "projection_head.": HEAD,
+                "prediction_head.": PREDICTOR,
+                "online_classifier.": CLASSIFIER,
+                "backbone_momentum.": KEY_ENCODER,
+                "key_backbone.": KEY_ENCODER,
+                "teacher_backbone.": KEY_ENCODER,
+                "student_backbone.": "student: the backbone is its moving average, as lightly evaluates it",
+            },
+            others=OTHER,
+            layout=layout,
+            licence="MIT",
+        )
+        for form, first, layout in (
+            ("torchvision's names", "backbone.conv1.weight", "torchvision"),
+            ("the children of a ResNet in a Sequential", "backbone.0.weight", "sequential"),
+        )
+    ),
+    *(
+        Source(
+            name="transformers",
+            summary="Hugging Face transformers' ResNet (ResNetModel, ResNetForImageClassification)",
+            prefix=prefix,
+            outer=("", "state_dict"),
+            has=(f"{prefix}embedder.embedder.convolution.weight", f"{prefix}encoder.stages."),
+            heads={"classifier.": CLASSIFIER},
+            layout="transformers",
+            licence="Apache-2.0",
+            unverified=("mean and std, where no preprocessor_config.json is beside the file: ImageNet's are assumed",),
+        )
+        for prefix in ("resnet.", "")
+    ),
+    Source(
+        name="detectron2",
+        summary="a torchvision-style ResNet under detectron2's names: bench convert, MoCo's and PixPro's converters",
+        prefix="",
+        outer=("model",),
+        has=("stem.conv1.weight", "stem.conv1.norm.weight", "res5."),
+        heads={"stem.fc.": "classifier or projection head"},
+        layout="detectron2",
+        licence="Apache-2.0",
+    ),
+    Source(
+        name="msra",
+        summary="MSRA's ResNets of detectron2's model zoo, and of Detectron's: Caffe2's names, BGR, the stride in the 1x1",
+        prefix="",
+        outer=("", "blobs", "model"),
+        has=("conv1_w", "res_conv1_bn_s", "res2_0_branch2a_w"),
+        heads={
+            "conv1_b": "bias of the stem's convolution, which detectron2 leaves out too",
+            "fc1000_w": CLASSIFIER,
+            "fc1000_b": CLASSIFIER,
+            "*_momentum": "state of the optimizer",
+        },
+        layout="caffe2",
+        input=CAFFE,
+        method="supervised",
+        licence="CC-BY-SA-3.0",
+    ),
+)
+
+GENERIC = Source(
+    name="generic",
+    summary="home-made code: the only prefix in the file that holds a whole ResNet, taken with a warning",
+    prefix="",
+    outer=("",),
+    has=(),
+    unverified=("channel order, mean and std: ImageNet's are assumed",),
+)
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every family once, with its traits: `bench list sources --json`."""
+    rows: dict[str, dict[str, Any]] = {}
+    for source in (*FAMILIES, GENERIC):
+        row = rows.setdefault(
+            source.name,
+            {
+                "name": source.name,
+                "summary": source.summary,
+                "forms": [],
+                "traits": source.traits(),
+                "licence": source.licence,
+                "unverified": [],
+                "note": source.stored.note,
+            },
+        )
+        row["forms"].append({"outer": list(source.outer), "prefix": source.prefix, "layout": source.layout})
+        row["unverified"] += [text for text in source.unverified if text not in row["unverified"]]
+    return list(rows.values())

@@ -1,0 +1,341 @@
+"""Which family a checkpoint file is of: by the keys it must and must not have, by what stands beside them, by its words.
+
+Every tensor of the file's level is the backbone's, a detector's, dropped with a reason, or a stranger. Families that fit
+equally and say the same of every tensor and of the input are named together; others are refused.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bench import catalog, layouts
+from bench.content import File
+from bench.families import FAMILIES, GENERIC, Source, listed
+
+if TYPE_CHECKING:
+    from bench.unpickle import Stored
+
+DETECTOR = "detectron2/"  # downstream.weights.DETECTOR, which is not imported here: it costs torch
+DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.", "sem_seg_head.")  # of detectron2's models
+
+
+@dataclass(frozen=True)
+class Found:
+    """One reading of a file as one family, before any value is read."""
+
+    source: Source
+    outer: str
+    evidence: tuple[str, ...]
+    entries: dict[str, "Stored"]  # torchvision name: tensor, as torchvision stores it
+    keys: dict[str, str]  # torchvision name: key in the file
+    stored: dict[str, "Stored"]  # key without prefix: tensor in the file
+    filled: dict[str, "Stored"]
+    detector: dict[str, "Stored"]
+    dropped: dict[str, str]
+    strangers: tuple[str, ...]  # keys of the file that are neither the backbone's nor a known head's
+    equal: tuple[str, ...] = ()
+
+
+def recognised(file: File, family: str | None) -> Found:
+    """The one reading that fits, with the families that fit equally. Raises ValueError if none does, or several differ.
+
+    family: a name of `listed()` that is taken for granted
+    """
+    known = [row["name"] for row in listed()]
+    if family is not None and family not in known:
+        raise ValueError(catalog.unknown("source", family, known))
+    if family == GENERIC.name:
+        return _generic(file)
+    if family is not None:
+        rows = [source for source in FAMILIES if source.name == family]
+        readings = [_read(row, file, outer) for row in rows for outer in _outers(row) if file.level(outer).keys]
+        best = max(
+            readings,
+            key=lambda reading: (len(reading.entries), _fits(reading.source, file, reading.outer)),
+            default=None,
+        )
+        if best is None or not best.entries:
+            raise ValueError(_nothing(rows[0], file))
+        return best
+    fitting = _fitting(file)
+    if not fitting:
+        if what := _no_resnet(file):
+            raise ValueError(what)
+        return _generic(file)
+    return _settled(fitting, file)
+
+
+def _fitting(file: File) -> list[Found]:
+    """All readings whose signature is in the file; a .json of a family beside it leaves only that family."""
+    rows = [(row, outer) for row in FAMILIES for outer in _outers(row) if not row.asked and _fits(row, file, outer)]
+    if described := [(row, outer) for row, outer in rows if row.sidecar]:
+        rows = described
+    return [_read(row, file, outer) for row, outer in rows]
+
+
+def _outers(row: Source) -> tuple[str, ...]:
+    """Where a family's state dict may be; anybody may have saved it without what was around it."""
+    return row.outer if "" in row.outer else (*row.outer, "")
+
+
+def _fits(row: Source, file: File, outer: str) -> bool:
+    level = file.level(outer)
+    if not level.keys or (row.sidecar is not None and row.sidecar not in file.sidecars):
+        return False
+    if any(key in file.content for key in row.alone):
+        return False
+    told = row.inner and file.orderless  # its keys must do, where nothing can stand beside them
+    if not told and not all(key in file.content for key in row.beside):
+        return False
+    if not all(map(level.has, row.has)) or any(map(level.has, row.lacks)):
+        return False
+    if row.any and not any(map(level.has, row.any)):
+        return False
+    return row.order is None or _ordered(row.order, level.keys)
+
+
+def _ordered(order: tuple[str, str], keys: Mapping[str, str]) -> bool:
+    """Whether the first key stands before the second, or one of them is not there."""
+    places = {key: number for number, key in enumerate(keys)}
+    first, second = order
+    if first not in places or second not in places:
+        return order[0] < order[1]  # files without these keys have one order only
+    return places[first] < places[second]
+
+
+def _settled(fitting: list[Found], file: File) -> Found:
+    """One of several readings that fit: the one that the file's words name, else the first of those that are the same."""
+    named = [found for found in fitting if any(_said(word, file.words) for word in found.source.words)]
+    if len({found.source.name for found in named}) == 1 and len({found.source.name for found in fitting}) > 1:
+        best = named[0]
+        words = next(word for word in best.source.words if _said(word, file.words))
+        others = sorted({found.source.name for found in fitting} - {best.source.name})
+        return _with(best, (), f"the file's name or notes say {words!r}, which settles it against {', '.join(others)}")
+    first = fitting[0]
+    names = list(dict.fromkeys(found.source.name for found in fitting))
+    if len(names) == 1:
+        return max(fitting, key=lambda found: len(found.entries))
+    if any(
+        (f.outer, f.keys, f.source.traits()) != (first.outer, first.keys, first.source.traits()) for f in fitting[1:]
+    ):
+        raise ValueError(
+            f"expected a file of one family, found that {', '.join(sorted(names))} fit equally: say which with --from"
+        )
+    others = [name for name in names if name != first.source.name]
+    text = f"{' and '.join(others)} fit equally: the same tensors and traits, so both names stand; --from says which"
+    return _with(first, tuple(others), text)
+
+
+def _with(found: Found, equal: tuple[str, ...], text: str) -> Found:
+    return replace(found, equal=equal, evidence=(*found.evidence, text))
+
+
+def _said(word: str, words: str) -> bool:
+    return re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", words) is not None
+
+
+def _fits_pattern(key: str, pattern: str) -> bool:
+    if pattern.startswith("*"):
+        return key.endswith(pattern[1:])
+    return key.startswith(pattern) if pattern.endswith((".", "/")) else key == pattern
+
+
+def _read(source: Source, file: File, outer: str, warning: str | None = None) -> Found:
+    """A level of the file, read as a family: each tensor is the backbone's, a detector's, dropped with a reason, or a stranger."""
+    level = file.level(outer)
+    tensors, keys = level.tensors, level.keys
+    stored: dict[str, Stored] = {}
+    dropped: dict[str, str] = {}
+    detector: dict[str, Stored] = {}
+    strangers = []
+    for inner, key in keys.items():
+        reason = next((why for pattern, why in source.heads.items() if _fits_pattern(inner, pattern)), None)
+        if reason:
+            dropped[key] = reason
+        elif part := _of_detector(inner, source):
+            detector[part] = tensors[key]
+        elif inner.startswith(source.inner):
+            stored[inner[len(source.inner) :]] = tensors[key]
+        elif source.others:
+            dropped[key] = source.others
+        else:
+            strangers.append(key)
+    names = source.stored.names(list(stored))
+    entries: dict[str, Stored] = {}
+    places: dict[str, str] = {}
+    for part, entry in stored.items():
+        key, name = keys[source.inner + part], names.get(part)
+        if name is None or name in entries:
+            strangers.append(key)
+        else:
+            entries[name], places[name] = layouts.turned(source.stored, name, entry), key
+    return Found(
+        source,
+        outer,
+        _evidence(source, file, outer, len(entries), len(dropped), warning),
+        entries,
+        places,
+        stored,
+        layouts.filled(source.stored, entries),
+        detector,
+        dropped,
+        tuple(strangers),
+    )
+
+
+def _of_detector(key: str, source: Source) -> str | None:
+    """detectron2's name of a tensor that is a detector's beside the backbone."""
+    if key.startswith(DETECTOR):
+        return key.removeprefix(DETECTOR)
+    if source.layout == "detectron2" and key.startswith(DETECTOR_PARTS):
+        return key
+    return None
+
+
+def _evidence(source: Source, file: File, outer: str, found: int, dropped: int, warning: str | None) -> tuple[str, ...]:
+    level = file.level(outer)
+    wrapped = level.wrapped
+
+    def shown(pattern: str) -> str:
+        return f"{wrapped}{pattern}{'*' if pattern.endswith(('.', '/')) else ''}"
+
+    lines = [f"the state dict is {outer!r}" if outer else "the state dict is the file itself"]
+    lines += [f"has {shown(pattern)}" for pattern in source.has]
+    lines += [f"has {shown(pattern)}" for pattern in source.any if level.has(pattern)]
+    lines += [f"has not {shown(pattern)}" for pattern in source.lacks if not level.has(pattern)]
+    lines += [f"has {key!r} beside the state dict" for key in source.beside if key in file.content]
+    if source.order and not file.orderless and all(key in level.keys for key in source.order):
+        lines.append(f"{source.order[0]} stands before {source.order[1]}")
+    if source.sidecar and source.sidecar in file.sidecars:
+        lines.append(
+            "has this project's .json beside it, with the same sha256"
+            if source.sidecar == "bench" and file.path.suffix != ".safetensors"
+            else f"has the notes of {source.sidecar} with it"
+        )
+    lines.append(f"{found} tensors with prefix {wrapped + source.inner!r}, {dropped} dropped by name")
+    if foreign := sorted(f"{key}: {value!r}" for key, value in file.content.items() if type(value).__name__ == "Inert"):
+        lines.append(f"objects of the training code, recorded and not run: {', '.join(foreign)}")
+    unread = [
+        str(key)
+        for key, value in file.content.items()
+        if isinstance(value, dict) and key not in ("", "__metadata__", outer.split("/")[0])
+    ]
+    if unread:
+        lines.append(f"beside it and not read: {', '.join(sorted(unread))}")
+    if warning:
+        lines.append(f"warning: {warning}")
+    return tuple(lines)
+
+
+# --- files of no family
+
+
+_COPIES = re.compile(r"(^|[._])(k|ema)($|[._])|key|momentum|target|teacher")
+_PARTS = re.compile(r"(conv|bn|layer|stem|downsample|norm)\d*([._]|$)")
+
+
+def _levels(file: File) -> list[str]:
+    return ["", *(key for key, value in file.content.items() if isinstance(key, str) and isinstance(value, dict))]
+
+
+def _generic(file: File) -> Found:
+    """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
+    candidates = []
+    for outer in _levels(file):
+        keys = file.level(outer).keys
+        for key in keys:
+            prefix = key.removesuffix("conv1.weight")
+            if prefix == key or (prefix and not prefix.endswith(".")):
+                continue
+            if f"{prefix}bn1.running_mean" in keys and f"{prefix}layer4.0.conv1.weight" in keys:
+                candidates.append((outer, prefix))
+    live = [(outer, prefix) for outer, prefix in candidates if not _COPIES.search(outer) and not _COPIES.search(prefix)]
+    if len(live) != 1:
+        raise ValueError(_unknown(file, live or candidates))
+    outer, prefix = live[0]
+    heads = {}
+    for key in file.level(outer).keys:
+        if not key.startswith(prefix):
+            heads[key] = f"outside {prefix!r}"
+        elif not _PARTS.match(key[len(prefix) :]):
+            heads[key] = "not part of a ResNet, taken for a head"
+    warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
+    source = Source(
+        GENERIC.name,
+        GENERIC.summary,
+        prefix,
+        (outer,),
+        (f"{prefix}conv1.weight",),
+        heads=heads,
+        unverified=GENERIC.unverified,
+    )
+    return _read(source, file, outer, warning)
+
+
+NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
+    (r"(^|\.)(patch_embed\.|cls_token$)|attn\.qkv\.|self_attention\.in_proj", "a vision transformer"),
+    (
+        r"(^|\.)encoder1\.conv1\.weight",
+        "CMC's two networks for the L and the ab channels (PyContrast), each of half width",
+    ),
+    (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
+    (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
+    (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),
+    (r"\.net\.2\.main_conv\.", "a SimCLRv2 network with selective kernels (sk1)"),
+    (r"downsample_layers\.|(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|dwconv)|stages\.\d\.\d\.gamma", "a ConvNeXt"),
+    (r"conv_dw\.|_depthwise_conv\.", "a network of depthwise convolutions"),
+    (
+        r"\.ATTRIBUTES/VARIABLE_VALUE$",
+        "a TensorFlow 2 checkpoint by objects; SimCLR's originals of TensorFlow 1 are read",
+    ),
+)
+
+
+def _no_resnet(file: File) -> str | None:
+    """What a file is in place of a ResNet, in one sentence, if its keys tell."""
+    keys = _examples(file)
+    for pattern, what in NO_RESNETS:
+        if any(re.search(pattern, key) for key in keys):
+            return f"expected a ResNet, found {what}: the detectors and FCN here are built on ResNets"
+    return None
+
+
+def _examples(file: File) -> list[str]:
+    """The keys of the largest level that holds tensors, as they are in the file, the most telling first."""
+    levels = [*_levels(file), *(outer for row in FAMILIES for outer in row.outer if "/" in outer)]
+    keys: list[str] = max((list(file.level(outer).tensors) for outer in levels), key=len)
+    return sorted(keys, key=lambda key: (not key.endswith("conv1.weight"), len(key), key))
+
+
+def _unknown(file: File, candidates: list[tuple[str, str]]) -> str:
+    """Why no reading of a file was found, and the way out."""
+    keys = _examples(file)
+    if not keys:
+        shown = ", ".join(repr(str(key)[:40]) for key in list(file.content)[:5]) or "nothing"
+        return f"expected a checkpoint with tensors, found a dict without any (its keys: {shown})"
+    if what := _no_resnet(file):
+        return what
+    if len(candidates) > 1:
+        places = ", ".join(repr(f"{outer}: {prefix}" if outer else prefix) for outer, prefix in candidates[:6])
+        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {places}"
+    shown = ", ".join(repr(key[:80]) for key in keys[:3])
+    return f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
+
+
+def _nothing(source: Source, file: File) -> str:
+    """Why a file holds nothing under the prefix of the family that was asked for, and which family it may be."""
+    where = " or ".join(repr(outer) if outer else "the file itself" for outer in source.outer)
+    shown = _examples(file)
+    like = f"the file's keys look like {shown[0][:80]!r}" if shown else "the file holds no tensors"
+    text = (
+        f"expected the tensors of a ResNet (a ResNet-50 has 318) under {where} with prefix {source.prefix!r}:"
+        f" all missing; {like}."
+    )
+    families = sorted({found.source.name for found in _fitting(file)} - {source.name})
+    if not families:
+        try:
+            families = [_generic(file).source.name]
+        except ValueError:
+            return f"{text} `bench inspect` says what it is"
+    return f"{text} Is this --from {' or '.join(families)}?"

@@ -1,0 +1,283 @@
+"""Reads TensorFlow's checkpoints (a `.index` file and its `.data-00000-of-00001` shards) without TensorFlow.
+
+The index is a sorted table in LevelDB's format: blocks of keys that share prefixes, each with a checksum, found through one
+more block and a footer. A value is a small protocol buffer that says where in which shard a tensor is. Source of both:
+tensorflow/core/lib/io/format.cc and core/util/tensor_bundle/tensor_bundle.h, core/protobuf/tensor_bundle.proto.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.unpickle import Stored
+
+MAGIC = 0xDB4775248B80FB57  # table/format.h: the last eight bytes of a table
+LARGEST_INDEX = 2**26  # bytes; the index of a ResNet-152 with its optimizer has 0.2 million
+
+_DTYPES = {  # core/framework/types.proto
+    1: torch.float32,
+    2: torch.float64,
+    3: torch.int32,
+    4: torch.uint8,
+    5: torch.int16,
+    6: torch.int8,
+    9: torch.int64,
+    10: torch.bool,
+    14: torch.bfloat16,
+    19: torch.float16,
+}
+
+
+def index_of(path: Path) -> Path | None:
+    """The `.index` file of a checkpoint named by it, by one of its shards or by a folder that holds just one; else None."""
+    if path.is_dir():
+        found = sorted(path.glob("*.index"))
+        return found[0] if len(found) == 1 else None
+    if path.suffix == ".index" and path.is_file():
+        return path
+    if match := re.fullmatch(r"(.+)\.data-\d{5}-of-\d{5}", path.name):
+        index = path.with_name(f"{match[1]}.index")
+        if path.is_file() and not index.is_file():
+            raise FileNotFoundError(
+                f"expected {index.name} beside {path}, found none: download it too, the names are in it"
+            )
+        return index if path.is_file() else None
+    return None
+
+
+def files(index: Path) -> list[Path]:
+    """The index and the shards that belong to it, in order."""
+    return [index, *sorted(index.parent.glob(f"{index.stem}.data-?????-of-?????"))]
+
+
+def read(index: Path) -> dict[str, Stored]:
+    """The variables of a checkpoint by name; values are read when asked for. Texts and the like are left out.
+
+    Raises ValueError, with one sentence, for a file that is damaged or is something else.
+    """
+    if index.stat().st_size > LARGEST_INDEX:
+        raise ValueError(f"expected the index of a TensorFlow checkpoint, found a file of another kind at {index}")
+    try:
+        return dict(_variables(index))
+    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"expected a whole index of a TensorFlow checkpoint, found that {index} is not: download it again"
+        ) from error
+
+
+def _variables(index: Path) -> Iterator[tuple[str, Stored]]:
+    entries = dict(_table(index))
+    header = dict(_fields(entries.pop(b"", b"")))
+    if header.get(2, 0) != 0:
+        raise ValueError(f"expected little-endian numbers, found big-endian ones in {index}")
+    shards = header.get(1, 1)
+    for name, value in entries.items():
+        fields = dict(_fields(value))
+        dtype = _DTYPES.get(int(fields.get(1, 0)))
+        if dtype is None or 7 in fields:  # a text, a resource; or a tensor cut into slices, which ResNets do not have
+            continue
+        shape = tuple(_shape(bytes(fields.get(2, b""))))
+        shard = index.with_name(f"{index.stem}.data-{int(fields.get(3, 0)):05d}-of-{int(shards):05d}")
+        yield name.decode(), _variable(name.decode(), shape, dtype, shard, fields)
+
+
+def _variable(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, shard: Path, fields: dict[int, int | bytes]
+) -> Stored:
+    """A tensor in a shard, from its BundleEntryProto. Raises ValueError if its shape and its size disagree."""
+    offset, size, checksum = (int(fields.get(number, 0)) for number in (4, 5, 6))
+    if math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(
+            f"expected {math.prod(shape) * dtype.itemsize:,} bytes for {name[:80]!r} of shape {list(shape)}, found {size:,}"
+        )
+
+    whole = False
+
+    def read() -> torch.Tensor:
+        nonlocal whole
+        data = _piece(shard, name, offset, size)
+        whole = whole or masked(crc32c(data)) == checksum
+        if not whole:
+            raise ValueError(
+                f"expected {name[:80]!r} to match its checksum, found damage in {shard}: download it again"
+            )
+        return torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+
+    return Stored(shape, dtype, read)
+
+
+def _piece(shard: Path, name: str, offset: int, size: int) -> bytearray:
+    """The bytes of a tensor."""
+    if not shard.is_file():
+        raise FileNotFoundError(
+            f"expected {shard.name} beside the index, found none in {shard.parent}: download it too"
+        )
+    if offset + size > shard.stat().st_size:
+        raise ValueError(f"expected {name[:80]!r} in {shard}, found that the file ends before: download it again")
+    with shard.open("rb") as file:
+        file.seek(offset)
+        return bytearray(file.read(size))
+
+
+# --- the table
+
+
+def _table(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Every key and value of a table file, in order."""
+    data = path.read_bytes()
+    if len(data) < 48 or int.from_bytes(data[-8:], "little") != MAGIC:
+        raise ValueError(f"expected the index of a TensorFlow checkpoint, found another file or half of one at {path}")
+    footer = data[-48:]
+    _, _, position = _handle(footer, 0)  # of the metaindex, which is empty
+    start, size, _ = _handle(footer, position)
+    for _, value in _block(path, data, start, size):
+        inner, length, _ = _handle(value, 0)
+        yield from _block(path, data, inner, length)
+
+
+def _block(path: Path, data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of one block: each key is what it shares with the one before, and the rest."""
+    if start + size + 5 > len(data):
+        raise ValueError(f"expected a whole index of a TensorFlow checkpoint, found that {path} ends early")
+    content, kind = data[start : start + size], data[start + size]
+    (checksum,) = struct.unpack_from("<I", data, start + size + 1)
+    if masked(crc32c(data[start : start + size + 1])) != checksum:
+        raise ValueError(f"expected an index that matches its checksums, found damage in {path}: download it again")
+    if kind != 0:
+        raise ValueError(f"expected an uncompressed index, as TensorFlow writes it, found compression in {path}")
+    (restarts,) = struct.unpack_from("<I", content, size - 4)
+    end = size - 4 - 4 * restarts
+    position, key = 0, b""
+    while position < end:
+        shared, position = _varint(content, position)
+        rest, position = _varint(content, position)
+        length, position = _varint(content, position)
+        if shared > len(key) or position + rest + length > end:
+            raise IndexError
+        key = key[:shared] + content[position : position + rest]
+        position += rest
+        yield key, content[position : position + length]
+        position += length
+
+
+def _handle(data: bytes, position: int) -> tuple[int, int, int]:
+    """Where a block is: its start, its size, and the position behind these two numbers."""
+    start, position = _varint(data, position)
+    size, position = _varint(data, position)
+    return start, size, position
+
+
+# --- protocol buffers
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 70:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise IndexError
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of every field of a message."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, position = _varint(data, position)
+            yield number, value
+        elif wire == 2:
+            size, position = _varint(data, position)
+            if position + size > len(data):
+                raise IndexError
+            yield number, data[position : position + size]
+            position += size
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+            yield number, int.from_bytes(data[position : position + size], "little")
+            position += size
+        else:
+            raise IndexError
+
+
+def _shape(data: bytes) -> Iterator[int]:
+    """The sizes in a TensorShapeProto. Raises ValueError for one that no file can hold."""
+    for number, dim in _fields(data):
+        if number == 2:
+            size = int(dict(_fields(bytes(dim))).get(1, 0))
+            if size >= 2**40:
+                raise ValueError("expected a shape, found a negative or impossible size")
+            yield size
+
+
+# --- CRC-32C, of four bytes of many lanes at a time; zlib has only CRC-32
+
+
+def _step(register: np.ndarray) -> np.ndarray:
+    """The register after eight zero bits, by the Castagnoli polynomial (RFC 3720, bits reversed)."""
+    for _ in range(8):
+        register = (register >> np.uint32(1)) ^ np.where(register & np.uint32(1), np.uint32(0x82F63B78), np.uint32(0))
+    return register
+
+
+_BYTE = _step(np.arange(256, dtype=np.uint32))
+_WORD = _step(_step(np.arange(65536, dtype=np.uint32)))
+
+
+def crc32c(data: bytes | bytearray) -> int:
+    """CRC-32C of some bytes, as in RFC 3720."""
+    if len(data) < 2**12:
+        value = 0xFFFFFFFF
+        table = _BYTE.tolist() if len(data) > 64 else _BYTE
+        for byte in data:
+            value = int(table[(value ^ byte) & 0xFF]) ^ (value >> 8)
+        return value ^ 0xFFFFFFFF
+    lanes = 1 << max(6, (len(data).bit_length() - 8) // 2 + 2)
+    width = -(-len(data) // (2 * lanes))  # words in a lane
+    padded = np.zeros(2 * lanes * width, np.uint8)  # zeros in front leave a register of zero as it is
+    padded[-len(data) :] = np.frombuffer(data, np.uint8)
+    padded[len(padded) - len(data) :][:4] ^= 0xFF  # the same as a register that starts with ones
+    words = padded.view("<u2").reshape(lanes, width).T.astype(np.uint32)
+    register = np.zeros(lanes, np.uint32)
+    for column in words:
+        register = _WORD[(register ^ column) & np.uint32(0xFFFF)] ^ (register >> np.uint32(16))
+    shift = _zeros(2 * width)
+    while len(register) > 1:
+        register = _times(shift, register[0::2]) ^ register[1::2]
+        shift = _times(shift, shift)
+    return int(register[0]) ^ 0xFFFFFFFF
+
+
+def _times(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """A matrix of bits, 32 columns, times vectors of 32 bits."""
+    product = np.zeros_like(vectors)
+    for bit, column in enumerate(matrix):
+        product ^= np.where((vectors >> np.uint32(bit)) & np.uint32(1), column, np.uint32(0))
+    return product
+
+
+def _zeros(count: int) -> np.ndarray:
+    """The matrix that takes a register over that many zero bytes."""
+    matrix = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    power = _step(matrix)
+    while count:
+        if count & 1:
+            matrix = _times(power, matrix)
+        power = _times(power, power)
+        count >>= 1
+    return matrix
+
+
+def masked(crc: int) -> int:
+    """A checksum as it is stored (core/lib/hash/crc32c.h): rotated and moved, so that data with checksums in it is no problem."""
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

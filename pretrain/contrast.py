@@ -1,0 +1,89 @@
+"""Losses that tell one positive from many negatives: their logits carry the positive in column 0.
+
+The negatives come from a queue of keys (InfoMin, DenseCL) or from a memory bank (InstDisc, PIRL).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretrain import dist, memory
+
+EPSILON = 1e-7  # zhirongw/lemniscate.pytorch lib/NCECriterion.py
+
+
+def queue_logits(q: torch.Tensor, k: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
+    """[N, 1 + K]: the similarity of every query to its own key, then to the queue's; only q gets a gradient.
+
+    q, k:  [N, C], unit length
+    queue: [C, K], unit length along C; copied, because it moves on before the backward pass
+    """
+    positive = (q * k.detach()).sum(dim=1, keepdim=True)  # [N, 1]
+    return torch.cat([positive, q @ queue.to(q.dtype, copy=True)], dim=1) / temperature
+
+
+def softmax_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of column 0 of [N, 1 + K] (InfoNCE), a scalar; ln(K + 1) where all are equal."""
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def nce_loss(logits: torch.Tensor, z: torch.Tensor, images: int) -> torch.Tensor:
+    """Noise-contrastive estimation: was a column drawn from the model or from uniform noise? A scalar above 0.
+
+    P = exp(logits) / z,  h = P / (P + K / images);  the sum of -ln h(positive) and of every -ln(1 - h(negative)), a mean over N.
+    z is a constant: no gradient flows through it.
+    """
+    p = logits.exp() / z.detach()
+    noise = (logits.shape[1] - 1) / images  # K draws, each 1 / images likely
+    positive = (p[:, 0] / (p[:, 0] + noise + EPSILON)).log()  # [N]
+    negative = (noise / (p[:, 1:] + noise + EPSILON)).log()  # [N, K]
+    return -(positive + negative.sum(dim=1)).mean()
+
+
+def accuracy(logits: torch.Tensor) -> torch.Tensor:
+    """Percent of the rows of [N, 1 + K] whose positive stands above every negative."""
+    return (logits[:, :1] > logits[:, 1:]).all(dim=1).float().mean() * 100
+
+
+class Instances(nn.Module):
+    """Tells images apart by their embeddings in a memory bank, each image a class (lib/NCEAverage.py, lib/LinearAverage.py).
+
+    recipe: images; dim; negatives, 0 for every other image; temperature; form, "nce" or "softmax"; bank_momentum
+    z:      nce's normalisation constant: the mean of exp(logits) over the first batch, times the images; 0 before
+    """
+
+    def __init__(self, recipe: Mapping[str, Any]) -> None:
+        super().__init__()
+        if recipe["form"] not in ("nce", "softmax"):
+            raise ValueError(f"expected form=nce or form=softmax, found {recipe['form']!r}")
+        self.form, self.negatives = recipe["form"], recipe["negatives"]
+        self.temperature, self.weight = recipe["temperature"], recipe["bank_momentum"]
+        self.bank = memory.Bank(recipe["images"], recipe["dim"])
+        self.register_buffer("z", torch.zeros(()))
+
+    def forward(self, v: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, a scalar, and the accuracy in percent.
+
+        v: [N, C], unit length; indices: [N], the images' numbers
+        """
+        bank = self.bank.bank.to(v.dtype)
+        logits = (v @ bank.T / self.temperature).gather(1, self.columns(indices))  # [N, 1 + K]
+        if self.form == "softmax":
+            return softmax_loss(logits), accuracy(logits)
+        if self.z == 0:
+            self.z.fill_(dist.gathered(logits.exp().mean()[None]).mean() * len(bank))
+        return nce_loss(logits, self.z, len(bank)), accuracy(logits)
+
+    def columns(self, indices: torch.Tensor) -> torch.Tensor:
+        """[N, 1 + K], rows of the bank: each image's own, then its negatives."""
+        if self.negatives:
+            return self.bank.drawn(indices, self.negatives)
+        images = len(self.bank.bank)
+        return (indices[:, None] + torch.arange(images, device=indices.device)) % images
+
+    def update(self, indices: torch.Tensor, v: torch.Tensor) -> None:
+        """Move the bank's rows towards this step's embeddings, [N, C] of unit length, of all processes."""
+        self.bank.update(dist.gathered(indices), dist.gathered(v), self.weight)

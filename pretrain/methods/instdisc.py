@@ -1,0 +1,105 @@
+"""InstDisc (NPID): every image is a class of its own, and the class's weight is the image's last embedding in a memory bank.
+
+Paper: arXiv 1805.01978; code: zhirongw/lemniscate.pytorch. The variants are the forms of the loss:
+    nce      noise-contrastive estimation with 4096 negatives (main.py's defaults); z is estimated once, from the first batch,
+             and so depends on the seed
+    softmax  cross-entropy over 65536 negatives, what the repository's updated weights were trained with (README)
+    full     cross-entropy over every image (--nce-k 0)
+Expected, ResNet-50, ImageNet, 200 epochs: linear top-1 58.5 (softmax, README), 59.5 with PyContrast's crop_area=0.08,1.0 and
+schedule=cosine (HobbitLong/PyContrast README); nearest neighbour 46.8 (nce, README); 54.0 in the paper (unverified).
+VOC07+12 C4 AP 55.2 (PyContrast's weights).
+
+    bench pretrain instdisc --data imagenet/train [--variant softmax]
+
+Difference: negatives come from a uniform draw where the code builds an alias table for the uniform distribution.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretrain import contrast, heads
+
+# the form of the loss and the number of negatives; 0 is every other image
+FORMS = {"nce": ("nce", 4096), "softmax": ("softmax", 65536), "full": ("softmax", 0)}
+
+
+def recipe(variant: str | None = None) -> dict:
+    """The published recipe of nce (default), softmax or full."""
+    variant = variant or "nce"
+    if variant not in FORMS:
+        raise ValueError(f"expected one of the variants {', '.join(FORMS)} of instdisc, found {variant!r}")
+    form, negatives = FORMS[variant]
+    return {
+        "variant": variant,
+        "images": 1281167,  # becomes the number of images in the folder
+        # architecture: main.py, lib/NCEAverage.py
+        "dim": 128,
+        "form": form,
+        "negatives": negatives,
+        "bank_momentum": 0.5,
+        "temperature": 0.07,
+        "bn_group": 32,  # 256 images on 8 GPUs (PyContrast; lemniscate does not say how many GPUs)
+        # views: main.py, one a step
+        "views": 1,
+        "size": 224,
+        "crop_area": (0.2, 1.0),
+        "gray_first": True,
+        "gray_p": 0.2,
+        "jitter": (0.4, 0.4, 0.4, 0.4),
+        "jitter_p": 1.0,
+        "blur_p": (0.0,),
+        "blur_sigma": (0.1, 2.0),
+        "solarize_p": (0.0,),
+        "flip_p": 0.5,
+        # optimisation: main.py, adjust_learning_rate
+        "epochs": 200,
+        "batch_size": 256,
+        "optimiser": "sgd",
+        "base_lr": 0.03,  # a 256 images
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "schedule_unit": "epoch",
+        "milestones": (120, 160),
+        "warmup_epochs": 0.0,
+        "warmup_start": 0.0,
+        "end_lr": 0.0,
+        "constant_lr": "",
+        "sync_bn": False,
+        "precision": "fp32",
+    }
+
+
+class InstDisc(nn.Module):
+    def __init__(self, arch: str, recipe: dict) -> None:
+        super().__init__()
+        self.bn_group = recipe["bn_group"]
+        self.backbone, width = heads.backbone(arch)
+        self.head = nn.Linear(width, recipe["dim"])
+        self.instances = contrast.Instances(recipe)
+        self.statistics: dict[str, torch.Tensor | float] = {}
+
+    def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:
+        """The loss of telling each image from the others, a scalar; about ln(K + 1) at the start of the softmax forms.
+
+        views:   one tensor [N, 3, S, S]
+        indices: [N], the number of each image in the folder
+        """
+        x = views[0]
+        v = self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))  # [N, C]
+        with heads.full_precision(v):
+            v = F.normalize(v.float(), dim=1)
+            loss, accuracy = self.instances(v, indices)
+        self.seen = (indices, v.detach())
+        self.statistics = {"accuracy": accuracy}
+        if self.instances.form == "nce":
+            self.statistics["z"] = self.instances.z
+        return loss
+
+    def after_update(self, progress: float) -> None:
+        """Each image's place in the bank moves towards what was seen of it in this step."""
+        self.instances.update(*self.seen)
+
+
+METHOD = InstDisc

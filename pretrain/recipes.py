@@ -1,0 +1,240 @@
+"""A run's numbers before it starts: the published recipe, the rule of the mini scale, what was asked for, and what fits the data."""
+
+import difflib
+import math
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from pretrain.data import Folder
+
+IMAGENET = 1_281_167  # training images
+GIVEN = ("variant", "views", "classes", "images", "jigsaw", "unverified")  # follow from the method and the data
+
+
+def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict[str, Any]:
+    """The mini scale, by one rule for every method; what is not named here stays as published.
+
+    views     224 pixels a side become 64, other sides in proportion, made a multiple of 8 of at least 32; crop areas unchanged;
+              blur in proportion; the jigsaw's patches are 24 pixels, from cells of 32
+    batch     128, halved until an epoch has 8 steps, but not below 32; at most the folder
+    length    10 epochs
+    lr        SGD: base_lr doubled (the linear rule then gives twice the published rate at this batch). LARS and LARC, whose recipes
+              are for thousands of images: the published rate times the square root of the ratio of the batches.
+              Linear warm-up over the first tenth of the epochs, cosine to the published end by the step
+    networks  hidden and output channels of heads at most 2048
+    BN        groups of a quarter of the batch (or the next smaller divisor) where the method has per-GPU batch norm
+    memory    queues 4096, at most half the folder, a multiple of the batch, filled from the second epoch at the latest; negatives
+              from a bank at most half the folder; prototypes at most one for 64 images; a sliding window in proportion to the folder
+    momentum  0.99 where it is more: ten epochs of 20,000 images are 1,560 steps
+    numbers   bfloat16 autocast
+    """
+    batch_size = _fitting(images) if batch_size is None else batch_size
+    small = {
+        **recipe,
+        "batch_size": batch_size,
+        "epochs": 10,
+        "base_lr": recipe["base_lr"] * _faster(recipe, batch_size),
+        "warmup_epochs": 1.0,
+        "warmup_start": 0.01,
+        "schedule": "cosine",
+        "schedule_unit": "step",
+        "precision": "bf16",
+    }
+    if "bias_lr" in recipe:
+        small["bias_lr"] = recipe["bias_lr"] * _faster(recipe, batch_size)
+    if "bn_group" in recipe:
+        quarter = max(2, batch_size // 4)
+        small["bn_group"] = next((size for size in range(quarter, 1, -1) if batch_size % size == 0), batch_size)
+    if recipe.get("ema", 0) > 0.99:
+        small["ema"] = 0.99
+    for key in ("hidden", "dim"):
+        if key in recipe:
+            small[key] = min(recipe[key], 2048)
+    return small | _smaller_views(recipe) | _shorter_memory(recipe, images, batch_size)
+
+
+def _fitting(images: int) -> int:
+    """The mini scale's batch."""
+    batch_size = 128
+    while batch_size > 32 and images // batch_size < 8:
+        batch_size //= 2
+    while batch_size > max(images, 2):
+        batch_size //= 2
+    return batch_size
+
+
+def _faster(recipe: Mapping[str, Any], batch_size: int) -> float:
+    """What the mini scale multiplies base_lr by."""
+    if recipe["optimiser"] == "sgd":
+        return 2.0
+    # the linear rule divides the rate by the ratio of the batches, of which this gives the root back; the other rule is the root's
+    return math.sqrt(recipe["batch_size"] / batch_size) if recipe.get("lr_rule", "linear") == "linear" else 1.0
+
+
+def _smaller_views(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    sides = recipe["size"] if isinstance(recipe["size"], tuple) else (recipe["size"],)
+    sizes = tuple(max(32, math.ceil(side * 64 / 224 / 8) * 8) for side in sides)
+    small = {
+        "size": sizes if isinstance(recipe["size"], tuple) else sizes[0],
+        "blur_sigma": tuple(sigma * 64 / 224 for sigma in recipe["blur_sigma"]),
+    }
+    if "blur_kernel" in recipe:
+        small["blur_kernel"] = round(recipe["blur_kernel"] * 64 / 224) | 1
+    if "jigsaw" in recipe:
+        small |= {"jigsaw_size": 96, "jigsaw_patch": 24}
+    return small
+
+
+def _shorter_memory(recipe: Mapping[str, Any], images: int, batch_size: int) -> dict[str, Any]:
+    small: dict[str, Any] = {}
+    if recipe.get("queue"):
+        small["queue"] = max(1, min(recipe["queue"], 4096, images // 2) // batch_size) * batch_size
+    if "queue_epoch" in recipe:
+        small["queue_epoch"] = min(recipe["queue_epoch"], 1)
+    if recipe.get("negatives"):
+        small["negatives"] = max(1, min(recipe["negatives"], images // 2))
+    if "prototypes" in recipe:
+        small["prototypes"] = max(2, min(recipe["prototypes"], images // 64))
+    if "window" in recipe:
+        size, stride = (round(part * images / IMAGENET / batch_size) * batch_size for part in recipe["window"])
+        small["window"] = (max(size, batch_size), max(stride, batch_size // 8, 1))
+    return small
+
+
+def parsed(key: str, text: str, default: Any) -> Any:
+    """The value of KEY=VALUE in the type of the recipe's own; commas separate the parts of a range, of every view's in turn."""
+    try:
+        return _like(text, default, key == "milestones")
+    except (KeyError, ValueError):
+        example = ",".join(map(str, _flat(default))) if isinstance(default, tuple) else default
+        raise ValueError(f"expected {key} to look like {example}, found {text!r}") from None
+
+
+def _flat(value: tuple[Any, ...]) -> list[Any]:
+    return [part for outer in value for part in (outer if isinstance(outer, tuple) else (outer,))]
+
+
+def _like(text: str, default: Any, any_length: bool) -> Any:
+    if isinstance(default, bool):
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if not isinstance(default, tuple):
+        return type(default)(text)
+    parts, flat = text.strip("()[] ").split(","), _flat(default)
+    if any_length:
+        return tuple(int(part) for part in parts)
+    values = iter([_like(part, old, False) for part, old in zip(parts, flat, strict=True)])
+    return tuple(tuple(next(values) for _ in old) if isinstance(old, tuple) else next(values) for old in default)
+
+
+def resolved(
+    method: ModuleType,
+    folder: Folder,
+    scale: str,
+    variant: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Every number of the run: the published recipe, the mini rule, what was asked for, and the learning rate that follows."""
+    if scale not in ("paper", "mini"):
+        raise ValueError(f"expected scale paper or mini, found {scale!r}")
+    asked = dict(overrides or {})
+    recipe = method.recipe(variant)
+    for key in asked:
+        if key not in recipe and key != "lr":
+            near = difflib.get_close_matches(key, [*recipe, "lr"], 1, 0)[0]
+            raise ValueError(
+                f"expected a field of the recipe, found {key!r}: did you mean {near}? All: {' '.join(recipe)} lr"
+            )
+        if key in GIVEN:
+            raise ValueError(
+                f"expected a field that can be changed, found {key}: it follows from the method and the data"
+            )
+    if "batch_size" in asked:
+        batch_size = parsed("batch_size", asked["batch_size"], 1)
+    if "epochs" in asked:
+        epochs = parsed("epochs", asked["epochs"], 1)
+    if scale == "mini":
+        recipe = mini(recipe, len(folder), batch_size)
+    elif batch_size is not None:
+        recipe["batch_size"] = batch_size
+    if epochs is not None:
+        # the milestones keep their place in the training; the mini rule's warm-up keeps its tenth
+        recipe["milestones"] = tuple(round(m * epochs / recipe["epochs"]) for m in recipe["milestones"])
+        if scale == "mini":
+            recipe["warmup_epochs"] = epochs / 10
+        recipe["epochs"] = epochs
+    recipe.update({key: parsed(key, text, recipe[key]) for key, text in asked.items() if key != "lr"})
+    recipe["lr"] = parsed("lr", asked["lr"], 0.1) if "lr" in asked else peak(recipe)
+    if "classes" in recipe:
+        recipe["classes"] = len(folder.classes)
+    if "images" in recipe:
+        recipe["images"] = len(folder)
+    check(recipe, folder)
+    return recipe
+
+
+def peak(recipe: Mapping[str, Any]) -> float:
+    """The learning rate after the warm-up: base_lr a 256 images, or times the root of the batch (SimCLR, appendix B.1)."""
+    rule, batch = recipe.get("lr_rule", "linear"), recipe["batch_size"]
+    if rule == "linear":
+        return recipe["base_lr"] * batch / 256
+    if rule == "sqrt":
+        return recipe["base_lr"] * math.sqrt(batch)
+    raise ValueError(f"expected lr_rule=linear or lr_rule=sqrt, found {rule!r}")
+
+
+def check(recipe: Mapping[str, Any], folder: Folder) -> None:
+    """ValueError where the recipe, the data and the number of processes do not fit."""
+    batch, processes = recipe["batch_size"], int(os.environ.get("WORLD_SIZE", 1))
+    if batch < 2:
+        raise ValueError(
+            f"expected a batch of at least 2 images (batch norm), found {batch}: more images or --batch-size"
+        )
+    if len(folder) < batch:
+        raise ValueError(
+            f"expected at least one batch of {batch} images in {folder.root}, found {len(folder)}: "
+            f"--batch-size {len(folder)} or less, or --scale mini"
+        )
+    if batch % processes:
+        fit = ", ".join(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)
+        raise ValueError(
+            f"expected a number of processes that share the batch of {batch} evenly ({fit}), found {processes}: start one of "
+            f"these, or --batch-size {batch // processes * processes or processes}, with which the learning rate changes linearly"
+        )
+    if recipe["epochs"] < 1:
+        raise ValueError(f"expected at least 1 epoch, found {recipe['epochs']}")
+    if recipe["warmup_epochs"] >= recipe["epochs"]:
+        raise ValueError(
+            f"expected more epochs than the warm-up's {recipe['warmup_epochs']}, found {recipe['epochs']}: "
+            f"more --epochs or warmup_epochs={recipe['epochs'] / 10}"
+        )
+    if recipe["precision"] not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"expected precision=fp32, bf16 or fp16, found {recipe['precision']!r}")
+    local = batch // processes
+    if "bn_group" in recipe and (recipe["bn_group"] < 2 or local % min(recipe["bn_group"], local)):
+        raise ValueError(
+            f"expected bn_group of at least 2 to divide the {local} images of each process, found {recipe['bn_group']}: "
+            "change bn_group or --batch-size"
+        )
+    if "window" in recipe and not batch <= recipe["window"][0] <= len(folder):
+        raise ValueError(
+            f"expected a window of at least a batch and at most the {len(folder)} images, found {recipe['window'][0]}: "
+            f"window={len(folder)},{max(1, len(folder) // 8)}"
+        )
+    if recipe.get("queue", 0) % batch:
+        raise ValueError(
+            f"expected a queue that is a multiple of the batch {batch}, found {recipe['queue']}: "
+            f"queue={max(1, recipe['queue'] // batch) * batch} or another --batch-size"
+        )
+    if "classes" in recipe and (recipe["classes"] < 2 or (folder.labels < 0).any()):
+        raise ValueError(
+            f"expected every image of {folder.root} in one of at least two class folders, found {recipe['classes']} class "
+            f"folders and {int((folder.labels < 0).sum())} images outside: supervised pretraining needs labels"
+        )
+    if "classes" in recipe and set(folder.classes) <= {"train", "val", "test"}:
+        raise ValueError(
+            f"expected class folders in {folder.root}, found the splits {folder.classes}: --data {folder.root}/train"
+        )

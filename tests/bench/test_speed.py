@@ -1,0 +1,51 @@
+"""The benchmark's arithmetic; nothing here is timed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import speed
+
+
+def test_each_call_is_made_in_turn_and_the_first_is_not_counted() -> None:
+    order: list[str] = []
+    ours, theirs = speed.pairs(lambda: order.append("ours"), lambda: order.append("theirs"), count=5)
+    assert order[:6] == ["theirs", "ours", "ours", "theirs", "theirs", "ours"]
+    assert order.count("ours") == order.count("theirs") == 6 and ours >= 0 and theirs >= 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "target", "fast", "met"),
+    [
+        (1.4, 1.5, False, True),
+        (1.6, 1.5, False, False),
+        (1.6, 1.5, True, True),
+        (1.4, 1.5, True, False),
+        (9, None, False, None),
+    ],
+)
+def test_a_target_is_a_least_speed_or_a_greatest_cost(
+    ratio: float, target: float | None, fast: bool, met: bool | None
+) -> None:
+    row = speed.Row("part", "torch", ratio, target, fast, 1.0, 2.0)
+    assert row.met is met
+    plain = json.loads(json.dumps(row.plain()))
+    assert {"part", "against", "ratio", "target", "met"} <= plain.keys() and plain["met"] is met
+    assert ("MISSED" in speed.described(row)) == (met is False)
+
+
+def test_an_unknown_part_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"found 'converts'\. Did you mean 'convert'"):
+        speed.run("converts", print)
+    assert list(speed.PARTS)[:2] == ["convert", "inspect"]
+
+
+def test_the_checkpoint_of_the_benchmark_is_mocos(tmp_path: Path) -> None:
+    import torch
+
+    from bench import sources
+
+    torch.save(speed._moco(64), tmp_path / "checkpoint.pth")
+    found = sources.inspect(tmp_path / "checkpoint.pth")
+    assert (found["family"], found["arch"], found["matched"], found["problem"]) == ("moco", "resnet50", 318, None)

@@ -1,0 +1,510 @@
+"""What is wrong with a dataset is listed with its file, never a traceback: missing, broken, hostile; by layout."""
+
+import copy
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from cityscapesscripts.helpers.annotation import Annotation
+from cityscapesscripts.helpers.labels import labels as LABELS
+from cityscapesscripts.preparation.json2labelImg import createLabelImage
+from PIL import Image
+
+from bench import catalog
+from downstream import check, datasets, synthetic, train_ids
+from results import groups
+
+TASKS = {name: catalog.load("task", name).TASK for name in catalog.names("task")}
+NUMBER = "000003"  # a picture of VOC2007's val
+XML = f"VOC2007/Annotations/{NUMBER}.xml"
+JPG = f"VOC2007/JPEGImages/{NUMBER}.jpg"
+BOMB = '<!DOCTYPE b [<!ENTITY a "ha">' + "".join(
+    f'<!ENTITY {b} "{f"&{a};" * 20}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def nothing(task, root):
+    """In place of an engine's own look at the data."""
+
+
+def records(task, root):
+    """The part of an engine's look at the data that reads annotations."""
+    for name in (*task.settings["DATASETS.TRAIN"], *task.settings["DATASETS.TEST"]):
+        datasets.records(name, root)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("drawn")
+    synthetic.synthesize(root, 2, voc=2, coco=12, cityscapes=2, imagenet=2, side=96)
+    return root
+
+
+@pytest.fixture
+def data(drawn, tmp_path):
+    """A copy to damage."""
+
+    def copied(*names: str) -> Path:
+        for name in names:
+            shutil.copytree(drawn / name, tmp_path / "data" / name)
+        return tmp_path / "data"
+
+    return copied
+
+
+def found(task: str, root: Path, engine=nothing) -> dict:
+    report = check.check(TASKS[task], root, engine)
+    json.dumps(report, allow_nan=False)
+    check.described(report).encode()
+    assert report["runs"] == all(f["level"] == "notice" for f in report["findings"])
+    for finding in report["findings"]:
+        assert finding["reason"] and finding["mend"]
+    return report
+
+
+def errors(report: dict) -> set[tuple[str, str]]:
+    return {(f["kind"], f["file"]) for f in report["findings"] if f["level"] == "error"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_drawn_data_are_whole_and_reduced(drawn, task):
+    report = found(task, drawn)
+    assert report["runs"] and report["reduced"], check.described(report)
+    assert set(report["counts"]) <= {"reduced", "box of no size", "keypoint outside"}
+    assert all(0 < split["images"] < split["expected"] for split in report["splits"].values())
+
+
+def test_expected_counts_are_those_that_keep_a_record_in_the_papers_tables():
+    assert {name: check.EXPECTED[name] for name in groups.SPLITS} == groups.SPLITS
+    sums = {"voc_c4": 5011 + 11540, "coco_fpn_1x": 118287, "voc07_svm": 5011, "voc_semantic": 10582}
+    for task, images in sums.items():
+        assert images in groups.IMAGES[task][0]
+    for names, task in {
+        ("voc_train_aug", "voc_val"): "voc_semantic",
+        ("imagenet_train", "imagenet_val"): "imagenet_knn",
+    }.items():
+        assert groups.IMAGES[task] == ((check.EXPECTED[names[0]],), check.EXPECTED[names[1]])
+    assert len(datasets.LVIS_CLASSES) == 2 and datasets.LVIS_CLASSES["v0.5"] == 1230
+
+
+def test_whole_sets_are_not_reduced_and_others_are():
+    voc = {"voc_2007_trainval": 5011, "voc_2012_trainval": 11540, "voc_2007_test": 4952}
+    assert groups.whole("voc_c4", {"splits": voc, "train": 16551, "test": 4952})
+    assert not groups.whole("voc_c4", {"splits": voc | {"voc_2007_test": 4951}, "train": 16551, "test": 4952})
+    people = {"keypoints_coco_2017_train": 118287, "keypoints_coco_2017_val": 5000}
+    assert groups.whole("coco_keypoint_2x", {"splits": people, "train": 56599, "test": 5000})
+    assert groups.whole("imagenet_knn", {"train": 1281167, "test": 50000})
+    assert not groups.whole("imagenet_knn", {"train": 1281166, "test": 50000})
+    assert not groups.whole("a_task_of_ones_own", {"train": 1, "test": 1})
+
+
+def truncated(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def loop(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def huge(file: Path) -> None:
+    """A PNG of 12,000 x 12,000 pixels in a few kilobytes."""
+    Image.new("1", (12_000, 12_000)).save(file, "png")
+
+
+IMAGE_DAMAGE = {
+    "gone": (Path.unlink, "missing image"),
+    "truncated": (truncated, "broken image"),
+    "empty": (lambda f: f.write_bytes(b""), "broken image"),
+    "text": (lambda f: f.write_text("<html>not found</html>"), "broken image"),
+    "a fifo": (fifo, "broken image"),
+    "a link to itself": (loop, "broken image"),
+    "a folder": (folder, "broken image"),
+    "huge": (huge, "broken image"),
+    "of another size": (lambda f: Image.new("RGB", (5, 7)).save(f), "size"),
+}
+
+
+@pytest.mark.parametrize("damage", IMAGE_DAMAGE)
+def test_a_damaged_image_is_named(data, damage):
+    root = data("VOC2007", "VOC2012")
+    harm, kind = IMAGE_DAMAGE[damage]
+    harm(root / JPG)
+    assert errors(found("voc_c4", root)) == {(kind, JPG)}
+
+
+ANNOTATION_DAMAGE = {
+    "gone": (lambda f, t: f.unlink(), "missing annotation"),
+    "truncated": (lambda f, t: f.write_text(t[: len(t) // 2]), "annotation"),
+    "empty": (lambda f, t: f.write_text(""), "annotation"),
+    "with entities": (lambda f, t: f.write_text(f"{BOMB}]><annotation>&i;</annotation>"), "annotation"),
+    "with a file of the system": (
+        lambda f, t: f.write_text('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>'),
+        "annotation",
+    ),
+    "in UTF-16 with entities": (lambda f, t: f.write_bytes(f"{BOMB}]><a>&i;</a>".encode("utf-16")), "annotation"),
+    "in no encoding": (lambda f, t: f.write_text("<?xml version='1.0' encoding='klingon'?><a/>"), "annotation"),
+    "deep": (lambda f, t: f.write_text("<a>" * 100_000), "annotation"),
+    "bytes": (lambda f, t: f.write_bytes(bytes(range(256))), "annotation"),
+    "without size": (lambda f, t: f.write_text(t.replace("size", "sighs")), "annotation"),
+    "of no width": (lambda f, t: f.write_text(t.replace("<width>", "<width>0</width><width>")), "annotation"),
+    "a fifo": (lambda f, t: fifo(f), "annotation"),
+    "a link to itself": (lambda f, t: loop(f), "annotation"),
+    "of a unicorn": (lambda f, t: f.write_text(t.replace("<name>", "<name>unicorn\x07</name><name>".replace("\x07", ""), 1)), "class"),
+    "with a box of nan": (lambda f, t: f.write_text(t.replace("<xmin>", "<xmin>nan</xmin><xmin>", 1)), "box"),
+    "with a box of words": (lambda f, t: f.write_text(t.replace("<xmin>", "<xmin>left</xmin><xmin>", 1)), "box"),
+    "without a box": (lambda f, t: f.write_text(t.replace("bndbox", "box")), "box"),
+    "difficult to say": (lambda f, t: f.write_text(t.replace("<difficult>", "<difficult>quite</difficult><difficult>", 1)), "box"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ANNOTATION_DAMAGE)
+def test_a_damaged_voc_annotation_is_named_and_a_run_refuses_it(data, damage):
+    root = data("VOC2007", "VOC2012")
+    harm, kind = ANNOTATION_DAMAGE[damage]
+    file = root / XML
+    harm(file, file.read_text())
+    assert errors(found("voc_c4", root)) == {(kind, XML)}
+    if damage != "a fifo":
+        with pytest.raises((ValueError, OSError)):
+            records(TASKS["voc_c4"], root)
+
+
+def test_boxes_outside_and_of_no_size_are_notices(data):
+    root = data("VOC2007", "VOC2012")
+    file = root / XML
+    text = file.read_text()
+    file.write_text(text.replace("<xmin>", "<xmin>-5</xmin><xmin>", 1))
+    report = found("voc_c4", root, records)
+    assert report["runs"] and report["counts"]["box outside"] == 1
+    box = "<xmin>4</xmin><xmax>2</xmax><ymin>4</ymin><ymax>9</ymax>"
+    file.write_text(text.replace("<bndbox>", f"<bndbox>{box}", 1))
+    report = found("voc_c4", root, records)
+    assert report["runs"] and report["counts"]["box of no size"] == 1
+
+
+def test_a_split_that_is_missing_empty_repeated_or_no_text_is_named(data):
+    root = data("VOC2007", "VOC2012")
+    name = "VOC2007/ImageSets/Main/test.txt"
+    for content in (b"", b"\n\n", b"\xff\xfe\x00", b"000005\n000005\n000006\n"):
+        (root / name).write_bytes(content)
+        assert errors(found("voc_c4", root)) == {("list", name)}
+    (root / name).unlink()
+    assert errors(found("voc_c4", root)) == {("list", name)}
+    shutil.rmtree(root / "VOC2007")
+    assert {kind for kind, _ in errors(found("voc_c4", root))} == {"layout"}
+    assert {kind for kind, _ in errors(found("voc_c4", root / "nowhere"))} == {"layout"}
+
+
+def test_names_that_leave_the_folder_are_not_followed(data):
+    root = data("VOC2007", "VOC2012")
+    with (root / "VOC2007/ImageSets/Main/test.txt").open("a") as file:
+        file.write("../JPEGImages/000001\n/etc/passwd\n")
+    assert found("voc_c4", root)["counts"]["missing image"] == 2
+
+
+def test_an_image_in_training_and_test_is_told(data):
+    root = data("VOC2007", "VOC2012")
+    lists = root / "VOC2007/ImageSets/Main"
+    (lists / "test.txt").write_text((lists / "trainval.txt").read_text())
+    assert found("voc_c4", root)["counts"]["leak"] == 4
+
+
+def test_a_kind_is_listed_so_often_and_the_rest_counted(data):
+    root = data("VOC2007", "VOC2012")
+    with (root / "VOC2007/ImageSets/Main/test.txt").open("a") as file:
+        file.writelines(f"9{i:05d}\n" for i in range(30))
+    report = found("voc_c4", root)
+    listed = [f for f in report["findings"] if f["kind"] == "missing image"]
+    assert (len(listed), report["counts"]["missing image"]) == (check.KEPT, 30)
+    assert "missing image: and 10 more" in check.described(report)
+
+
+def test_a_name_that_is_no_utf8_can_be_printed(data):
+    root = data("imagenet")
+    name = os.fsdecode(b"n01530575_\xff\xfe\x1b[31m.JPEG")
+    (root / "imagenet/train/n01530575" / name).write_bytes(b"no image")
+    report = found("imagenet_linear", root)
+    assert errors(report) == {("broken image", "imagenet/train/n01530575/n01530575_\\udcff\\udcfe\\x1b[31m.JPEG")}
+
+
+def test_random_bytes_in_images_are_findings_or_nothing(data):
+    root = data("imagenet")
+    rng = np.random.default_rng(0)
+    for file in sorted((root / "imagenet").rglob("*.JPEG")):
+        content = bytearray(file.read_bytes())
+        for place in rng.integers(0, len(content), 20):
+            content[place] = rng.integers(256)
+        file.write_bytes(content[: rng.integers(1, len(content))] if rng.random() < 0.5 else content)
+    assert {kind for kind, _ in errors(found("imagenet_linear", root))} <= {"broken image"}
+
+
+# COCO's format
+
+HOSTILE = (None, [], {}, "x", True, -1, 0.5, math.nan, math.inf, 10**400, [[]], {"id": []}, "\ud800")
+FILES = {
+    "coco_fpn_1x": "coco/annotations/instances_val2017.json",
+    "coco_keypoint_2x": "coco/annotations/person_keypoints_val2017.json",
+    "lvis_v05_1x": "lvis/lvis_v0.5_val.json",
+}
+
+
+def places(value, path=()):
+    """Every place in a JSON value, in lists only the first two."""
+    yield path
+    for key in value if isinstance(value, dict) else range(min(2, len(value))) if isinstance(value, list) else ():
+        yield from places(value[key], (*path, key))
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_any_value_of_any_type_anywhere_is_a_finding_or_harmless(data, task):
+    root = data("coco", "lvis")
+    file = root / FILES[task]
+    whole = json.loads(file.read_text())
+    whole["images"], kept = whole["images"][:2], whole["images"][2:]
+    shown = {image["id"] for image in whole["images"]}
+    if task != "lvis_v05_1x":
+        whole["annotations"] = [a for a in whole["annotations"] if a["image_id"] in shown] or whole["annotations"][:2]
+    del kept
+    if task == "lvis_v05_1x":
+        whole["images"] = json.loads(file.read_text())["images"]  # it wants rare, common and frequent objects
+    file.write_text(json.dumps(whole))
+    assert found(task, root, records)["runs"]
+    tried = 0
+    for path in places(whole):
+        if any(key in path for key in ("info", "licenses", "supercategory", "skeleton")):
+            continue
+        step = 3 if task != "lvis_v05_1x" else 6  # its 1,230 classes take long to write and read
+        for value in HOSTILE[tried % step :: step]:
+            changed = copy.deepcopy(whole) if path else value
+            inner = changed
+            for key in path[:-1]:
+                inner = inner[key]
+            if path:
+                inner[path[-1]] = value
+            file.write_text(json.dumps(changed))
+            report = check_only(task, root)
+            assert "run" not in report["counts"], (path, value, check.described(report))
+        tried += 1
+    assert tried > 40
+
+
+def check_only(task: str, root: Path) -> dict:
+    """`found`, without opening the images."""
+    findings = check.Findings(root)
+    for _ in check._splits(TASKS[task], root, findings):
+        pass
+    if not findings.failures:
+        try:
+            records(TASKS[task], root)
+        except Exception as error:
+            findings.add("run", root, repr(error), "-")
+    report = {"task": task, "data": "", "splits": {}, "findings": findings.kept, "counts": findings.counts}
+    return report | {"runs": not findings.failures, "reduced": False}
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_a_json_file_that_is_cut_deep_or_empty_is_named(data, task):
+    root = data("coco", "lvis")
+    file = root / FILES[task]
+    text = file.read_text()
+    for content in (text[:-9], "", "[" * 200_000, "null", "[]", '{"images": []}', '{"images": 1e999}', "\x00"):
+        file.write_text(content)
+        assert errors(found(task, root)) == {("annotation", FILES[task])}
+    fifo(file)
+    assert errors(found(task, root)) == {("annotation", FILES[task])}
+    file.unlink()
+    assert errors(found(task, root)) == {("annotation", FILES[task])}
+
+
+def test_coco_images_and_objects_are_checked_one_by_one(data):
+    root = data("coco")
+    file = root / FILES["coco_fpn_1x"]
+    whole = json.loads(file.read_text())
+    training = root / "coco/annotations/instances_train2017.json"
+    objects = json.loads(training.read_text())
+    first = next(a for a in objects["annotations"] if not a["iscrowd"])
+    objects["annotations"] += [
+        first | {"id": 1, "bbox": [-4, 0, 5, 5]},
+        first | {"id": 2, "bbox": [4, 4, 0, 5]},
+        first | {"id": 3, "image_id": 10**6},
+        first | {"id": 4, "segmentation": []},
+        first | {"id": 5, "segmentation": {"counts": [1, 2], "size": [1, 3]}},
+    ]
+    training.write_text(json.dumps(objects))
+    whole["images"][0]["width"] += 1
+    (root / "coco/val2017" / whole["images"][1]["file_name"]).unlink()
+    file.write_text(json.dumps(whole))
+    report = found("coco_fpn_1x", root)
+    counts = {
+        "box outside": 1,
+        "box of no size": 1,
+        "annotation of no image": 1,
+        "mask": 2,
+        "size": 1,
+        "missing image": 1,
+    }
+    assert report["counts"] == counts | {"reduced": 2}
+    assert "mask" not in found("coco_fpn_1x", root)["counts"] or {k for k, _ in errors(report)} == {
+        "mask",
+        "size",
+        "missing image",
+    }
+
+
+def test_another_versions_lvis_is_named(data):
+    root = data("coco", "lvis")
+    (root / "lvis/lvis_v1_val.json").rename(root / "lvis/lvis_v0.5_val.json")
+    report = found("lvis_v05_1x", root)
+    assert any("1,203 categories, expected 1,230" in f["reason"] for f in report["findings"])
+
+
+# Segmentation
+
+
+def test_voc_segmentation_names_missing_maps_and_a_leak(data):
+    root = data("VOC2012")
+    lists = root / "VOC2012/ImageSets/Segmentation"
+    val = (lists / "val.txt").read_text().split()
+    with (lists / "trainaug.txt").open("a") as file:
+        file.write(f"{val[0]}\n2008_000001\n")
+    shutil.copy(root / "VOC2012/JPEGImages" / f"{val[0]}.jpg", root / "VOC2012/JPEGImages/2008_000001.jpg")
+    (root / "VOC2012/SegmentationClass" / f"{val[1]}.png").unlink()
+    assert errors(found("voc_semantic", root)) == {
+        ("leak", "VOC2012/ImageSets/Segmentation/trainaug.txt"),
+        ("missing label map", "VOC2012/SegmentationClassAug/2008_000001.png"),
+        ("missing label map", f"VOC2012/SegmentationClass/{val[1]}.png"),
+    }
+
+
+def test_a_label_map_of_other_classes_colours_or_size_is_named(data):
+    root = data("VOC2012")
+    name = f"VOC2012/SegmentationClass/{(root / 'VOC2012/ImageSets/Segmentation/val.txt').read_text().split()[0]}.png"
+    with Image.open(root / name) as whole:
+        size = whole.size
+    for wrong in (Image.new("L", size, 21), Image.new("RGB", size), Image.new("L", (4, 4)), Image.new("I;16", size)):
+        wrong.save(root / name)
+        assert errors(found("voc_semantic", root)) == {("label map", name)}
+    huge(root / name)
+    assert errors(found("voc_semantic", root)) == {("label map", name)}
+
+
+@pytest.mark.parametrize("kept", ["labelIds.png", "polygons.json"])
+def test_label_train_ids_are_missed_offered_and_made_as_cityscapesscripts_makes_them(data, kept, capsys):
+    root = data("cityscapes")
+    maps = sorted((root / "cityscapes").rglob("*_labelTrainIds.png"))
+    for file in maps:
+        file.unlink()
+    report = found("cityscapes_semantic", root)
+    assert report["counts"]["no labelTrainIds"] == 4 and not report["runs"]
+    assert "--make-label-train-ids" in report["findings"][0]["mend"]
+    for file in (root / "cityscapes").rglob("*_gtFine_labelIds.png" if kept == "polygons.json" else "*_polygons.json"):
+        file.unlink()
+    assert train_ids.make(root / "cityscapes") == (4, {}) and len(maps) == 4
+    assert train_ids.make(root / "cityscapes") == (0, {})
+    assert found("cityscapes_semantic", root)["runs"]
+    for file in maps:
+        stem = str(file).removesuffix("labelTrainIds.png")
+        if kept == "polygons.json":
+            annotation = Annotation()
+            annotation.fromJsonFile(f"{stem}polygons.json")
+            assert (cv2.imread(str(file), -1) == np.array(createLabelImage(annotation, "trainIds"))).all()
+        else:
+            to = {label.id: label.trainId for label in LABELS}
+            ids = cv2.imread(f"{stem}labelIds.png", -1)
+            assert (cv2.imread(str(file), -1) == np.vectorize(to.get)(ids)).all()
+
+
+def test_the_label_table_is_cityscapesscripts():
+    assert {label.name: label.id for label in LABELS} == train_ids.LABELS
+    assert {label.id: label.trainId for label in LABELS if label.trainId not in (255, -1)} == train_ids.TRAIN_IDS
+
+
+def test_groups_deleted_objects_and_licence_plates_are_drawn_as_cityscapesscripts_draws_them(tmp_path):
+    square = [[2, 2], [20, 2], [20, 20], [2, 20]]
+    things = [("cargroup", {}), ("license plate", {}), ("road", {"deleted": 1}), ("polegroup", {})]
+    objects = [
+        {"label": n, "polygon": [[x + 5 * i, y] for x, y in square]} | more for i, (n, more) in enumerate(things)
+    ]
+    file = tmp_path / "a_polygons.json"
+    file.write_text(json.dumps({"imgWidth": 60, "imgHeight": 30, "objects": objects}))
+    annotation = Annotation()
+    annotation.fromJsonFile(str(file))
+    assert (train_ids.drawn(file) == np.array(createLabelImage(annotation, "ids"))).all()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"imgWidth": 1e9, "imgHeight": 1e9, "objects": []}', '{"imgWidth": "a"}']
+)
+def test_broken_polygons_are_named_and_the_others_drawn(data, content):
+    root = data("cityscapes")
+    stem = next((root / "cityscapes/gtFine/val").rglob("*_polygons.json"))
+    stem.with_name(stem.name.replace("polygons.json", "labelIds.png")).unlink()
+    for file in (root / "cityscapes").rglob("*_labelTrainIds.png"):
+        file.unlink()
+    stem.write_text(content)
+    report = check.check(TASKS["cityscapes_semantic"], root, nothing, make_label_train_ids=True)
+    assert report["label_train_ids_made"] == 3
+    assert ("label map", str(stem.relative_to(root))) in errors(report)
+
+
+def test_an_instance_map_of_8_bits_is_named(data):
+    root = data("cityscapes")
+    file = next((root / "cityscapes/gtFine/val").rglob("*_instanceIds.png"))
+    Image.fromarray(np.zeros((80, 160), np.uint8)).save(file)
+    assert errors(found("cityscapes_instance", root)) == {("label map", str(file.relative_to(root)))}
+
+
+# ImageNet
+
+
+def test_imagenet_names_classes_of_one_split_empty_ones_loops_and_flat_folders(data):
+    root = data("imagenet")
+    shutil.rmtree(root / "imagenet/val/n01530575")
+    for file in (root / "imagenet/train/n02099712").iterdir():
+        file.unlink()
+    (root / "imagenet/train/n02123045/again").symlink_to(".")
+    assert errors(found("imagenet_linear", root)) == {
+        ("class", "imagenet/train/n01530575"),
+        ("class", "imagenet/train/n02099712"),
+        ("layout", "imagenet/train/n02123045/again"),
+    }
+    shutil.rmtree(root / "imagenet/val")
+    (root / "imagenet/val").mkdir()
+    (root / "imagenet/val/a.JPEG").write_bytes(b"x")
+    assert ("layout", "imagenet/val") in errors(found("imagenet_linear", root))
+
+
+def test_a_list_of_labelled_images_that_are_not_there_is_named(data):
+    root = data("imagenet")
+    name = "imagenet/subsets/10percent.txt"
+    with (root / name).open("a") as file:
+        file.write("n01530575_99.JPEG\n")
+    assert errors(found("imagenet_semi_10", root)) == {("missing image", name)}
+    (root / name).unlink()
+    report = found("imagenet_semi_10", root)
+    assert report["runs"] and report["counts"]["list"] == 1
+
+
+def test_what_only_the_engine_sees_is_a_finding_too(drawn):
+    def engine(task, root):
+        raise KeyError("something")
+
+    report = found("voc_c4", drawn, engine)
+    assert not report["runs"] and report["counts"]["run"] == 1

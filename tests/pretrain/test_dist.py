@@ -1,0 +1,34 @@
+"""Collectives and synchronised batch norm on gloo against one process; methods with more to share are tested in their own files."""
+
+import pytest
+import torch
+
+SMALL = {"hidden": 16, "dim": 8}
+CASES = {
+    "simsiam": ("simsiam", None, {"predictor_hidden": 8, "dim": 16}),
+    "moco": ("moco", None, {"queue": 16, "bn_group": 4}),
+    "simclr": ("simclr", "v1", {"dim": 8}),
+    "byol": ("byol", None, SMALL),
+    "barlowtwins": ("barlowtwins", None, {**SMALL, "single": ("normalised",)}),
+    "vicreg": ("vicreg", None, SMALL),
+    "supervised": ("supervised", None, {"classes": 3, "sync_bn": True, "sides": (32,)}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_with_half_the_batch_each_equal_one(case, two_processes):
+    method, variant, recipe = CASES[case]
+    one, *two = two_processes(method, variant, **recipe)
+    for found in two:
+        torch.testing.assert_close(found["loss"], one["loss"], rtol=1e-5, atol=1e-6)
+        assert set(found["gradients"]) == set(one["gradients"])
+        for name, gradient in one["gradients"].items():
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(
+                found["gradients"][name], gradient, rtol=1e-4, atol=1e-4 * scale + 1e-7, msg=name
+            )
+        if method != "moco":  # synchronised: the running statistics too are those of the whole batch
+            for name, buffer in one["buffers"].items():
+                torch.testing.assert_close(found["buffers"][name], buffer, rtol=1e-5, atol=1e-6, msg=name)
+        else:
+            torch.testing.assert_close(found["buffers"]["queue.queue"], one["buffers"]["queue.queue"])
