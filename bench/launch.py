@@ -111,7 +111,7 @@ def last_line(log: Path) -> str:
     except FileNotFoundError:
         return "it wrote no log"
     last = [line.strip() for line in lines if line.strip()]
-    last = last[max((i for i, line in enumerate(last) if line.startswith("$ ")), default=0) :]
+    last = last[max((i for i, line in enumerate(last) if line.startswith("$ ")), default=-1) + 1 :]
     own = [line for line in last if line.startswith("bench: ")]
     return (own or last or ["it said nothing"])[-1]
 

@@ -29,6 +29,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from bench import journey, launch, preview
@@ -235,7 +236,7 @@ def table(rows: Sequence[Sequence[str]]) -> Table:
     """For a terminal; the first row is the heading."""
     shown = Table(*rows[0])
     for row in rows[1:]:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     return shown
 
 
@@ -401,7 +402,7 @@ def watch(sweep: Path, say: Callable[[str], None]) -> bool:
     """
     plan = launch.read(sweep / "sweep.json")
     slurm, count = plan["executor"] == "slurm", len(plan["trials"])
-    live = Live(console=Console(stderr=True), auto_refresh=False) if sys.stderr.isatty() else None
+    live = Live(console=Console(stderr=True), auto_refresh=False, transient=True) if sys.stderr.isatty() else None
     before, over, starts = [("left", "")] * count, 0, [0] * count
     if live:
         live.start()

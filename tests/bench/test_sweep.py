@@ -3,8 +3,10 @@
 The first tests plan and run real trials; where processes are what is tested, a shell script stands for `bench transfer`.
 """
 
+import contextlib
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -381,6 +383,23 @@ def test_a_running_sweep_keeps_its_executor(tmp_path):
         sweep.begin(tmp_path, plan | {"executor": "slurm"}, silent)
     (tmp_path / "go").touch()
     assert sweep.watch(folder, silent)
+
+
+def test_a_terminal_gets_a_table_of_what_happens_and_one_of_what_came_of_it(tmp_path):
+    sweep.begin(tmp_path, planned(tmp_path, DONE, "exit 1"), silent)
+    terminal, other = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "TERM": "xterm"}
+    words = [sys.executable, "-m", "bench", "sweep", "--watch", "--out", str(tmp_path)]
+    watcher = subprocess.Popen(words, env=environment, stdout=other, stderr=other, stdin=other)
+    os.close(other)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that nobody writes there any more
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert watcher.wait() == 1
+    assert "│ task │ model      │ 1/2  │" in shown.decode()
+    assert "seed 1 failed: it said nothing" in shown.decode()
 
 
 def test_progress_is_what_the_log_says(tmp_path):
