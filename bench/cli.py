@@ -45,6 +45,14 @@ DataOption = Annotated[
 Family = Annotated[
     str | None, typer.Option("--from", metavar="FAMILY", help="Say what the file is (bench list sources).")
 ]
+ScaleBatch = Annotated[
+    bool,
+    typer.Option(
+        "--scale-batch",
+        help="Keep the images of a process as on the papers' 8 GPUs: batch and learning rate follow the number of processes by "
+        "the linear rule, iterations inversely. Every number changed is said; the record is nonstandard.",
+    ),
+]
 Checkpoint = Annotated[
     str,
     typer.Argument(
@@ -282,6 +290,7 @@ def transfer(
     ] = None,
     family: Family = None,
     allow_missing: AllowMissing = None,
+    scale_batch: ScaleBatch = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a trial that was interrupted.")] = False,
     json: Json = False,
@@ -306,6 +315,13 @@ def transfer(
     if trials is not None and seed is not None:
         raise ValueError("expected --trials or --seed, found both")
     resolved = journey.resolve(task, scale.value, pairs(changes))
+    if scale_batch:
+        resolved, numbers = journey.scaled(resolved)
+        say(
+            "\n".join(
+                [f"{resolved.name} by the linear rule, nonstandard:", *numbers] if numbers else ["nothing to scale"]
+            )
+        )
     seeds = [seed] if seed is not None else list(range(trials or resolved.trials))
     if dry_run:
         from bench import preview
@@ -331,6 +347,115 @@ def transfer(
     if json:
         print(jsonlib.dumps(records, indent=1))
     say("Next: bench table moco, bench table pixpro, bench leaderboard")
+
+
+class Executor(StrEnum):
+    local = "local"
+    slurm = "slurm"
+
+
+def listed(text: str) -> list[str]:
+    """The words of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+@app.command()
+def sweep(
+    changes: Changes = None,
+    tasks: Annotated[str | None, typer.Option(metavar="A,B", help="Names of `bench list tasks`.")] = None,
+    checkpoints: Annotated[
+        str, typer.Option(metavar="X,Y", help="As --checkpoint of `bench transfer`, with commas.")
+    ] = "random",
+    trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocols'.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1", help="These seeds instead.")] = None,
+    executor: Annotated[Executor, typer.Option(help="This machine, or Slurm.")] = Executor.local,
+    partition: Annotated[str | None, typer.Option(help="Slurm's. Account and the rest: SBATCH_ACCOUNT ...")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="Of a trial. Default: 1 where there are any.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time. Default here: as GPUs or cores allow; Slurm: 256.")
+    ] = None,
+    minutes: Annotated[
+        int, typer.Option("--time", min=1, help="Minutes of a Slurm job; what needs more is queued again and goes on.")
+    ] = 240,
+    scale: ScaleOption = Scale.paper,
+    scale_batch: ScaleBatch = False,
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="As of `bench transfer`; the sweep is in OUT/sweeps/NAME.")] = Path(
+        "runs/transfer"
+    ),
+    arch: Annotated[str | None, typer.Option(help="As of `bench transfer`.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the sweep. Default: made from the grid, or the last one's.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Only show how a sweep stands, to its end.")] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End a sweep's trials; the same sweep can go on later.")
+    ] = False,
+) -> None:
+    """Run a grid of trials, one job each, side by side here or through Slurm; skip what has its record.
+
+    The same call goes on with a sweep that was interrupted, from the trials' last checkpoints. Ctrl-C leaves its jobs running.
+    Exit code 1 says that a trial failed.
+
+    Examples:
+
+      bench sweep --tasks voc_c4,coco_fpn_1x --checkpoints moco.pth,random --trials 5 --dry-run
+
+      bench sweep --tasks voc_c4 --checkpoints moco,supervised,random --executor slurm --partition P --gpus 8
+
+      bench sweep --watch
+
+      bench sweep --cancel
+    """
+    from bench import sweep as sweeping
+
+    if watch or cancel:
+        here = sweeping.folder(out, name)
+    else:
+        if trials is not None and seeds is not None:
+            raise ValueError("expected --trials or --seeds, found both")
+        if not listed(tasks or "") or not listed(checkpoints):
+            raise ValueError("expected --tasks and --checkpoints, found none: bench list tasks names them")
+        if seeds is not None and not all(word.isdigit() for word in listed(seeds)):
+            raise ValueError(f"expected --seeds like 0,1,2, found {seeds!r}")
+        plan = sweeping.plan(
+            listed(tasks or ""),
+            listed(checkpoints),
+            [int(word) for word in listed(seeds)] if seeds else trials,
+            scale.value,
+            pairs(changes),
+            data,
+            out,
+            arch,
+            executor.value,
+            gpus,
+            jobs,
+            partition,
+            minutes,
+            scale_batch,
+            name,
+        )
+        rows, lines = sweeping.described(plan)
+        sweeping.show(rows)
+        print("\n".join(lines), flush=True)
+        if dry_run:
+            return
+        if not yes and sys.stdin.isatty() and sys.stderr.isatty() and not typer.confirm("Start?", err=True):
+            return
+        here = sweeping.begin(out, plan, say)
+    if cancel:
+        sweeping.cancel(here, say)
+        return
+    try:
+        complete = sweeping.watch(here, say)
+    except KeyboardInterrupt:
+        where = f"--name {here.name} --out {out}"
+        say(f"bench: its trials go on. Come back: bench sweep --watch {where}; end it: bench sweep --cancel {where}")
+        raise typer.Exit(130) from None
+    if not complete:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -54,6 +54,11 @@ def resolve(name: str, scale: str, changes: Mapping[str, str]) -> protocols.Task
     return protocols.overridden(task, changes) if changes else task
 
 
+def scaled(task: protocols.Task) -> tuple[protocols.Task, list[str]]:
+    """The task by the linear rule for the processes of this run, and every number that changed, in words."""
+    return protocols.scaled(task, int(os.environ.get("WORLD_SIZE", "1")))
+
+
 def engine(task: protocols.Task) -> ModuleType:
     """The module that runs a task."""
     return importlib.import_module(ENGINES[task.engine])

@@ -70,15 +70,20 @@ def plan(
         "precision": task.precision,
     }
     if found:
-        macs = journey.engine(task).macs(task, about["arch"])
-        seen, tested = batch * total, found["test"]
-        if isinstance(task, protocols.Classification):  # tested after every epoch
-            seen, tested = (count * max(1, task.epochs) for count in (found["train"], tested))
-        elif isinstance(task, protocols.LinearSVM):  # every image is seen once
-            seen = found["train"]
-        work = macs["train"] * seen + macs["test"] * tested
+        work = macs(task, about["arch"], found)
         report["estimated_seconds"] = round(work / macs_per_second(task.precision)) * len(seeds)
     return report
+
+
+def macs(task: protocols.Task, arch: str, found: dict[str, Any]) -> float:
+    """Multiply-accumulates of one trial, training and test."""
+    each = journey.engine(task).macs(task, arch)
+    seen, tested = protocols.batch(task) * protocols.iterations(task, found["train"])[0], found["test"]
+    if isinstance(task, protocols.Classification):  # tested after every epoch; nearest neighbours see each image once
+        seen, tested = (count * max(1, task.epochs) for count in (found["train"], tested))
+    elif isinstance(task, protocols.LinearSVM):  # every image is seen once
+        seen = found["train"]
+    return each["train"] * seen + each["test"] * tested
 
 
 def described(report: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from downstream.task import TRAITS, Classification, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, fingerprint, place, write_json
+from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, fingerprint, place, share, write_json
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 CHECKED_IMAGES = 64  # of a split that are opened before a training
@@ -194,8 +194,8 @@ def _labelled(
         chosen: list[int] = []
         for label in range(len(classes)):
             members = np.flatnonzero(labels == label)
-            share = max(1, round(len(members) * task.labels / 100))
-            drawn = np.random.default_rng((DRAW_SEED, label)).choice(members, share, replace=False)
+            count = max(1, round(len(members) * task.labels / 100))
+            drawn = np.random.default_rng((DRAW_SEED, label)).choice(members, count, replace=False)
             chosen += sorted(drawn.tolist())
         text = "".join(f"{train.files[i].name}\n" for i in chosen)
         about = f"drawn, {task.labels} percent of every class, seed {DRAW_SEED}"
@@ -468,10 +468,7 @@ def run(
     not finite.
     """
     where = place()
-    if task.batch % where.world:
-        raise ValueError(
-            f"expected a batch that {where.world} processes share evenly, found {task.batch}: take a divisor of it"
-        )
+    share(task.batch, where.world)
     about, train, test = _splits(task, data)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)

@@ -51,7 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from downstream import datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
-from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, write_json
+from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, share, write_json
 from downstream.weights import fitting, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
@@ -354,11 +354,7 @@ def run(
     cfg.SOLVER.MAX_ITER, steps = iterations(task, len(train))
     cfg.SOLVER.STEPS = tuple(sorted({s for s in steps if s < cfg.SOLVER.MAX_ITER}))
     cfg.SEED = seed
-    if cfg.SOLVER.IMS_PER_BATCH % world:
-        raise ValueError(
-            f"expected a number of processes that divides the batch of {cfg.SOLVER.IMS_PER_BATCH}, found {world}: the protocol "
-            "fixes the total batch"
-        )
+    share(cfg.SOLVER.IMS_PER_BATCH, world)
     norm = _trained_norm(cfg, world, device)
     seed_all_rng(seed + comm.get_rank())
     # The network is drawn from the seed alone, so that every process starts from the same one.

@@ -54,7 +54,7 @@ from downstream import resnets
 from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, fingerprint, place, write_json
+from downstream.trial import SAVE_SECONDS, Place, Progress, fingerprint, place, share, write_json
 
 IGNORE = 255
 CLASSES = {
@@ -526,10 +526,7 @@ def run(
     ValueError for weights that do not land and a checkpoint of another run, FloatingPointError for a loss that is not finite.
     """
     here = place()
-    if task.batch % here.world:
-        raise ValueError(
-            f"expected a batch that {here.world} processes share evenly, found {task.batch}: take a divisor of it"
-        )
+    share(task.batch, here.world)
     about = found(task, data)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -611,11 +608,9 @@ def _train(
     if place.world > 1:
         dist.barrier()  # no process looks for last.pth after the first has taken it away
         parallel = nn.parallel.DistributedDataParallel(model)
-    share = task.batch // place.world
-    wanted = (
-        iteration * task.batch + place.rank * share + i for iteration in range(start, total) for i in range(share)
-    )
-    samples = _ahead(crops, wanted, depth=2 * share)
+    mine = share(task.batch, place.world)
+    wanted = (iteration * task.batch + place.rank * mine + i for iteration in range(start, total) for i in range(mine))
+    samples = _ahead(crops, wanted, depth=2 * mine)
     progress = Progress(task.name, total, task.batch, start, out / "log.jsonl", quiet=place.rank > 0)
     model.train()
     began = saved = time.monotonic()
@@ -624,7 +619,7 @@ def _train(
             lr = learning_rate(task, steps, iteration)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            images, labels = (torch.stack(part) for part in zip(*(next(samples) for _ in range(share)), strict=True))
+            images, labels = (torch.stack(part) for part in zip(*(next(samples) for _ in range(mine)), strict=True))
             images = images.to(place.device, memory_format=torch.channels_last)
             with torch.autocast(place.device.type, torch.bfloat16, enabled=task.precision == "bf16"):
                 logits = parallel(images)

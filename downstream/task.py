@@ -194,6 +194,8 @@ VIEW = Fraction(2, 7)  # of a classifier's view and the image around it: 64 of 2
 COSTS = 3  # of every so many of an SVM's costs one is tried
 EPOCHS = 20  # of a training on all labels; one on few of them keeps its own
 
+GPUS = 8  # of the papers' runs, which share a protocol's batch
+
 _MINI_PIXELS = (
     "INPUT.MIN_SIZE_TRAIN",
     "INPUT.MAX_SIZE_TRAIN",
@@ -304,6 +306,41 @@ def iterations(task: Task, images: int) -> tuple[int, tuple[int, ...]]:
         return total, tuple(steps)
     short = min(total, max(1, round(task.passes * images / batch)))
     return short, tuple(max(1, round(s * short / total)) for s in steps)
+
+
+def batch(task: Task) -> int:
+    """Images of one iteration, over all processes."""
+    return (DEFAULTS | dict(task.settings))["SOLVER.IMS_PER_BATCH"] if isinstance(task, Detection) else task.batch
+
+
+def scaled(task: Task, processes: int) -> tuple[Task, list[str]]:
+    """The task on fewer or more processes than the papers' 8, each with as many images as there, and every number that this
+    changed, in words: batch and learning rate by the linear rule (arXiv 1706.02677, section 2.1), and the iterations, steps
+    and warm-up inversely, so that as many images are seen (detectron2's DefaultTrainer.auto_scale_workers does the same).
+    Those keys are nonstandard; nothing changes on 8.
+    """
+    detection = isinstance(task, Detection)
+    before = DEFAULTS | dict(task.settings) if isinstance(task, Detection) else dict(vars(task))
+    names = ("SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR") if detection else ("batch", "lr")
+    if not before.get(names[1]):
+        return task, []  # nothing is trained
+    new = max(1, before[names[0]] // GPUS) * processes
+    up = new / before[names[0]]
+    more = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS") if detection else ("iterations", "warmup")
+    changed = {names[0]: new, names[1]: before[names[1]] * up}
+    changed |= {"head_lr": before["head_lr"] * up} if before.get("head_lr") else {}
+    changed |= {key: _longer(before[key], 1 / up) for key in more if key in before}  # a classification counts epochs
+    changed = {key: value for key, value in changed.items() if value != before[key]}
+    marks = tuple(sorted({*task.nonstandard, *changed}))
+    if isinstance(task, Detection):
+        task = dataclasses.replace(task, settings=dict(task.settings) | changed, nonstandard=marks)
+    else:
+        task = dataclasses.replace(task, **changed, nonstandard=marks)
+    return task, [f"{key} {before[key]} -> {value}" for key, value in changed.items()]
+
+
+def _longer(value: Any, by: float) -> Any:
+    return type(value)(round(v * by) for v in value) if isinstance(value, list | tuple) else round(value * by)
 
 
 def overridden(task: Task, changes: Mapping[str, str]) -> Task:

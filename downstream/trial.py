@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-SAVE_SECONDS = 180.0  # between two checkpoints: a killed training loses at most this much
+# Between two checkpoints: a killed training loses at most this much.
+SAVE_SECONDS = float(os.environ.get("BENCH_SAVE_SECONDS", "180"))
 SPEAK_SECONDS = 15.0  # between two lines where standard error is not a terminal
 LOG_ITERATIONS = 10  # to a line of log.jsonl
 
@@ -48,6 +49,17 @@ def place() -> Place:
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Place(rank, world, device)
+
+
+def share(batch: int, processes: int) -> int:
+    """Images of one process in an iteration. Raises ValueError that names the numbers of processes that fit the batch."""
+    if batch % processes:
+        fit = ", ".join(str(n) for n in range(1, batch + 1) if batch % n == 0)
+        raise ValueError(
+            f"expected a number of processes that share the protocol's batch of {batch} evenly ({fit}), found {processes}: "
+            "start one of these, or change the batch by the linear rule, which is nonstandard, with --scale-batch"
+        )
+    return batch // processes
 
 
 class Progress:

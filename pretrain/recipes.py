@@ -202,7 +202,11 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
             f"--batch-size {len(folder)} or less, or --scale mini"
         )
     if batch % processes:
-        raise ValueError(f"expected a batch divisible by the {processes} processes, found {batch}: change --batch-size")
+        fit = ", ".join(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)
+        raise ValueError(
+            f"expected a number of processes that share the batch of {batch} evenly ({fit}), found {processes}: start one of "
+            f"these, or --batch-size {batch // processes * processes or processes}, with which the learning rate follows by its rule"
+        )
     if recipe["epochs"] < 1:
         raise ValueError(f"expected at least 1 epoch, found {recipe['epochs']}")
     if recipe["warmup_epochs"] >= recipe["epochs"]:
