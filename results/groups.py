@@ -15,9 +15,12 @@ SPLITS = {
     "voc_2007_trainval": 5011,
     "voc_2012_trainval": 11540,
     "voc_2007_test": 4952,
-    **{f"{kind}coco_2017_{split}": n for kind in ("", "keypoints_") for split, n in (("train", 118287), ("val", 5000))},
-    "lvis_v0.5_train": 57263,
-    "lvis_v0.5_val": 5000,  # unverified: recalled, the file was not counted
+    "coco_2017_train": 118287,
+    "coco_2017_val": 5000,
+    "keypoints_coco_2017_train": 118287,
+    "keypoints_coco_2017_val": 5000,
+    "lvis_v0.5_train": 57263,  # this and the next are recalled: unverified
+    "lvis_v0.5_val": 5000,
     "lvis_v1_train": 100170,
     "lvis_v1_val": 19809,
     "cityscapes_fine_instance_seg_train": 2975,

@@ -21,6 +21,7 @@ TASK = LinearSVM(
     unverified=(
         "expected values are OpenSelfSup's own trainings (torchvision's for supervised), not the MoCo authors' weights",
         "the published numbers are of Caffe2's or torch's own bilinear resizing of their time; here it is Pillow's",
+        "labels are read from the objects of VOC's XML files; its lists ImageSets/Main/<class>_<split>.txt were not compared",
         "the random draws of the solver have no published seed; here it is the trial's",
     ),
 )
