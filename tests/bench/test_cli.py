@@ -1,9 +1,12 @@
 """The command contract: names, JSON, exit codes, one clear sentence for every wrong call, nothing written."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -346,3 +349,30 @@ def test_leaderboard_writes_the_page_and_names_every_file(bench, measured, tmp_p
     assert code == 0 and {"index.html", "leaderboard.csv", "leaderboard.md"} < {
         line.rpartition("/")[2] for line in out.split()
     }
+
+
+def test_serve_answers_this_machine_alone_and_ends_when_interrupted(measured, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "leaderboard",
+        "--results",
+        measured,
+        "--out",
+        tmp_path / "board",
+        "--serve",
+    ]
+    environment = os.environ | {"BROWSER": "true", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    running = subprocess.Popen(
+        [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        address = next(line.split()[0] for line in running.stderr if line.startswith("http://"))
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert answer.read().startswith(b"<!doctype html>")
+    finally:
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 0 and err.strip().endswith("ended")
