@@ -341,12 +341,15 @@ class _Stream:
         return start
 
     def read(self, size: int) -> bytes:
-        self.charge(1)
-        start = self.skip(size)
-        offset = start - self.base
-        if offset < 0 or offset + size > len(self.buffer):
+        offset = self.position - self.base
+        if self.left < 1 or offset < 0 or size < 0 or offset + size > len(self.buffer):
+            self.charge(1)
+            start = self.skip(size)
             self.buffer = self.file.bytes(start, max(size, min(CHUNK, self.end - start)))
-            self.base, offset = start, 0
+            self.base = start
+            return self.buffer[:size]
+        self.left -= 1  # what follows is most of the time that an index takes
+        self.position += size
         return self.buffer[offset : offset + size]
 
     def readline(self) -> bytes:
@@ -379,6 +382,21 @@ class _Unpickler(_Pickle):
         super().__init__(stream, encoding="latin1")  # Python 2 texts and arrays
         self.stream = stream
         self.storages: dict[str, _Storage] = {}
+
+    def load(self) -> Any:
+        self.metastack: list[Any] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+        read, dispatch = self.stream.read, self.dispatch
+        self.read, self.readline = read, self.stream.readline
+        try:
+            while True:
+                step = dispatch.get(read(1)[0])
+                if step is None:
+                    raise ValueError("it has a step that no pickle has")
+                step(self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
 
     def find_class(self, module: str, name: str) -> Any:
         if len(module) + len(name) > 1000:
