@@ -17,10 +17,8 @@ make arbitrarily large.
 """
 
 import io
-import itertools
 import json
 import math
-import os
 import pickle
 import re
 import struct
@@ -33,10 +31,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from bench.archive import INDEX, Entry, File, directory
+
 MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: the first object of a file written before 1.6
-# a ResNet-152 with its optimizer takes 300 thousand steps, a list of ImageNet's 1.28 million indices 2.6 million
-OPERATIONS = 5_000_000
-INDEX = 16 << 20  # bytes of a zip's directory or of a safetensors header; a ResNet-152 with its optimizer takes 300 kB
+# a ResNet-152 with its optimizer takes 300 thousand steps, a list of ImageNet's 1.28 million file names 6.4 million; no
+# step but a tensor's, which is charged as five, makes more than a hundred bytes
+OPERATIONS = 10_000_000
 LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
 CHUNK = 1 << 14
 
@@ -127,52 +127,11 @@ class Stored:
         return f"{self.dtype}{list(self.shape)}"
 
 
-class _File:
-    """A file's bytes by position. Nothing is mapped: a file that shrinks meanwhile is an error, not the end of the process."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.size = os.fstat(self.descriptor).st_size
-
-    def __del__(self) -> None:
-        if descriptor := getattr(self, "descriptor", None):
-            os.close(descriptor)
-
-    def bytes(self, start: int, size: int) -> bytes:
-        """`size` bytes from `start`. Raises ValueError if the file ends before."""
-        if not 0 <= start <= start + size <= self.size:
-            raise ValueError(f"it ends early, at byte {self.size:,}")
-        content = os.pread(self.descriptor, size, start)
-        return content if len(content) == size else bytes(self.numbers(start, size).numpy())
-
-    def numbers(self, start: int, size: int) -> torch.Tensor:
-        """The same in a tensor, [size] uint8."""
-        if not 0 <= start <= start + size <= self.size:
-            raise ValueError(f"it ends early, at byte {self.size:,}")
-        found = torch.empty(size, dtype=torch.uint8)
-        into, done = found.numpy().data, 0
-        while done < size:
-            count = os.preadv(self.descriptor, [into[done:]], start + done)
-            if not count:
-                raise ValueError(
-                    "expected the file to stay as it was, found it shorter while it was read: read it again"
-                )
-            done += count
-        return found
-
-    def crc32(self, start: int, size: int) -> int:
-        """The checksum of zip archives, of a part of the file."""
-        crc = 0
-        for first in range(start, start + size, 1 << 20):
-            crc = zlib.crc32(self.bytes(first, min(1 << 20, start + size - first)), crc)
-        return crc
-
-
 @dataclass(eq=False, slots=True)
 class _Storage:
     """A block of numbers in the file, of which tensors are views; where it lies is known when the index has been read."""
 
-    file: _File
+    file: File
     dtype: torch.dtype
     key: str
     count: int
@@ -190,7 +149,7 @@ class _Storage:
 class _Raw:
     """Bytes of a pickle that were left in the file."""
 
-    file: _File
+    file: File
     start: int
     size: int
 
@@ -206,7 +165,7 @@ def read(path: Path) -> Any:
         raise ValueError(f"expected a checkpoint file, found that {path} is a directory: name the file inside it")
     if not path.is_file():
         raise ValueError(f"expected a checkpoint file, found that {path} is a pipe, a socket or a device: name a file")
-    file = _File(path)
+    file = File(path)
     if file.size == 0:
         raise ValueError(f"expected a checkpoint file, found that {path} is empty: download or save it again")
     kind, reader = _kind(path, file)
@@ -224,7 +183,7 @@ def read(path: Path) -> Any:
     ) from cause
 
 
-def _kind(path: Path, file: _File) -> tuple[str, Callable[[_File], Any]]:
+def _kind(path: Path, file: File) -> tuple[str, Callable[[File], Any]]:
     """What a file is by its first bytes, and who reads it. Raises ValueError for what is known to be something else."""
     head = file.bytes(0, min(512, file.size))
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
@@ -242,87 +201,9 @@ def _kind(path: Path, file: _File) -> tuple[str, Callable[[_File], Any]]:
 # --- containers
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One file in a zip archive."""
-
-    name: str
-    header: int  # where its local header starts
-    size: int
-    crc: int
-    stored: bool  # neither compressed nor encrypted
-
-    def place(self, file: _File) -> int:
-        """Where its bytes start. Raises ValueError if they are packed, or elsewhere than the directory says."""
-        if not self.stored:
-            raise ValueError(f"{self.name!r} is compressed or encrypted, which torch never does")
-        magic, flags, method, name, extra = struct.unpack("<4s2xHH16xHH", file.bytes(self.header, 30))
-        start = self.header + 30 + name + extra
-        if magic != b"PK\3\4" or flags & 1 or method or start + self.size > file.size:
-            raise ValueError(f"expected {self.name!r} where the archive's directory says, found something else")
-        if file.bytes(self.header + 30, name) != self.name.encode():
-            raise ValueError(f"expected {self.name!r} at its place in the archive, found another name")
-        return start
-
-
-def _directory(file: _File) -> dict[str, _Entry]:
-    """A zip archive's entries by name, from its directory alone (APPNOTE 4.3: records of the end, zip64, central headers).
-
-    Python's zipfile would do, but takes any size on the archive's word and the last of two entries of one name.
-    """
-    tail = file.bytes(max(0, file.size - 65_557), min(65_557, file.size))
-    found = tail.rfind(b"PK\5\6")
-    end = file.size - len(tail) + found
-    if found < 0 or len(tail) - found < 22:
-        raise ValueError("it ends early: the archive's directory is missing")
-    disk, first, here, count, size, start = struct.unpack_from("<HHHHII", tail, found + 4)
-    if found >= 20 and tail[found - 20 : found - 16] == b"PK\6\7":
-        (end,) = struct.unpack_from("<Q", tail, found - 12)
-        magic, disk, first, here, count, size, start = struct.unpack("<4s12xIIQQQQ", file.bytes(end, 56))
-        if magic != b"PK\6\6":
-            raise ValueError("the archive's directory is not where its end says")
-    if disk or first or here != count or size > INDEX or start + size > end or count * 46 > size:
-        raise ValueError(f"its directory of {count:,} entries and {size:,} bytes is none that torch writes")
-    return _entries(file.bytes(start, size), count, start)
-
-
-def _entries(directory: bytes, count: int, limit: int) -> dict[str, _Entry]:
-    entries: dict[str, _Entry] = {}
-    place = 0
-    for _ in range(count):
-        values = struct.unpack_from("<4s4xHH4xIIIHHH8xI", directory, place)
-        magic, flags, method, crc, packed, size, names, extras, comments, header = values
-        place += 46
-        name = directory[place : place + names].decode()
-        packed, size, header = _wide(directory[place + names : place + names + extras], packed, size, header)
-        place += names + extras + comments
-        if magic != b"PK\1\2" or place > len(directory) or header + 30 + packed > limit:
-            raise ValueError("the archive's directory is damaged")
-        if name in entries:
-            raise ValueError(f"two entries are called {name[:80]!r}")
-        entries[name] = _Entry(name, header, size, crc, method == 0 and not flags & 1 and packed == size)
-    ordered = sorted(entries.values(), key=lambda entry: entry.header)
-    for one, following in itertools.pairwise(ordered):
-        if one.stored and one.header + 30 + one.size > following.header:
-            raise ValueError(f"{one.name[:80]!r} and {following.name[:80]!r} overlap")
-    return entries
-
-
-def _wide(extra: bytes, packed: int, size: int, header: int) -> tuple[int, int, int]:
-    """The sizes and the place of a zip entry, from its zip64 field where they do not fit into 32 bits."""
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<HH", extra)
-        body, extra = extra[4 : 4 + length], extra[4 + length :]
-        if kind == 1:
-            numbers = iter(struct.unpack_from(f"<{len(body) // 8}Q", body))
-            wide = [next(numbers) if n == 0xFFFFFFFF else n for n in (size, packed, header)]
-            return wide[1], wide[0], wide[2]
-    return packed, size, header
-
-
-def _zipped(file: _File) -> Any:
+def _zipped(file: File) -> Any:
     """torch's format since 1.6: a zip of data.pkl and one uncompressed entry per storage. Or numpy's: of arrays."""
-    entries = _directory(file)
+    entries = directory(file)
     roots = [name.removesuffix("data.pkl") for name in entries if re.fullmatch(r"([^/]*/)?data\.pkl", name)]
     if not roots and entries and all(name.endswith(".npy") for name in entries):
         return {name.removesuffix(".npy"): _npy(file, entry) for name, entry in entries.items()}
@@ -346,7 +227,7 @@ def _zipped(file: _File) -> Any:
     return found
 
 
-def _put(storage: _Storage, entry: _Entry | None) -> None:
+def _put(storage: _Storage, entry: Entry | None) -> None:
     """Says where in the archive a storage is."""
     if entry is None:
         raise ValueError(f"storage {storage.key[:40]!r} is not in the archive")
@@ -357,7 +238,7 @@ def _put(storage: _Storage, entry: _Entry | None) -> None:
     storage.crc, storage.place = entry.crc, lambda: entry.place(storage.file)
 
 
-def _npy(file: _File, entry: _Entry) -> Stored:
+def _npy(file: File, entry: Entry) -> Stored:
     """An array of numpy.savez. Raises ValueError for one of objects, which is a pickle."""
     start = entry.place(file)
     head = io.BytesIO(file.bytes(start, min(entry.size, 4096)))
@@ -370,7 +251,7 @@ def _npy(file: _File, entry: _Entry) -> Stored:
     return array
 
 
-def _pickled(file: _File) -> Any:
+def _pickled(file: File) -> Any:
     """A plain pickle, or torch's format before 1.6: magic number, version, system, object, keys, then every storage."""
     stream = _Stream(file, 0, file.size)
     found = _Unpickler(stream).load()
@@ -400,7 +281,7 @@ def _at(start: int) -> Callable[[], int]:
     return lambda: start
 
 
-def _safetensors(file: _File) -> dict[str, Any]:
+def _safetensors(file: File) -> dict[str, Any]:
     """The tensors of a safetensors file, and its free texts as "__metadata__". The header is JSON: nothing in it can run."""
     (size,) = struct.unpack("<Q", file.bytes(0, 8))
     if size > INDEX:
@@ -427,7 +308,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _slice(file: _File, data: int, name: str, about: Any) -> Stored:
+def _slice(file: File, data: int, name: str, about: Any) -> Stored:
     dtype, shape, (first, end) = _SAFE.get(about["dtype"]), tuple(about["shape"]), about["data_offsets"]
     if dtype is None:
         raise ValueError(f"{name[:80]!r} has numbers of the type {str(about['dtype'])[:20]!r}, unknown here")
@@ -442,7 +323,7 @@ def _slice(file: _File, data: int, name: str, about: Any) -> Stored:
 class _Stream:
     """The file as the unpickler sees it: at most OPERATIONS reads, none larger than what is left of the file."""
 
-    def __init__(self, file: _File, position: int, end: int) -> None:
+    def __init__(self, file: File, position: int, end: int) -> None:
         self.file, self.position, self.end, self.left = file, position, end, OPERATIONS
         self.buffer, self.base = b"", 0  # a piece of the file, and where it starts
 
@@ -460,15 +341,21 @@ class _Stream:
         return start
 
     def read(self, size: int) -> bytes:
-        self.charge(1)
-        start = self.skip(size)
-        offset = start - self.base
-        if offset < 0 or offset + size > len(self.buffer):
+        offset = self.position - self.base
+        if self.left < 1 or offset < 0 or size < 0 or offset + size > len(self.buffer):
+            self.charge(1)
+            start = self.skip(size)
             self.buffer = self.file.bytes(start, max(size, min(CHUNK, self.end - start)))
-            self.base, offset = start, 0
+            self.base = start
+            return self.buffer[:size]
+        self.left -= 1  # what follows is most of the time that an index takes
+        self.position += size
         return self.buffer[offset : offset + size]
 
     def readline(self) -> bytes:
+        at = self.position - self.base
+        if at >= 0 and (line := self.buffer.find(b"\n", at) + 1):
+            return self.read(line - at)
         size = CHUNK
         while True:
             piece = self.file.bytes(self.position, min(size, self.end - self.position))
@@ -495,6 +382,21 @@ class _Unpickler(_Pickle):
         super().__init__(stream, encoding="latin1")  # Python 2 texts and arrays
         self.stream = stream
         self.storages: dict[str, _Storage] = {}
+
+    def load(self) -> Any:
+        self.metastack: list[Any] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+        read, dispatch = self.stream.read, self.dispatch
+        self.read, self.readline = read, self.stream.readline
+        try:
+            while True:
+                step = dispatch.get(read(1)[0])
+                if step is None:
+                    raise ValueError("it has a step that no pickle has")
+                step(self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
 
     def find_class(self, module: str, name: str) -> Any:
         if len(module) + len(name) > 1000:
@@ -709,6 +611,8 @@ def _made(name: Any, args: Any, charge: Callable[[int], None]) -> Any:
         return Inert("call", (name, args))
     if len(args) > 16:
         return Inert(str(name), args)
+    if name.startswith(("torch.", "numpy.")):
+        charge(4)
     match str(name), args:
         case "collections.OrderedDict" | "collections.defaultdict" | "builtins.dict", _:
             pairs = args[0] if args and isinstance(args[0], list) else []  # Python 2 writes [[key, value], ...]

@@ -191,7 +191,7 @@ def exhausting() -> dict[str, bytes]:
             + b"q\x02"
             + b"h\x02h\x01R0" * 100_000
         ),
-        "ten million steps": b"\x80\x02" + b"N0" * 5_000_000 + b"N.",
+        "ten million steps": b"\x80\x02" + b"N0" * 10_000_000 + b"N.",
         "three hundred thousand objects": body(name("x.y") + b"q\x00)q\x01(", b"h\x00h\x01R" * 300_000, b"l"),
         "a dict in itself": body(b"}q\x00", text("state_dict"), b"h\x00s"),
         "a list in itself": body(b"]q\x00h\x00a"),
