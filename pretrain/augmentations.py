@@ -5,6 +5,45 @@ Each is what the authors' code does, at 224 pixels; a method adds to it or chang
 
 from typing import Any
 
+# facebookresearch/moco main_moco.py with --aug-plus
+MOCO2: dict[str, Any] = {
+    "views": 2,
+    "size": 224,
+    "crop_area": (0.2, 1.0),
+    "gray_first": False,
+    "gray_p": 0.2,
+    "jitter": (0.4, 0.4, 0.4, 0.1),
+    "jitter_p": 0.8,
+    "blur_p": (0.5, 0.5),
+    "blur_sigma": (0.1, 2.0),
+    "solarize_p": (0.0, 0.0),
+    "flip_p": 0.5,
+}
+
+# the same without it, which is zhirongw/lemniscate.pytorch main.py
+MOCO1: dict[str, Any] = {
+    **MOCO2,
+    "gray_first": True,
+    "jitter": (0.4, 0.4, 0.4, 0.4),
+    "jitter_p": 1.0,
+    "blur_p": (0.0, 0.0),
+}
+
+# pytorch/vision references/classification/presets.py without its options: a crop, and a flip
+PLAIN: dict[str, Any] = {
+    "views": 1,
+    "size": 224,
+    "crop_area": (0.08, 1.0),
+    "gray_first": False,
+    "gray_p": 0.0,
+    "jitter": (0.0, 0.0, 0.0, 0.0),
+    "jitter_p": 0.0,
+    "blur_p": (0.0,),
+    "blur_sigma": (0.1, 2.0),
+    "solarize_p": (0.0,),
+    "flip_p": 0.5,
+}
+
 # google-research/simclr data_util.py: crop, flip, colours at strength 1 with every step cut to the scale, blur; no mean, no std
 SIMCLR: dict[str, Any] = {
     "views": 2,

@@ -12,6 +12,45 @@ from typing import Any
 import torch
 from torch import nn
 
+# What the instance-discrimination methods share.
+INSTANCES: dict[str, Any] = {
+    "epochs": 200,
+    "batch_size": 256,
+    "optimiser": "sgd",
+    "base_lr": 0.03,  # a 256 images
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "schedule": "cosine",
+    "schedule_unit": "epoch",
+    "milestones": (),
+    "warmup_epochs": 0.0,
+    "warmup_start": 0.0,
+    "constant_lr": "",
+    "sync_bn": False,
+    "precision": "fp32",
+}
+MOCO = {**INSTANCES, "end_lr": 0.0}  # facebookresearch/moco main_moco.py's defaults with --cos
+PYCONTRAST = {**INSTANCES, "end_factor": 1e-3}  # HobbitLong/PyContrast options/base_options.py, lr_decay_rate ** 3
+
+# facebookresearch/barlowtwins main.py's defaults and adjust_learning_rate, which VICReg's main_vicreg.py took over.
+BARLOW: dict[str, Any] = {
+    "epochs": 1000,
+    "batch_size": 2048,
+    "optimiser": "lars",
+    "base_lr": 0.2,  # a 256 images
+    "momentum": 0.9,
+    "weight_decay": 1e-6,
+    "schedule": "cosine",
+    "schedule_unit": "step",
+    "milestones": (),
+    "warmup_epochs": 10.0,
+    "warmup_start": 0.0,
+    "end_factor": 0.001,
+    "constant_lr": "",
+    "sync_bn": True,
+    "precision": "fp16",
+}
+
 
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is, layer by layer, a fixed fraction of the weights' norm.

@@ -13,7 +13,7 @@ divided by their number; here it is that of the whole batch. LARS cancels the fa
 import torch
 from torch import nn
 
-from pretrain import augmentations, dist, heads
+from pretrain import augmentations, dist, heads, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -28,22 +28,8 @@ def recipe(variant: str | None = None) -> dict:
         "lambda": 0.0051,
         **augmentations.BYOL,
         # optimisation: main.py's defaults and adjust_learning_rate
-        "epochs": 1000,
-        "batch_size": 2048,
-        "optimiser": "lars",
-        "base_lr": 0.2,  # a 256 images; of the matrices
+        **optim.BARLOW,
         "bias_lr": 0.0048,  # a 256 images; of biases and batch norm
-        "momentum": 0.9,
-        "weight_decay": 1e-6,
-        "schedule": "cosine",
-        "schedule_unit": "step",
-        "milestones": (),
-        "warmup_epochs": 10.0,
-        "warmup_start": 0.0,
-        "end_factor": 0.001,
-        "constant_lr": "",
-        "sync_bn": True,
-        "precision": "fp16",
     }
 
 

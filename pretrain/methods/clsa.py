@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import dist, heads, memory, momentum
+from pretrain import augmentations, dist, heads, memory, momentum, optim
 
 # ops/argparser.py: the sizes of the crops and their areas, --size_crops, --min_scale_crops, --max_scale_crops
 SIZES = (224, 192, 160, 128, 96)
@@ -40,34 +40,15 @@ def recipe(variant: str | None = None) -> dict:
         "divergence_weight": 1.0,  # --alpha
         "bn_group": 32,  # 256 images on 8 GPUs
         # views: data_processing/Multi_FixTransform.py: the key, the weak queries, the strong ones
+        **augmentations.MOCO2,
         "views": len(crops),
         "size": tuple(SIZES[i] for i in crops),
         "crop_area": tuple(AREAS[i] for i in crops),
-        "gray_first": False,
-        "gray_p": 0.2,
-        "jitter": (0.4, 0.4, 0.4, 0.1),
-        "jitter_p": 0.8,
         "blur_p": (0.5,) * len(crops),
-        "blur_sigma": (0.1, 2.0),
         "solarize_p": (0.0,) * len(crops),
-        "flip_p": 0.5,
         "strong": (False,) * (1 + len(weak)) + (True,) * len(strong),
         # optimisation: the README's commands
-        "epochs": 200,
-        "batch_size": 256,
-        "optimiser": "sgd",
-        "base_lr": 0.03,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "schedule_unit": "epoch",
-        "milestones": (),
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": False,
-        "precision": "fp32",
+        **optim.MOCO,
     }
 
 

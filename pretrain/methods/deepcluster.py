@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import clusters, dist, heads
+from pretrain import augmentations, clusters, dist, heads, optim
 from pretrain.methods import swav
 
 VIEWS = {"v2": swav.CROPS, "v2_2x224": swav.LARGE_CROPS}
@@ -58,33 +58,14 @@ def original() -> dict[str, Any]:
         "whitened": 256,  # clustering.py, preprocess_features
         "iterations": 20,  # clustering.py, run_kmeans
         "images": 1281167,  # becomes the number of images
-        "views": 1,
-        "size": 224,
-        "crop_area": (0.08, 1.0),
-        "gray_first": False,
-        "gray_p": 0.0,
-        "jitter": (0.0, 0.0, 0.0, 0.0),
-        "jitter_p": 0.0,
-        "blur_p": (0.0,),
-        "blur_sigma": (0.1, 2.0),
-        "solarize_p": (0.0,),
-        "flip_p": 0.5,
-        "epochs": 200,
-        "batch_size": 256,
-        "optimiser": "sgd",
+        **augmentations.PLAIN,
+        **optim.MOCO,
         "base_lr": 0.05,  # a 256 images
-        "momentum": 0.9,
         "weight_decay": 1e-5,
         "schedule": "step",
-        "schedule_unit": "epoch",
         "milestones": (),  # constant
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
         "no_momentum": "classifier",  # main.py, optimizer_tl
         "sync_bn": True,  # main.sh has one GPU
-        "precision": "fp32",
     }
 
 

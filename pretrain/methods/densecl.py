@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import contrast, dist, heads, memory, momentum
+from pretrain import augmentations, contrast, dist, heads, memory, momentum, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -37,33 +37,11 @@ def recipe(variant: str | None = None) -> dict:
         "dense_weight": 0.5,  # loss_lambda
         "bn_group": 32,  # imgs_per_gpu
         # views: train_pipeline, MoCo v2's
-        "views": 2,
-        "size": 224,
-        "crop_area": (0.2, 1.0),
-        "gray_first": False,
-        "gray_p": 0.2,
-        "jitter": (0.4, 0.4, 0.4, 0.1),
-        "jitter_p": 0.8,
-        "blur_p": (0.5, 0.5),
-        "blur_sigma": (0.1, 2.0),
-        "solarize_p": (0.0, 0.0),
-        "flip_p": 0.5,
+        **augmentations.MOCO2,
         # optimisation: optimizer, lr_config, total_epochs
+        **optim.MOCO,
         "epochs": 800 if coco else 200,
-        "batch_size": 256,
-        "optimiser": "sgd",
         "base_lr": 0.3 if coco else 0.03,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "schedule_unit": "epoch",
-        "milestones": (),
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": False,
-        "precision": "fp32",
     }
 
 

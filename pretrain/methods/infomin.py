@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import contrast, dist, heads, jigsaw, memory, momentum
+from pretrain import augmentations, contrast, dist, heads, jigsaw, memory, momentum, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -32,18 +32,12 @@ def recipe(variant: str | None = None) -> dict:
         "patch_weight": 0.5,  # --beta
         "bn_group": 32,  # 256 images on 8 GPUs
         # views: datasets/util.py, aug "D" without a memory bank, for query and key; the patches keep their colours
+        **augmentations.MOCO2,
         "views": 3,
-        "size": 224,
-        "crop_area": (0.2, 1.0),
-        "gray_first": False,
-        "gray_p": 0.2,
         "jitter": (0.8, 0.8, 0.8, 0.2),
-        "jitter_p": 0.8,
         "blur_p": (0.5, 0.5, 0.0),
-        "blur_sigma": (0.1, 2.0),
         "blur_kernel": 23,
         "solarize_p": (0.0, 0.0, 0.0),
-        "flip_p": 0.5,
         "randaugment": ((2, 10, 0.5), (2, 10, 0.5), None),
         "jigsaw": 2,
         "jigsaw_size": 255,
@@ -51,21 +45,7 @@ def recipe(variant: str | None = None) -> dict:
         "jigsaw_patch": 64,
         "jigsaw_colours": False,
         # optimisation: options/base_options.py
-        "epochs": 200,
-        "batch_size": 256,
-        "optimiser": "sgd",
-        "base_lr": 0.03,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "schedule_unit": "epoch",
-        "milestones": (),
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_factor": 1e-3,  # lr_decay_rate ** 3
-        "constant_lr": "",
-        "sync_bn": False,
-        "precision": "fp32",
+        **optim.PYCONTRAST,
     }
 
 

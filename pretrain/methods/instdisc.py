@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import contrast, heads
+from pretrain import augmentations, contrast, heads, optim
 
 # the form of the loss and the number of negatives; 0 is every other image
 FORMS = {"softmax": ("softmax", 65536), "nce": ("nce", 4096), "full": ("softmax", 0)}
@@ -44,33 +44,14 @@ def recipe(variant: str | None = None) -> dict:
         "temperature": 0.07,
         "bn_group": 32,  # 256 images on 8 GPUs (PyContrast; lemniscate does not say how many GPUs)
         # views: main.py, one a step
+        **augmentations.MOCO1,
         "views": 1,
-        "size": 224,
-        "crop_area": (0.2, 1.0),
-        "gray_first": True,
-        "gray_p": 0.2,
-        "jitter": (0.4, 0.4, 0.4, 0.4),
-        "jitter_p": 1.0,
         "blur_p": (0.0,),
-        "blur_sigma": (0.1, 2.0),
         "solarize_p": (0.0,),
-        "flip_p": 0.5,
         # optimisation: main.py, adjust_learning_rate
-        "epochs": 200,
-        "batch_size": 256,
-        "optimiser": "sgd",
-        "base_lr": 0.03,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
+        **optim.MOCO,
         "schedule": "step",
-        "schedule_unit": "epoch",
         "milestones": (120, 160),
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": False,
-        "precision": "fp32",
     }
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import contrast, dist, heads, memory, momentum
+from pretrain import augmentations, contrast, dist, heads, memory, momentum, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -34,33 +34,11 @@ def recipe(variant: str | None = None) -> dict:
         "temperature": 0.07 if v1 else 0.2,
         "bn_group": 32,  # 256 images on 8 GPUs without SyncBN, main_moco.py --batch-size and README
         # views: main_moco.py, `if args.aug_plus`
-        "views": 2,
-        "size": 224,
-        "crop_area": (0.2, 1.0),
-        "gray_first": v1,
-        "gray_p": 0.2,
-        "jitter": (0.4, 0.4, 0.4, 0.4 if v1 else 0.1),
-        "jitter_p": 1.0 if v1 else 0.8,
-        "blur_p": (0.0, 0.0) if v1 else (0.5, 0.5),
-        "blur_sigma": (0.1, 2.0),
-        "solarize_p": (0.0, 0.0),
-        "flip_p": 0.5,
+        **(augmentations.MOCO1 if v1 else augmentations.MOCO2),
         # optimisation: main_moco.py defaults; v2 adds --cos
-        "epochs": 200,
-        "batch_size": 256,
-        "optimiser": "sgd",
-        "base_lr": 0.03,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
+        **optim.MOCO,
         "schedule": "step" if v1 else "cosine",
-        "schedule_unit": "epoch",
         "milestones": (120, 160),
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": False,
-        "precision": "fp32",
     }
 
 

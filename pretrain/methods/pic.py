@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import dist, heads
+from pretrain import dist, heads, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -55,20 +55,11 @@ def recipe(variant: str | None = None) -> dict:
         "solarize_p": (0.0,) * crops,
         "flip_p": 0.5,
         # optimisation: contrast/option.py, contrast/lr_scheduler.py; epochs and warm-up in passes over all images
-        "epochs": 200,
-        "batch_size": 256,
-        "optimiser": "sgd",
-        "base_lr": 0.03,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
+        **optim.MOCO,
         "schedule_unit": "step",
-        "milestones": (),
         "warmup_epochs": 5.0,  # a fortieth
         "warmup_start": 0.01,
         "end_lr": 1e-6,
-        "constant_lr": "",
-        "sync_bn": False,
         "precision": "fp16",  # --amp-opt-level O1
     }
 

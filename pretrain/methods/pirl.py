@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import contrast, heads, jigsaw
+from pretrain import augmentations, contrast, heads, jigsaw, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -39,17 +39,10 @@ def recipe(variant: str | None = None) -> dict:
         "patch_weight": 0.5,  # loss_weights; --beta
         "bn_group": 32,  # a GPU: 1024 images on 32, 256 on 8
         # views: TRANSFORMS of the configuration; datasets/util.py, aug "A" for a memory bank
-        "views": 2,
-        "size": 224,
+        **augmentations.MOCO1,
         "crop_area": (0.08, 1.0),
         "gray_first": False,
-        "gray_p": 0.2,
         "jitter": (0.4, 0.4, 0.4, 0.2 if vissl else 0.4),
-        "jitter_p": 1.0,
-        "blur_p": (0.0, 0.0),
-        "blur_sigma": (0.1, 2.0),
-        "solarize_p": (0.0, 0.0),
-        "flip_p": 0.5,
         "photometric_p": 0.66 if vissl else 0.0,
         "jigsaw": 1,
         "jigsaw_size": 255,
@@ -57,21 +50,9 @@ def recipe(variant: str | None = None) -> dict:
         "jigsaw_patch": 64,
         "jigsaw_colours": vissl,
         # optimisation: OPTIMIZER of the configuration; options/
+        **optim.PYCONTRAST,
         "epochs": 800 if vissl else 200,
         "batch_size": 1024 if vissl else 256,
-        "optimiser": "sgd",
-        "base_lr": 0.03,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "schedule_unit": "epoch",
-        "milestones": (),
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_factor": 1e-3,  # 0.12 to 1.2e-4; lr_decay_rate ** 3
-        "constant_lr": "",
-        "sync_bn": False,
-        "precision": "fp32",
     }
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import heads
+from pretrain import augmentations, heads, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -24,33 +24,14 @@ def recipe(variant: str | None = None) -> dict:
         "dim": 2048,
         "predictor_hidden": 512,
         # views: main_simsiam.py, MoCo v2's
-        "views": 2,
-        "size": 224,
-        "crop_area": (0.2, 1.0),
-        "gray_first": False,
-        "gray_p": 0.2,
-        "jitter": (0.4, 0.4, 0.4, 0.1),
-        "jitter_p": 0.8,
-        "blur_p": (0.5, 0.5),
-        "blur_sigma": (0.1, 2.0),
-        "solarize_p": (0.0, 0.0),
-        "flip_p": 0.5,
+        **augmentations.MOCO2,
         # optimisation: main_simsiam.py defaults and the README's --fix-pred-lr
+        **optim.MOCO,
         "epochs": 100,
         "batch_size": 512,
-        "optimiser": "sgd",
         "base_lr": 0.05,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "schedule_unit": "epoch",
-        "milestones": (),
-        "warmup_epochs": 0.0,  # none below a batch of 1024
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
         "constant_lr": "predictor",  # --fix-pred-lr
         "sync_bn": True,
-        "precision": "fp32",
     }
 
 

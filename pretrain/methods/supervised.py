@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import heads
+from pretrain import augmentations, heads, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -22,33 +22,13 @@ def recipe(variant: str | None = None) -> dict:
         "variant": None,
         "classes": 1000,  # becomes the number of class folders
         # views: references/classification/presets.py without its options: random resized crop and flip
-        "views": 1,
-        "size": 224,
-        "crop_area": (0.08, 1.0),
-        "gray_first": False,
-        "gray_p": 0.0,
-        "jitter": (0.0, 0.0, 0.0, 0.0),
-        "jitter_p": 0.0,
-        "blur_p": (0.0,),
-        "blur_sigma": (0.1, 2.0),
-        "solarize_p": (0.0,),
-        "flip_p": 0.5,
+        **augmentations.PLAIN,
         # optimisation: references/classification/README.md, "ResNet": 8 GPUs of 32 images, lr 0.1, x 0.1 every 30 epochs
+        **optim.MOCO,
         "epochs": 90,
-        "batch_size": 256,
-        "optimiser": "sgd",
         "base_lr": 0.1,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
         "schedule": "step",
-        "schedule_unit": "epoch",
         "milestones": (30, 60),
-        "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": False,
-        "precision": "fp32",
     }
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import augmentations, dist, heads
+from pretrain import augmentations, dist, heads, optim
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -29,21 +29,10 @@ def recipe(variant: str | None = None) -> dict:
         "covariance": 1.0,
         **augmentations.BYOL,
         # optimisation: README, "Training", and adjust_learning_rate
+        **optim.BARLOW,
         "epochs": 100 if short else 1000,
         "batch_size": 512 if short else 2048,
-        "optimiser": "lars",
         "base_lr": 0.3 if short else 0.2,  # a 256 images
-        "momentum": 0.9,
-        "weight_decay": 1e-6,
-        "schedule": "cosine",
-        "schedule_unit": "step",
-        "milestones": (),
-        "warmup_epochs": 10.0,
-        "warmup_start": 0.0,
-        "end_factor": 0.001,
-        "constant_lr": "",
-        "sync_bn": True,
-        "precision": "fp16",
     }
 
 

@@ -146,7 +146,7 @@ def test_the_median_function_is_shorter_than_15_lines():
 
 
 def logic(path):
-    """The lines that do something: no docstrings, comments, imports, lone brackets, nor the numbers of a recipe."""
+    """The lines that do something: no docstrings, comments, imports or lone brackets."""
     source = path.read_text()
     silent = set()
     for node in ast.walk(ast.parse(source)):
@@ -154,7 +154,7 @@ def logic(path):
         if text or isinstance(node, (ast.Import, ast.ImportFrom)):
             silent |= set(range(node.lineno, node.end_lineno + 1))
     lines = [line.partition("  #")[0].strip() for n, line in enumerate(source.splitlines(), 1) if n not in silent]
-    return [line for line in lines if re.search(r"\w", line) and not re.match(r'#|"\w+": .*,$', line)]
+    return [line for line in lines if re.search(r"\w", line) and not line.startswith("#")]
 
 
 def test_no_six_lines_stand_in_two_methods():
