@@ -316,6 +316,9 @@ def _look(training: Training, watch: monitor.Monitor, diary: log.Log) -> float:
 def _write_backbone(training: Training, overrides: dict[str, str], out: Path) -> None:
     """backbone.pth and backbone.json; a detector's parts that were pretrained too stand under "detectron2/"."""
     model, run_of, recipe = training.model, training.run_of, dict(training.recipe)
+    if "checkpoint" in recipe:  # the file's name, not where it lies on this machine
+        recipe["checkpoint"] = Path(recipe["checkpoint"]).name
+        overrides = overrides | {"checkpoint": recipe["checkpoint"]}
     found = model.backbone.state_dict()
     if hasattr(model, "detector"):
         found |= {f"detectron2/{key}": value for key, value in model.detector().items()}

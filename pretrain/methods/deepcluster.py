@@ -10,7 +10,8 @@ AlexNet and VGG-16, a re-run with ResNet-50 gives 46.9 (OpenSelfSup's model zoo,
 v2 is SwAV's network with three sets of prototypes, which are the centroids of the embeddings seen in the epoch before. v1 looks at
 the whole folder, whitens its features and draws a new classifier every time.
 Differences: v1's fixed Sobel filters are left out, because their two channels fit no RGB backbone; v1 weighs an image by the
-inverse of its cluster's size where the code draws clusters evenly (paper, section 3.4: the two are equivalent).
+inverse of its cluster's size where the code draws clusters evenly (which the paper calls equivalent where it avoids trivial
+solutions); in v2 an image that the last, incomplete batch leaves out of an epoch keeps its embedding of the epoch before.
 """
 
 from collections.abc import Iterable

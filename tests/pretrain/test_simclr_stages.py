@@ -1,11 +1,13 @@
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from pretrain import optim
+from pretrain import loop, optim
 from pretrain.methods import simclr, simclr_distill, simclr_finetune
 
 
@@ -112,3 +114,24 @@ def test_the_recipes_are_the_readmes_command_and_the_papers_two_cases():
         simclr_finetune.recipe("100pct")
     with pytest.raises(ValueError, match="self or small"):
         simclr_distill.recipe("big")
+
+
+def test_what_is_published_names_the_checkpoint_but_not_where_it_lay(pretrained, tmp_path):
+    for i in range(4):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), 60 * i, np.uint8)).save(path)
+    options = {"checkpoint": pretrained[1], "precision": "fp32", "warmup_epochs": "0"}
+    out = loop.run(
+        simclr_finetune,
+        tmp_path / "photos",
+        tmp_path / "out",
+        "resnet18",
+        "mini",
+        epochs=1,
+        batch_size=2,
+        overrides=options,
+    )
+    about = json.loads(out.with_suffix(".json").read_text())
+    assert about["recipe"]["checkpoint"] == about["overrides"]["checkpoint"] == "simclr.pth"
+    assert str(tmp_path) not in out.with_suffix(".json").read_text()
