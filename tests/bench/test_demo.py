@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from bench import catalog, demo, journey
+from bench import catalog, demo
+from results import record
 
 
 def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
@@ -12,7 +13,7 @@ def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, 
     said = []
     demo.run(tmp_path / "demo", 0, said.append)
     printed = capsys.readouterr().out
-    records = journey.measured(tmp_path / "demo" / "transfer")
+    records = record.load(tmp_path / "demo" / "transfer")
     assert {(r["task"], r["model"]["name"], r["seed"]) for r in records} == {
         (task, model, seed)
         for task in ("voc_c4", "cityscapes_semantic")
@@ -20,13 +21,13 @@ def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, 
         for seed in (0, 1)
     }
     assert len({r["protocol"]["hash"] for r in records}) == 2
-    for record in records:
-        assert record["scale"] == "mini" and record["marks"] == ["mini", "reduced"]
-        random = record["model"]["name"] == "random"
-        assert record["loaded"]["matched"] == (0 if random else 120)
-        assert set(record["proof"]) == (set() if random else {"source", "detectron2", "mmseg"})
-        assert all(difference < 1e-4 for difference in record["proof"].values())
-        assert record["effective"]["norm"].startswith("BN")
+    for one in records:
+        assert one["scale"] == "mini" and one["marks"] == ["mini", "reduced"]
+        random = one["model"]["name"] == "random"
+        assert one["loaded"]["matched"] == (0 if random else 120)
+        assert set(one["proof"]) == (set() if random else {"source", "detectron2", "mmseg"})
+        assert all(difference < 1e-4 for difference in one["proof"].values())
+        assert one["effective"]["norm"].startswith("BN")
     assert "MoCo Table 2(b)" in printed and "voc_c4@mini" in printed and "Leaderboard" in printed
     with (tmp_path / "demo" / "leaderboard" / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -35,7 +36,7 @@ def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, 
 
     demo.run(tmp_path / "demo", 0, said.append)
     assert capsys.readouterr().out.partition("Done in")[0] == printed.partition("Done in")[0]
-    assert journey.measured(tmp_path / "demo" / "transfer") == records
+    assert record.load(tmp_path / "demo" / "transfer") == records
 
 
 def test_all_tasks_end_in_a_table_or_in_the_names_of_those_that_failed(tmp_path, monkeypatch, capsys):
@@ -47,10 +48,10 @@ def test_all_tasks_end_in_a_table_or_in_the_names_of_those_that_failed(tmp_path,
     assert any("voc07_svm failed: expected at least 3 images" in line for line in said)
     table = capsys.readouterr().out
     assert [line.split()[0] for line in table.splitlines()] == ["task", "imagenet_knn"]
-    (record,) = journey.measured(tmp_path / "transfer")
-    assert record["marks"] == ["mini", "reduced"] and "top1_k200 " in table
+    (one,) = record.load(tmp_path / "transfer")
+    assert one["marks"] == ["mini", "reduced"] and "top1_k200 " in table
 
     monkeypatch.setattr(catalog, "names", lambda kind: ["imagenet_knn"])
     demo.run_all(tmp_path, 0, said.append)
     assert capsys.readouterr().out == table and said[-1].startswith("All 1 tasks ended")
-    assert journey.measured(tmp_path / "transfer") == [record]
+    assert record.load(tmp_path / "transfer") == [one]
