@@ -40,7 +40,7 @@ COLUMNS = [
 
 
 def write(records: Sequence[Record], out: Path, root: Path | None = None) -> list[Path]:
-    """Writes leaderboard.csv, leaderboard.md, index.html and plots/*.{svg,png} into a folder, which is made; returns the paths.
+    """Writes leaderboard.md, leaderboard.csv, index.html and plots/*.{svg,png} into a folder, which is made; returns the paths.
 
     root: where the records stand, for the learning curves of those whose logs lie beside them
     """
@@ -50,8 +50,8 @@ def write(records: Sequence[Record], out: Path, root: Path | None = None) -> lis
     drawn = {name: plots.svg(figure) for name, figure in figures.items()}
     titled = [(figures[name].axes[0].get_title(), svg) for name, svg in drawn.items()]
     files: dict[str, str | bytes] = {
-        "leaderboard.csv": comma_separated(records),
         "leaderboard.md": markdown(records),
+        "leaderboard.csv": comma_separated(records),
         "index.html": page.html(records, HEADLINES, titled),
         **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
         **{f"plots/{name}.png": plots.png(figure) for name, figure in figures.items()},

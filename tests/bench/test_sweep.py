@@ -67,7 +67,9 @@ def command(*words):
     """A `bench` in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", "bench", *map(str, words)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "bench", *map(str, words)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # a shell's background jobs, and so their children, ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

@@ -21,12 +21,6 @@ def read(file):
         return list(csv.DictReader(lines))
 
 
-def test_both_files_are_written_and_nothing_else(records, tmp_path):
-    written = leaderboard.write(records, tmp_path / "new" / "folder")
-    assert [file.name for file in written] == ["leaderboard.md", "leaderboard.csv"]
-    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == ["leaderboard.csv", "leaderboard.md"]
-
-
 def test_every_line_of_the_csv_has_a_source(records, tmp_path):
     rows = read(leaderboard.write(records, tmp_path)[1])
     assert list(rows[0]) == leaderboard.COLUMNS
