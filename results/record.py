@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sqlite3
+import time as clock
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -103,52 +104,62 @@ def load(root: Path) -> list[dict[str, Any]]:
 
 def files(root: Path) -> list[Path]:
     """The files of `load`, in its order."""
-    return sorted(map(Path, _files(_root(root))), key=lambda file: (file.parent, int(file.stem)))
+    return [Path(file) for folder, _ in sorted(_folders(_root(root))) for file in _records(folder)]
 
 
 def trials(root: Path) -> list[dict[str, Any]]:
     """The records below a root without what tables do not need: `WITHOUT`, the protocol's content and the model's traits.
 
     In the order of `load`, with its errors; what trials have in common may be the same object. What was read is kept in the
-    user's cache: only files that are new or changed since (by time and size) are read again.
+    user's cache: only the folders of models whose time has changed since are read again. Records are replaced or removed,
+    which changes it, and never edited in place; `load` reads everything.
     """
     root = _root(root)
-    stamps = {file: (entry.st_mtime_ns, entry.st_size) for file, entry in _files(root).items()}
+    stamps = dict(sorted(_folders(root)))
     with closing(_kept(root)) as kept:
-        known = {file: (time, size, *texts) for file, time, size, *texts in kept.execute("SELECT * FROM trial")}
-        stale = [file for file, stamp in stamps.items() if file not in known or known[file][:2] != stamp]
-        fresh = {file: (*stamps[file], *_split(read(Path(file), root))) for file in stale}
+        known = {folder: (time, *texts) for folder, time, *texts in kept.execute("SELECT * FROM model")}
+        stale = [folder for folder, time in stamps.items() if folder not in known or known[folder][0] != time]
+        fresh = {folder: (_settled(stamps[folder]), *_split(folder, root)) for folder in stale}
         with kept:
-            kept.executemany("DELETE FROM trial WHERE file = ?", [(file,) for file in known if file not in stamps])
+            kept.executemany("DELETE FROM model WHERE folder = ?", [(f,) for f in known if f not in stamps])
             kept.executemany(
-                "INSERT OR REPLACE INTO trial VALUES (?, ?, ?, ?, ?)", [(f, *row) for f, row in fresh.items()]
+                "INSERT OR REPLACE INTO model VALUES (?, ?, ?, ?)", [(f, *row) for f, row in fresh.items()]
             )
-    order = sorted(stamps, key=lambda file: ((parts := file.rpartition("/"))[0], int(parts[2][:-5])))
-    shared, own = zip(*((fresh.get(file) or known[file])[2:] for file in order), strict=True) if order else ((), ())
-    distinct = list(dict.fromkeys(shared))
-    parsed = dict(zip(distinct, json.loads(f"[{','.join(distinct)}]"), strict=True))
-    return [parsed[s] | o for s, o in zip(shared, json.loads(f"[{','.join(own)}]"), strict=True)]
+    rows = [(fresh.get(folder) or known[folder])[1:] for folder in stamps]
+    shared, own = (json.loads(f"[{','.join(texts)}]") for texts in zip(*rows, strict=True)) if rows else ((), ())
+    return [common | one for common, ones in zip(shared, own, strict=True) for one in ones]
 
 
-def _split(record: dict[str, Any]) -> tuple[str, str]:
-    """What a model's trials on a task have in common, and what is this one's own; both as JSON."""
+def _settled(time: int) -> int:
+    """A folder's time, or 0, which no folder has, while something may still happen within the clock's resolution."""
+    return time if clock.time_ns() - time > 2_000_000_000 else 0
+
+
+def _split(folder: str, root: Path) -> tuple[str, str]:
+    """What the trials of a model's folder have in common, and a list of what each has for itself, by seed; both as JSON."""
+    slim = [_slim(read(Path(file), root)) for file in _records(folder)]
+    first = slim[0] if slim else {}
+    common = {key: value for key, value in first.items() if all(one.get(key) == value for one in slim)}
+    return json.dumps(common), json.dumps([{k: v for k, v in one.items() if k not in common} for one in slim])
+
+
+def _slim(record: dict[str, Any]) -> dict[str, Any]:
     slim = {key: value for key, value in record.items() if key not in WITHOUT}
     slim["protocol"] = {key: slim["protocol"][key] for key in ("name", "hash")}
     slim["model"] = {key: value for key, value in slim["model"].items() if key != "traits"}
-    own = {key: slim.pop(key) for key in ("seed", "metrics", "seconds", "finished")}
-    return json.dumps(slim), json.dumps(own)
+    return slim
 
 
 def _kept(root: Path) -> sqlite3.Connection:
-    """What was read of the records below a root: file, time, size and `_split`; in memory where there is no cache to write to."""
+    """What was read of the records below a root: folder, time and `_split`; in memory where there is no cache to write to."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench" / "records"
-    make = "CREATE TABLE IF NOT EXISTS trial (file TEXT PRIMARY KEY, time INTEGER, size INTEGER, shared TEXT, own TEXT)"
+    make = "CREATE TABLE IF NOT EXISTS model (folder TEXT PRIMARY KEY, time INTEGER, shared TEXT, own TEXT)"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(f"1 {VERSION} {root.resolve()}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"2 {VERSION} {root.resolve()} {root}".encode()).hexdigest()[:16]
         kept = sqlite3.connect(cache / f"{name}.sqlite", timeout=60)
         kept.execute(make)
-        kept.execute("SELECT file, time, size, shared, own FROM trial LIMIT 1")
+        kept.execute("SELECT folder, time, shared, own FROM model LIMIT 1")
     except (OSError, RuntimeError, sqlite3.Error):
         kept = sqlite3.connect(":memory:")
         kept.execute(make)
@@ -161,13 +172,19 @@ def _root(root: Path) -> Path:
     return Path(root)
 
 
-def _files(root: Path) -> dict[str, os.stat_result]:
-    """Every file at a record's depth and named by a number."""
+def _folders(root: Path) -> Iterator[tuple[str, int]]:
+    """The folders of models at a record's depth, with the time of the last change in each."""
     folders = [str(root)]
-    for _ in range(3):
+    for _ in range(2):
         folders = [entry.path for folder in folders for entry in _entries(folder) if entry.is_dir()]
-    files = (entry for folder in folders for entry in _entries(folder) if re.fullmatch(r"\d+\.json", entry.name))
-    return {entry.path: entry.stat() for entry in files if entry.is_file()}
+    for folder in folders:
+        yield from ((entry.path, entry.stat().st_mtime_ns) for entry in _entries(folder) if entry.is_dir())
+
+
+def _records(folder: str) -> list[str]:
+    """The files of a model's folder that are named by a number, by that number."""
+    files = [e.path for e in _entries(folder) if re.fullmatch(r"\d+\.json", e.name) and e.is_file()]
+    return sorted(files, key=lambda file: int(file.rpartition("/")[2][:-5]))
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:

@@ -284,7 +284,9 @@ def _line(table: Table, join: Mapping[str, Group], key: tuple[str, str], model: 
     counts = {table.columns[position].task: cell.n or 0 for position, cell in cells.items()}
     texts = (label(model), *(said(model, LEADS[head]) or "–" for head in table.leads[1:]))
     about = {key: said(model, key) for key in ("method", "variant", "pretrain_data", "epochs", "arch", "sha256")}
-    files = [record.place(trial) for group in join.values() for trial in group.trials.get(key, [])]
+    own = [group.trials[key] for group in join.values() if key in group.trials]
+    folders = [(record.place(trials[0]).rpartition("/")[0], trials) for trials in own]
+    files = [f"{folder}/{trial['seed']}.json" for folder, trials in folders for trial in trials]
     about |= {"model": model["name"], "source": " ".join(files)}
     about |= {"protocol": " ".join(f"{g.first['protocol']['name']}#{g.hash[:12]}" for g in join.values())}
     about |= {"data": " ".join(f"{g.task}#{g.digest[:8]}" for g in join.values())}

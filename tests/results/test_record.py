@@ -2,6 +2,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 
 import jsonschema
 import pytest
@@ -225,16 +226,28 @@ def test_trials_are_the_records_without_what_tables_do_not_need(trial, cached):
 
 def test_only_what_changed_is_read_again(one, cached, monkeypatch):
     files = [record.write({**one, "seed": seed}, cached) for seed in range(3)]
+    other = record.write({**one, "task": "voc_semantic"}, cached)
+    for folder in (files[0].parent, other.parent):
+        os.utime(folder, (1, 1))  # as if nothing had happened for long
     record.trials(cached)
     seen, real = [], record.read
     monkeypatch.setattr(record, "read", lambda file, root: (seen.append(file), real(file, root))[1])
-    assert [t["seed"] for t in record.trials(cached)] == [0, 1, 2] and not seen
+    assert [t["seed"] for t in record.trials(cached)] == [0, 1, 2, 0] and not seen
     record.write({**one, "seed": 1, "metrics": {"AP": 44.0}}, cached)
     files[2].unlink()
     record.write({**one, "seed": 7}, cached)
     found = record.trials(cached)
-    assert [(t["seed"], t["metrics"]["AP"]) for t in found] == [(0, 1.25), (1, 44.0), (7, 1.25)]
-    assert sorted(file.name for file in seen) == ["1.json", "7.json"]
+    assert [(t["seed"], t["metrics"]["AP"]) for t in found] == [(0, 1.25), (1, 44.0), (7, 1.25), (0, 1.25)]
+    assert {file.parent for file in seen} == {files[0].parent}
+    shutil.rmtree(other.parent)
+    assert len(record.trials(cached)) == 3
+
+
+def test_a_folder_that_has_just_changed_is_read_again(one, cached):
+    record.write(one, cached)
+    record.trials(cached)
+    record.write({**one, "seed": 1}, cached)  # perhaps within the same tick of the file system's clock
+    assert len(record.trials(cached)) == 2
 
 
 def test_a_damaged_record_is_an_error_each_time_and_a_damaged_cache_is_none(one, cached, tmp_path):
