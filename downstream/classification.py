@@ -42,7 +42,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from downstream.task import TRAITS, Classification, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, fingerprint, place, share, write_json
+from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, earlier, fingerprint, place, share, write_json
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 CHECKED_IMAGES = 64  # of a split that are opened before a training
@@ -594,13 +594,7 @@ def _resume(
     last: Path, model: Network, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
 ) -> tuple[int, list[dict[str, float]], dict[str, float]]:
     """Iterations done, tests and seconds; ValueError if the checkpoint belongs to another run."""
-    state = torch.load(last, map_location="cpu", weights_only=True)
-    differing = [name for name in origin if state["origin"].get(name) != origin[name]]
-    if differing:
-        raise ValueError(
-            f"expected {last} to be of this run, found another {' and '.join(differing)}: "
-            "take another --out, or start anew without --resume"
-        )
+    state = earlier(last, origin)
     (model.head if model.frozen else model).load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return state["iteration"], state["tests"], state["seconds"]

@@ -30,13 +30,12 @@ import dataclasses
 import hashlib
 import importlib
 import math
-import os
 import sys
 import time
 import types
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -54,7 +53,7 @@ from downstream import resnets
 from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, fingerprint, place, share, write_json
+from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, cpus, earlier, fingerprint, place, share, write_json
 
 IGNORE = 255
 CLASSES = {
@@ -105,7 +104,7 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
             content.update(f"{split} {image.name} {image.stat().st_size}\n".encode())
         spread = np.linspace(0, len(pairs) - 1, min(len(pairs), CHECKED_MAPS)).round().astype(int)
         checked = [pairs[i] for i in spread]
-        with ThreadPoolExecutor(_cpus()) as pool:
+        with ThreadPoolExecutor(cpus()) as pool:
             for classes, sha in pool.map(lambda pair: _checked(pair, task), checked):
                 present |= classes
                 content.update(sha)
@@ -330,26 +329,6 @@ class Crops:
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, images: int) -> np.ndarray:
     return np.random.default_rng((0, seed, epoch)).permutation(images)
-
-
-def _ahead(make: Callable[[Any], Any], wanted: Iterator[Any], depth: int) -> Generator[Any, None, None]:
-    """make(item) of every wanted item, in order, `depth` of them in the making by threads (OpenCV and numpy run free)."""
-    with ThreadPoolExecutor(min(depth, _cpus())) as pool:
-        making: deque[Any] = deque()
-        try:
-            for item in wanted:
-                making.append(pool.submit(make, item))
-                if len(making) >= depth:
-                    yield making.popleft().result()
-            while making:
-                yield making.popleft().result()
-        finally:
-            for future in making:
-                future.cancel()
-
-
-def _cpus() -> int:
-    return max(1, min(16, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 # Network
@@ -610,7 +589,7 @@ def _train(
         parallel = nn.parallel.DistributedDataParallel(model)
     mine = share(task.batch, place.world)
     wanted = (iteration * task.batch + place.rank * mine + i for iteration in range(start, total) for i in range(mine))
-    samples = _ahead(crops, wanted, depth=2 * mine)
+    samples = ahead(crops, wanted, depth=2 * mine)
     progress = Progress(task.name, total, task.batch, start, out / "log.jsonl", quiet=place.rank > 0)
     model.train()
     began = saved = time.monotonic()
@@ -660,13 +639,7 @@ def _resume(
     last: Path, model: nn.Module, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
 ) -> tuple[int, float]:
     """Iterations done and seconds spent; ValueError if the checkpoint belongs to another run."""
-    state = torch.load(last, map_location="cpu", weights_only=True)
-    differing = [name for name in origin if state["origin"].get(name) != origin[name]]
-    if differing:
-        raise ValueError(
-            f"expected {last} to be of this run, found another {' and '.join(differing)}: "
-            "take another --out, or start anew without --resume"
-        )
+    state = earlier(last, origin)
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return state["iteration"], state["seconds"]
@@ -684,7 +657,7 @@ def _test(
     counts = np.zeros((task.classes, task.classes), np.int64)
     model.eval()
     mine = pairs[place.rank :: place.world]
-    with contextlib.closing(_ahead(load, iter(mine), depth=4)) as images, torch.inference_mode():
+    with contextlib.closing(ahead(load, iter(mine), depth=4)) as images, torch.inference_mode():
         for image, truth in images:
             image = image.to(place.device, memory_format=torch.channels_last)
             with torch.autocast(place.device.type, torch.bfloat16, enabled=task.precision == "bf16"):

@@ -131,6 +131,18 @@ def fingerprint(tensors: Mapping[str, torch.Tensor] | None) -> str:
     return sha.hexdigest()
 
 
+def earlier(last: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What a killed training left in last.pth. Raises ValueError if it was of another run than `origin` says."""
+    state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
+    differing = [name for name in origin if state["origin"].get(name) != origin[name]]
+    if differing:
+        raise ValueError(
+            f"expected {last} to be of this run, found another {' and '.join(differing)}: "
+            "take another --out, or start anew without --resume"
+        )
+    return state
+
+
 def cpus() -> int:
     """Threads that may make samples for this process."""
     return max(1, min(16, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

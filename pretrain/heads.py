@@ -60,10 +60,19 @@ def backbone(arch: str, zero_init_residual: bool = False) -> tuple[nn.Module, in
     return net, width
 
 
+def stages(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """[N, 3, S, S] -> C2 to C5 of torchvision's ResNet, [N, C, S/4, S/4] to [N, C, S/32, S/32]."""
+    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    maps = []
+    for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+        x = layer(x)
+        maps.append(x)
+    return maps
+
+
 def last_map(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """[N, 3, S, S] -> [N, C, S/32, S/32]: the C5 map, before pooling."""
-    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-    return net.layer4(net.layer3(net.layer2(net.layer1(x))))
+    return stages(net, x)[-1]
 
 
 def mlp(sizes: Sequence[int], bias: bool | Sequence[bool] = True, norm: bool = True) -> nn.Sequential:

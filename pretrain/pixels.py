@@ -71,16 +71,6 @@ def positives(boxes_q: torch.Tensor, boxes_k: torch.Tensor, height: int, width: 
     return (apart / torch.maximum(diagonal_q, diagonal_k)[:, None, None] < ratio).float()
 
 
-def stages(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """[N, 3, S, S] -> C2 to C5 of torchvision's ResNet, [N, C, S/4, S/4] to [N, C, S/32, S/32]."""
-    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-    maps = []
-    for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
-        x = layer(x)
-        maps.append(x)
-    return maps
-
-
 class Top(nn.Module):
     """The last of the maps C2 to C5, as the only level."""
 

@@ -101,14 +101,14 @@ class PixPro(nn.Module):
         boxes:    [2, N, 4]
         progress: the fraction of the training that is done, for the momentum
         """
-        maps = [pixels.stages(self.backbone, x) for x in views]  # C2 to C5 of each view
+        maps = [heads.stages(self.backbone, x) for x in views]  # C2 to C5 of each view
         x = [[self.projector(p) for p in self.pyramid(c)] for c in maps]
         y = [[propagated(p, self.value, self.gamma) for p in levels] for levels in x]
         with torch.no_grad():
             m = momentum.cosine(self.m, progress)
             for name in self.followed:  # before the key forward
                 momentum.follow(self.get_submodule(f"key_{name}"), self.get_submodule(name), m)
-            key_maps = [pixels.stages(self.key_backbone, x) for x in views]
+            key_maps = [heads.stages(self.key_backbone, x) for x in views]
             k = [[F.normalize(self.key_projector(p).float(), dim=1) for p in self.key_pyramid(c)] for c in key_maps]
         with heads.full_precision(y[0][0]):
             loss = self.pixel_loss(y[0], k[1], boxes[0], boxes[1]) + self.pixel_loss(y[1], k[0], boxes[1], boxes[0])

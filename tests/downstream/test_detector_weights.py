@@ -10,7 +10,7 @@ from torch import nn
 
 from downstream import detection, weights
 from downstream.tasks import coco_fpn_1x, coco_fpn_1x_pixpro, voc_c4
-from pretrain import loop, pixels
+from pretrain import heads, loop
 from pretrain.methods import pixpro
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -50,7 +50,7 @@ def test_pixpros_fpn_task_begins_with_the_pretrained_fpn_and_both_heads(pretrain
     assert not [name for name in report["missing"] if "box_head.conv" in name or "mask_fcn" in name]
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        expected = pretrained.pyramid(pixels.stages(pretrained.backbone, x))
+        expected = pretrained.pyramid(heads.stages(pretrained.backbone, x))
         maps = model.backbone(x)
         for level, map_of_level in zip(("p3", "p4", "p5"), expected, strict=True):
             box = maps[level]
