@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results import leaderboard, plots, published, record, sheet, stats
-from results.groups import Group, Record, grouped, identity
+from results import plots, published, record, sheet, stats
+from results.groups import Group, Record, grouped, headline, identity
 from results.table import label
 
 NEIGHBOURS = 3  # published figures on either side of a measured one
@@ -34,10 +34,7 @@ def card(
         title,
         facts,
         [_table(group, sha256) for group in mine],
-        [
-            (f"{group.task}_{group.hash[:8]}.png", plots.png(plots.bars(group, leaderboard.headline(group))))
-            for group in mine
-        ],
+        [(f"{group.task}_{group.hash[:8]}.png", plots.png(plots.bars(group, headline(group)))) for group in mine],
         commands,
         [f"Record: {file}" for file in files] or ["No trial of these weights is on record: bench transfer measures."],
     )
@@ -46,7 +43,7 @@ def card(
 def _table(group: Group, sha256: str) -> tuple[str, list[str], list[list[str]]]:
     """All models of a group, best first, this one in bold; with published neighbours where the protocol is the paper's."""
     metrics = list(group.first["metrics"])
-    head = leaderboard.headline(group)
+    head = headline(group)
     rows: list[tuple[float, list[str]]] = []
     for trials in group.trials.values():
         sums = {m: stats.summary(v) for m in metrics if (v := [t["metrics"][m] for t in trials if m in t["metrics"]])}

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from results import record
+
 if TYPE_CHECKING:
     import pandas
 
@@ -13,12 +15,12 @@ def frame(records: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
     """One row a trial, one column a field: `model.name`, `metrics.AP`; lists and the protocol's content as JSON text."""
     import pandas
 
-    return pandas.DataFrame([_flat(record) for record in records])
+    return pandas.DataFrame([_flat(one) for one in records])
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(one: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for key, value in record.items():
+    for key, value in one.items():
         if isinstance(value, Mapping) and f"{prefix}{key}" != "protocol.content":
             row |= _flat(value, f"{prefix}{key}.")
         else:
@@ -28,21 +30,15 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write(records: Sequence[Mapping[str, Any]], out: Path) -> int:
     """Writes .csv, .json or .parquet, by the name, whole or not at all; the number of rows. Raises ValueError for another name."""
-    writers: dict[str, Callable[[pandas.DataFrame, Path], Any]] = {
-        ".csv": lambda table, file: table.to_csv(file, index=False),
-        ".json": lambda table, file: table.to_json(file, orient="records", indent=1),
-        ".parquet": lambda table, file: _typed(table).to_parquet(file, index=False),
+    writers: dict[str, Callable[[pandas.DataFrame], str | bytes]] = {
+        ".csv": lambda table: table.to_csv(index=False),
+        ".json": lambda table: table.to_json(orient="records", indent=1),
+        ".parquet": lambda table: _typed(table).to_parquet(index=False),
     }
     if out.suffix not in writers:
         raise ValueError(f"expected a file named {', '.join(writers)}, found {out.name!r}")
     table = frame(records)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        writers[out.suffix](table, partial)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    record.replaced(out, writers[out.suffix](table))
     return len(table)
 
 

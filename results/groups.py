@@ -50,6 +50,22 @@ def whole(task: str, data: Mapping[str, Any]) -> bool:
     return data["train"] in train and data["test"] == test
 
 
+# The metric a task is known by; a task that is not here is known by its record's first one.
+HEADLINES = {
+    "voc_c4": "AP",
+    **dict.fromkeys(("coco_fpn_1x", "coco_fpn_2x", "coco_fpn_1x_pixpro", "coco_c4_1x", "coco_c4_2x"), "APbb"),
+    "coco_keypoint_2x": "APkp",
+    "coco_densepose": "APdp",
+    **dict.fromkeys(("lvis_v05_1x", "lvis_v05_2x", "lvis_v1_1x", "cityscapes_instance"), "APmk"),
+    "cityscapes_semantic": "mIoU",
+    "voc_semantic": "mIoU",
+    "imagenet_linear": "top1",
+    "imagenet_knn": "top1",
+    "imagenet_semi_1": "top5",
+    "imagenet_semi_10": "top5",
+}
+
+
 @dataclass(frozen=True)
 class Group:
     """Trials of one task that may be compared: one protocol, one set of data, one backbone."""
@@ -94,6 +110,12 @@ class Group:
 def identity(trial: Record) -> tuple[str, str]:
     """What tells one model from another: its name and its weights; random weights have none and share a row."""
     return trial["model"]["name"], trial["model"]["sha256"] or ""
+
+
+def headline(group: Group) -> str:
+    """The metric a group is known by."""
+    metrics = group.first["metrics"]
+    return next(m for m in (HEADLINES.get(group.task), *metrics) if m in metrics)
 
 
 def said(model: Record, key: str) -> str:

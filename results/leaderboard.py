@@ -12,24 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from results import published, record, sheet, stats, table
-from results.groups import Group, Record, grouped, joined, protocols, said
+from results.groups import HEADLINES, Record, grouped, headline, joined, protocols, said
 from results.sheet import Column
 from results.table import Table
-
-# The metric a task is known by; a task that is not here is known by its record's first one.
-HEADLINES = {
-    "voc_c4": "AP",
-    **dict.fromkeys(("coco_fpn_1x", "coco_fpn_2x", "coco_fpn_1x_pixpro", "coco_c4_1x", "coco_c4_2x"), "APbb"),
-    "coco_keypoint_2x": "APkp",
-    "coco_densepose": "APdp",
-    **dict.fromkeys(("lvis_v05_1x", "lvis_v05_2x", "lvis_v1_1x", "cityscapes_instance"), "APmk"),
-    "cityscapes_semantic": "mIoU",
-    "voc_semantic": "mIoU",
-    "imagenet_linear": "top1",
-    "imagenet_knn": "top1",
-    "imagenet_semi_1": "top5",
-    "imagenet_semi_10": "top5",
-}
 
 # Of leaderboard.csv; the mean of a published figure is the figure.
 COLUMNS = [
@@ -46,28 +31,17 @@ def write(records: Sequence[Record], out: Path, root: Path | None = None) -> lis
     """
     from results import page, plots
 
-    figures = plots.every(records, headline, root)
+    figures = plots.every(records, root)
     drawn = {name: plots.svg(figure) for name, figure in figures.items()}
     titled = [(figures[name].axes[0].get_title(), svg) for name, svg in drawn.items()]
     files: dict[str, str | bytes] = {
         "leaderboard.md": markdown(records),
         "leaderboard.csv": comma_separated(records),
-        "index.html": page.html(records, HEADLINES, titled),
+        "index.html": page.html(records, titled),
         **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
         **{f"plots/{name}.png": plots.png(figure) for name, figure in figures.items()},
     }
-    return [replaced(Path(out) / name, content) for name, content in files.items()]
-
-
-def replaced(file: Path, content: str | bytes) -> Path:
-    """Writes a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        return partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    return [record.replaced(Path(out) / name, content) for name, content in files.items()]
 
 
 def markdown(records: Sequence[Record] = ()) -> str:
@@ -103,12 +77,6 @@ def _measured(records: Sequence[Record]) -> list[str]:
         filled.notes += [f"Records of {line.texts[0]}: {line.about['source']}" for line in filled.lines]
         parts.append(sheet.markdown([filled]))
     return parts or ["Nothing yet: `bench transfer` measures."]
-
-
-def headline(group: Group) -> str:
-    """The metric a group is known by."""
-    metrics = group.first["metrics"]
-    return next(m for m in (HEADLINES.get(group.task), *metrics) if m in metrics)
 
 
 def _published(tasks: Sequence[str], sources: dict[str, int]) -> str:

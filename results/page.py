@@ -6,28 +6,28 @@ The page asks nothing from any network; style, script, data and plots stand in i
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from results import published, record, stats
-from results.groups import Group, Record, grouped, joined, said
+from results.groups import HEADLINES, Group, Record, grouped, headline, joined, said
 
 Row = dict[str, Any]
 
 
-def html(records: Sequence[Record], headlines: Mapping[str, str], plots: Sequence[tuple[str, str]] = ()) -> str:
-    """The page. headlines: the metric a task is known by, in the order of columns; plots: titles with SVG text."""
+def html(records: Sequence[Record], plots: Sequence[tuple[str, str]] = ()) -> str:
+    """The page. plots: titles with SVG text."""
     import jinja2
 
     groups = grouped(records)
-    rows = [*_measured(groups, [*headlines]), *_published()]
+    rows = [*_measured(groups), *_published()]
     here = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(here), autoescape=True, undefined=jinja2.StrictUndefined
     )
     text = json.dumps(
-        {"columns": _columns(rows, headlines), "rows": rows, "overview": _overview(groups, headlines)},
+        {"columns": _columns(rows), "rows": rows, "overview": _overview(groups)},
         ensure_ascii=False,
         separators=(",", ":"),
         allow_nan=False,
@@ -42,24 +42,29 @@ def html(records: Sequence[Record], headlines: Mapping[str, str], plots: Sequenc
     )
 
 
-def _columns(rows: Sequence[Row], headlines: Mapping[str, str]) -> list[dict[str, Any]]:
+def _columns(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Every task and metric that a row has. "main": shown at first, the headline of a task of ours or of a measured one."""
     found = dict.fromkeys(name for row in rows for name in row["cells"])
-    tasks = list(dict.fromkeys([*headlines, *(name.partition(".")[0] for name in found)]))
+    tasks = list(dict.fromkeys([*HEADLINES, *(name.partition(".")[0] for name in found)]))
     order = sorted(found, key=lambda name: (tasks.index(name.partition(".")[0]), name))
     split = [(name, *name.split(".", 1)) for name in order]
-    first = {task: next((m for _, t, m in split if t == task and m == headlines.get(t)), None) for task in tasks}
+    first = {task: next((m for _, t, m in split if t == task and m == HEADLINES.get(t)), None) for task in tasks}
     first |= {task: next(m for _, t, m in split if t == task) for _, task, _ in split if first[task] is None}
     main = {
         f"{task}.{metric}"
         for task, metric in first.items()
-        if task in headlines or any(row["kind"] == "measured" and f"{task}.{metric}" in row["cells"] for row in rows)
+        if task in HEADLINES or any(row["kind"] == "measured" and f"{task}.{metric}" in row["cells"] for row in rows)
     }
     return [{"id": name, "task": task, "metric": metric, "main": name in main} for name, task, metric in split]
 
 
-def _measured(groups: Sequence[Group], tasks: Sequence[str]) -> Iterable[Row]:
-    for number, join in enumerate(joined(groups, [*tasks, *sorted({g.task for g in groups} - set(tasks))]), 1):
+def _joins(groups: Sequence[Group]) -> list[dict[str, Group]]:
+    """All groups side by side, the tasks in the order of HEADLINES and then of their names."""
+    return joined(groups, [*HEADLINES, *sorted({group.task for group in groups} - set(HEADLINES))])
+
+
+def _measured(groups: Sequence[Group]) -> Iterable[Row]:
+    for number, join in enumerate(_joins(groups), 1):
         models = dict.fromkeys(key for group in join.values() for key in group.trials)
         for key in models:
             trials = {group: group.trials[key] for group in join.values() if key in group.trials}
@@ -138,17 +143,13 @@ def _published() -> Iterable[Row]:
     return rows.values()
 
 
-def _overview(groups: Sequence[Group], headlines: Mapping[str, str]) -> list[Row]:
+def _overview(groups: Sequence[Group]) -> list[Row]:
     """Ranks over the tasks that models were measured on together, with their uncertainty; no score is made up."""
     found = []
-    for join in joined(groups, [*headlines, *sorted({g.task for g in groups} - set(headlines))]):
+    for join in _joins(groups):
         scores = {}
         for task, group in join.items():
-            metric = (
-                headlines.get(task, "")
-                if headlines.get(task) in group.first["metrics"]
-                else next(iter(group.first["metrics"]))
-            )
+            metric = headline(group)
             scores[f"{task} {metric}"] = {
                 f"{key[0]} {key[1][:8]}".strip(): [t["metrics"][metric] for t in trials if metric in t["metrics"]]
                 for key, trials in group.trials.items()

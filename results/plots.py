@@ -6,12 +6,12 @@ method's first preprint. Measured bars are means over trials, their error bars t
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results import published, record, stats
-from results.groups import Group, Record, grouped, joined, protocols
+from results.groups import Group, Record, grouped, headline, joined, protocols
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +160,7 @@ def _log(file: Path) -> list[tuple[float, float]]:
     return points
 
 
-def every(records: Sequence[Record], headline: Callable[[Group], str], root: Path | None = None) -> dict[str, "Figure"]:
+def every(records: Sequence[Record], root: Path | None = None) -> dict[str, "Figure"]:
     """All plots by file name."""
     voc, linear = best("voc_c4", "AP")["supervised"], 76.1  # the talk's InfoMin table
     found = {

@@ -78,19 +78,21 @@ def _plain(name: str) -> str:
 def write(record: Mapping[str, Any], root: Path) -> Path:
     """The file written, whole or not at all; a record of the same trial is replaced. Raises ValueError if it is no record."""
     check(record)
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    target = path(root, record)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    return replaced(path(root, record), json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def replaced(file: Path, content: str | bytes) -> Path:
+    """The file, written whole or not at all, whoever else writes it; its folder is made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
+        with partial.open("xb") as writing:
+            writing.write(content.encode() if isinstance(content, str) else content)
+            writing.flush()
+            os.fsync(writing.fileno())
+        return partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
-    return target
 
 
 def load(root: Path) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def world(trial):
 
 
 def test_the_page_holds_every_published_figure_once_and_every_measured_mean(world):
-    data = data_of(page.html(world, leaderboard.HEADLINES))
+    data = data_of(page.html(world))
     rows = [row for row in data["rows"] if row["kind"] == "published"]
     held = sorted((r["source"], r["method"], c, cell["text"]) for r in rows for c, cell in r["cells"].items())
     assert held == sorted((f.source, f.method, f"{f.task}.{f.metric}", str(f.value)) for f in published.figures())
@@ -45,7 +45,7 @@ def test_the_page_holds_every_published_figure_once_and_every_measured_mean(worl
 
 def test_no_name_can_leave_the_data_and_nothing_points_outside(world, trial):
     hostile = trial("voc_c4", "</script><script>alert(1)</script>", {"AP": 1.0})
-    text = page.html([*world, hostile], leaderboard.HEADLINES)
+    text = page.html([*world, hostile])
     assert text.count("<script") == 2 and "alert(1)</script>" not in text.replace("\\u003c", "")
     assert any(row["model"] == hostile["model"]["name"] for row in data_of(text)["rows"])
     outside = re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:|#)([^\"']+)", text)
@@ -128,7 +128,7 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def opened(browser, world, tmp_path):
     """A function that opens the page at an address' end; afterwards no console error and no request but for the file itself."""
-    (tmp_path / "index.html").write_text(page.html(world, leaderboard.HEADLINES), encoding="utf-8")
+    (tmp_path / "index.html").write_text(page.html(world), encoding="utf-8")
     address = (tmp_path / "index.html").as_uri()
     browser.get_log("browser"), browser.get_log("performance")
 
@@ -265,7 +265,7 @@ def test_on_a_phone_the_page_does_not_overflow_and_controls_fold(opened):
 
 def test_two_thousand_rows_are_sorted_rightly(browser, trial, tmp_path):
     many = [trial("voc_c4", f"model{i}", {"AP": (i * 37 % 1999) / 40}) for i in range(2000)]
-    (tmp_path / "index.html").write_text(page.html(many, leaderboard.HEADLINES), encoding="utf-8")
+    (tmp_path / "index.html").write_text(page.html(many), encoding="utf-8")
     browser.get((tmp_path / "index.html").as_uri() + "#kind=measured")
     drawn = "return document.querySelectorAll('#board tbody tr').length"
     first = browser.execute_script(drawn)
