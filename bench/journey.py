@@ -90,19 +90,6 @@ def weights_file(checkpoint: str, runs: Path = Path("runs")) -> Path:
     )
 
 
-def model(
-    checkpoint: str,
-    arch: str | None,
-    scale: str,
-    family: str | None,
-    name: str | None,
-    allow_missing: Sequence[str] = (),
-) -> tuple[dict[str, Any], Any]:
-    """The record's `model` and the tensors under torchvision's names (None for `random`)."""
-    about, source = opened(checkpoint, arch, scale, family, name, allow_missing)
-    return about, source and source.tensors
-
-
 def opened(
     checkpoint: str,
     arch: str | None,

@@ -49,7 +49,7 @@ def plan(
 
     Without --data and without a folder of datasets the rest of the plan still stands; a folder that was named must be right.
     """
-    about, _ = journey.model(checkpoint, arch, task.scale, family, name, allow_missing)
+    about, _ = journey.opened(checkpoint, arch, task.scale, family, name, allow_missing)
     named = data is not None or "DETECTRON2_DATASETS" in os.environ or Path("datasets").is_dir()
     found = journey.engine(task).found(task, journey.datasets(data)) if named else None
     reduced = found is not None and not groups.whole(task.name.partition("@")[0], found)

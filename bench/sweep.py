@@ -63,7 +63,7 @@ def trials(
     from results import record
 
     rows = []
-    models = {checkpoint: journey.model(checkpoint, arch, scale(tasks), None, None)[0] for checkpoint in checkpoints}
+    models = {checkpoint: journey.opened(checkpoint, arch, scale(tasks), None, None)[0] for checkpoint in checkpoints}
     for name, task in tasks.items():
         found = journey.engine(task).found(task, data)
         macs = {about["arch"]: preview.macs(task, about["arch"], found) for about in models.values()}
