@@ -89,7 +89,6 @@ TENSORFLOW_HEADS = {
     "ema_model/": "moving average of the whole model",
     "global_step": "counter of steps",
 }
-OPENMMLAB = "open-mmlab's MMSelfSup 0.x and 1.x and OpenSelfSup write the same keys"
 
 FAMILIES = (
     # --- this project, torchvision and what looks like it
