@@ -689,7 +689,7 @@ def test_nan_and_infinity_are_refused_by_name(tmp_path: Path, key: str, value: f
         result = commanded(*words)
         assert result["code"] == 2 and sentence in result["err"], result
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        journey.model(str(file), None, "mini", None, None)
+        journey.opened(str(file), None, "mini", None, None)
     assert list(state(tmp_path)) == ["diverged.pth"]
 
 
