@@ -647,7 +647,7 @@ def show(
 
 @app.command()
 def speed(
-    part: Annotated[str | None, typer.Argument(help="convert or inspect. Default: all.")] = None, json: Json = False
+    part: Annotated[str | None, typer.Argument(help="One part, e.g. convert. Default: all.")] = None, json: Json = False
 ) -> None:
     """Measure this machine: each part's cost against what people use today, in one run. Takes minutes and a gigabyte of disk.
 

@@ -10,9 +10,10 @@ from bench import speed
 
 def test_each_call_is_made_in_turn_and_the_first_is_not_counted() -> None:
     order: list[str] = []
-    ours, theirs = speed.pairs(lambda: order.append("ours"), lambda: order.append("theirs"), count=5)
+    ours, theirs, memory = speed.pairs(lambda: order.append("ours"), lambda: order.append("theirs"), count=5)
     assert order[:6] == ["theirs", "ours", "ours", "theirs", "theirs", "ours"]
     assert order.count("ours") == order.count("theirs") == 6 and ours >= 0 and theirs >= 0
+    assert memory is None or memory > 2**20
 
 
 @pytest.mark.parametrize(
@@ -45,15 +46,17 @@ def test_the_checkpoint_of_the_benchmark_is_mocos(tmp_path: Path) -> None:
     import torch
 
     from bench import sources
+    from bench.speed import checkpoints
 
-    torch.save(speed._moco(64), tmp_path / "checkpoint.pth")
+    torch.save(checkpoints._moco(64), tmp_path / "checkpoint.pth")
     found = sources.inspect(tmp_path / "checkpoint.pth")
     assert (found["family"], found["arch"], found["matched"], found["problem"]) == ("moco", "resnet50", 318, None)
 
 
 def test_the_records_of_the_benchmark_are_records(tmp_path: Path) -> None:
+    from bench.speed import tables
     from results import record, table
 
-    speed._records(tmp_path, 60)
+    tables._records(tmp_path, 60)
     assert len(record.load(tmp_path)) == 60
     assert "model2 " in table.render("moco", record.trials(tmp_path))

@@ -1,0 +1,126 @@
+"""How fast the work is against what people use today, side by side in one run on this machine: `bench speed [PART] [--json]`.
+
+Each part is a function that returns rows. A row's ratio is of the medians of at least five pairs that alternate, so that a
+machine that is busy or warms up slows both alike; what it is compared with is the plain public API, as a user would write it.
+
+Each file of this package has the parts of one area and says what they compare; PARTS says which.
+"""
+
+import contextlib
+import importlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import catalog
+
+PAIRS = 5
+
+# A part is the function of its name, of a scratch folder, in the module of this package.
+PARTS: Mapping[str, str] = {
+    "convert": "checkpoints",
+    "inspect": "checkpoints",
+    "table": "tables",
+    "start": "tables",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison."""
+
+    part: str
+    against: str
+    ratio: float
+    target: float | None  # None: told, not judged
+    fast: bool  # whether a large ratio is good (times faster) or a small one (times the cost)
+    ours: float  # seconds or bytes
+    theirs: float
+    memory: int | None = None  # bytes: the most that this process held while ours ran (Linux)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; None without a target."""
+        if self.target is None:
+            return None
+        return self.ratio >= self.target if self.fast else self.ratio <= self.target
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self) | {"met": self.met}
+
+
+def run(part: str | None, say: Callable[[str], None]) -> list[Row]:
+    """The rows of one part, or of all. Raises ValueError for a part that does not exist."""
+    if part is not None and part not in PARTS:
+        raise ValueError(catalog.unknown("part", part, PARTS))
+    rows = []
+    for name in [part] if part else PARTS:
+        say(f"bench speed: {name}")
+        module = importlib.import_module(f"bench.speed.{PARTS[name]}")
+        with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
+            rows += getattr(module, name)(Path(folder))
+    return rows
+
+
+def described(row: Row) -> str:
+    """A row for a person."""
+    judged = {None: "", True: ", met", False: ", MISSED"}[row.met]
+    wanted = "" if row.target is None else f" ({'at least' if row.fast else 'at most'} {row.target:g}{judged})"
+    memory = "" if row.memory is None else f", {row.memory / 2**20:,.0f} MiB at most"
+    return f"{row.part:<10} {row.ratio:6.2f} times {row.against}{wanted}{memory}"
+
+
+def faster(part: str, against: str, target: float | None, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Row:
+    """A row that says how many times as fast `ours` is as `theirs`; at least the target."""
+    ours_s, theirs_s, memory = pairs(ours, theirs)
+    return Row(part, against, theirs_s / ours_s, target, True, ours_s, theirs_s, memory)
+
+
+def costlier(part: str, against: str, target: float | None, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Row:
+    """A row that says how many times what `theirs` takes `ours` takes; at most the target."""
+    ours_s, theirs_s, memory = pairs(ours, theirs)
+    return Row(part, against, ours_s / theirs_s, target, False, ours_s, theirs_s, memory)
+
+
+def pairs(ours: Callable[[], Any], theirs: Callable[[], Any], count: int = PAIRS) -> tuple[float, float, int | None]:
+    """Median seconds of both, run in turn `count` times after one unmeasured call each; who is first alternates.
+
+    And the peak of this process's resident memory while ours ran, in bytes; None where the system does not tell.
+    """
+    taken: dict[Callable[[], Any], list[float]] = {ours: [], theirs: []}
+    peak = None
+    for number in range(count + 1):
+        for call in (ours, theirs) if number % 2 else (theirs, ours):
+            forget_peak()
+            start = time.perf_counter()
+            call()
+            if number:
+                taken[call].append(time.perf_counter() - start)
+            if call is ours and (now := peak_memory()) is not None:
+                peak = max(peak or 0, now)
+    return statistics.median(taken[ours]), statistics.median(taken[theirs]), peak
+
+
+def forget_peak() -> None:
+    """Begin a new peak of resident memory (proc(5), clear_refs), where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Bytes of resident memory that this process held at most since the last forget_peak()."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def cost(part: str, against: str, ours: float, theirs: float, target: float | None) -> Row:
+    """A row whose ratio is a cost: ours over theirs, both in seconds or bytes; at most the target."""
+    return Row(part, against, ours / theirs, target, False, ours, theirs)
