@@ -196,6 +196,8 @@ def pretrain(
 def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing = None, json: Json = False) -> None:
     """Say what a checkpoint is and why: family, evidence, coverage, traits, licence. A TensorFlow checkpoint is its .index file.
 
+    Only the file's index is read; convert, transfer and report read the values and refuse NaN and infinity.
+
     Example: bench inspect moco_v2_800ep_pretrain.pth.tar
     """
     from bench import fetch, sources
@@ -220,6 +222,7 @@ def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing
     if arguments := report["about"].get("arguments"):
         put(f"  arguments   {', '.join(f'{key} {value}' for key, value in arguments.items())}")
     put(f"  licence     {report['licence'] or 'not known'}")
+    put(f"  values      {report['values']}: convert, transfer and report refuse NaN and infinity")
     for note in report["notes"]:
         put(f"  note        {note}")
     if report["problem"]:
@@ -251,8 +254,8 @@ def convert(
     source = sources.backbone(fetch.located(file), family=family, allow_missing=allow_missing or ())
     about = {
         **{key: value for key, value in source.about.items() if key in sources.ABOUT},
-        "source": {"file": Path(file).name, **sources.record(source)},
         "proof": sources.prove(source),
+        "source": {"file": Path(file).name, **sources.record(source)},
     }
     detector = {f"{weights.DETECTOR}{name}": tensor for name, tensor in source.detector.items()}
     proof = weights.save(source.tensors | detector, source.arch, source.traits, out, to=to.value, about=about)

@@ -22,7 +22,12 @@ class File:
     content: dict[Any, Any]
     sidecars: dict[str, dict[str, Any]]  # "bench", "timm", "transformers"
     words: str
+    digest: str | None = None  # of the files, where it has been computed
     levels: dict[str, "Level"] = field(default_factory=dict)  # those that were looked at
+
+    def sha256(self) -> str:
+        """The hexadecimal digest of the files, one after the other."""
+        return self.digest or sha256(*self.files)
 
     def level(self, outer: str) -> "Level":
         """The tensors of one level of the file."""
@@ -100,9 +105,10 @@ def opened(path: Path) -> File:
     if isinstance(state := content.get("experiment_state"), unpickle.Inert):
         content = content | {"experiment_state": _fields(state)}
     sidecars = _configurations(path)
-    if (sidecar := _sidecar(path) or _note(content)) is not None:
+    described = _sidecar(path)
+    if (sidecar := described or _note(content)) is not None:
         sidecars["bench"] = sidecar
-    return File(path, [path], content, sidecars, _words(path, content))
+    return File(path, [path], content, sidecars, _words(path, content), described and described["sha256"])
 
 
 _BYOL_FIELDS = ("online_params", "target_params", "online_state", "target_state", "opt_state")

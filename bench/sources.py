@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,13 +50,18 @@ class Backbone:
     missing: tuple[str, ...]  # that --allow-missing covers; they have a new network's values
     unexpected: tuple[str, ...]
     filled: int  # tensors that the family's files never have and that follow from the others
-    sha256: str
+    digest: Future[str]  # `sha256`, while it is computed
     about: dict[str, Any]  # method, variant, epoch ... where the file or its sidecar says so
     licence: str | None
     notes: tuple[str, ...]  # what is unverified or differs from torchvision's network
     published: (
         "Callable[[np.ndarray], list[torch.Tensor]] | None"  # an image's four maps, as the publisher runs the file
     )
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole file. Another core may still be at it: ask for it last."""
+        return self.digest.result()
 
 
 def backbone(
@@ -76,17 +81,15 @@ def backbone(
     if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
     traits = _traits(found, file, plan)
-    with ThreadPoolExecutor(
-        1
-    ) as beside:  # on another core, since it reads the whole file and the tensors only their part
-        digest = beside.submit(sha256, *file.files)
-        tensors = _values(found, plan, missing)
+    beside = ThreadPoolExecutor(1)  # on another core: it reads the whole file, the tensors are only a part of it
+    digest = beside.submit(file.sha256)
+    beside.shutdown(wait=False)
     return Backbone(
         family=found.source.name,
         equal=found.equal,
         evidence=found.evidence,
         arch=str(plan),
-        tensors=tensors,
+        tensors=_values(found, plan, missing),
         detector={name: entry.read() for name, entry in found.detector.items()},
         traits=traits,
         matched=len(found.entries),
@@ -94,7 +97,7 @@ def backbone(
         missing=missing,
         unexpected=unexpected,
         filled=len(found.filled),
-        sha256=digest.result(),
+        digest=digest,
         about=_about(found, file),
         licence=_licence(found, file),
         notes=_notes(found, file),
@@ -105,13 +108,13 @@ def backbone(
 def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence[str] = ()) -> dict[str, Any]:
     """What a file is and why, JSON-able; `problem` is the sentence with which `backbone` would refuse it, or None.
 
-    Of the values only the backbone's are read, one tensor at a time, and only NaN and infinity are looked for; the rest of
-    the file costs nothing. Raises FileNotFoundError or ValueError if the file cannot be read or its family cannot be told.
+    Only the file's index is read: names, shapes and types. No family is told by values, so whether they are finite is for
+    `backbone` to say, which reads them all. A file of this project is the exception, since its .json is believed by its hash.
+    Raises FileNotFoundError or ValueError if the file cannot be read or its family cannot be told.
     """
     file = opened(Path(path))
     found = recognised(file, family)
     plan, missing, unexpected, problem = _compared(found, None, allow_missing)
-    problem = problem or _otherwise_run(found, file, plan) or _diverged(found)
     return {
         "family": found.source.name,
         "equal": list(found.equal),
@@ -127,7 +130,8 @@ def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence
         "about": _about(found, file),
         "licence": _licence(found, file),
         "notes": list(_notes(found, file)),
-        "problem": problem,
+        "values": "not read",  # a backbone that diverged is told by what converts or trains it
+        "problem": problem or _otherwise_run(found, file, plan),
     }
 
 
@@ -237,6 +241,13 @@ def _compared(
     ]
     if problem is None and wrong:
         problem = f"expected the shapes of a {_spoken(plan)}, found {len(wrong)} others{_listed(wrong)}"
+    mistyped = [
+        f"{found.keys.get(name, name)} {entry.dtype}"
+        for name, entry in entries.items()
+        if not (entry.dtype.is_floating_point or name.endswith(".num_batches_tracked"))
+    ]
+    if problem is None and mistyped:
+        problem = f"expected floating-point numbers, found {len(mistyped)} tensors of others{_listed(mistyped)}"
     return plan, tuple(missing), tuple(unexpected), problem
 
 
@@ -278,12 +289,10 @@ def _values(found: Found, plan: resnets.Arch, missing: Sequence[str]) -> dict[st
 def _value(name: str, key: str, value: "torch.Tensor") -> "torch.Tensor":
     import torch
 
-    if name.endswith(".num_batches_tracked"):
-        if value.is_floating_point() or value.is_complex():
-            raise ValueError(f"expected whole numbers in {key!r}, found {value.dtype}")
+    if name.endswith(".num_batches_tracked"):  # floating-point where somebody averaged or halved every tensor
+        if value.is_complex() or not torch.equal(value, value.to(torch.int64).to(value.dtype)):
+            raise ValueError(f"expected a whole number in {key!r}, found {value.flatten()[:1].tolist()} ({value.dtype})")
         return value.to(torch.int64)
-    if not value.is_floating_point():
-        raise ValueError(f"expected floating-point numbers in {key!r}, found {value.dtype}")
     half = value.dtype.itemsize < 4
     value = value.to(torch.float32)
     low, high = _range(key, value)
@@ -302,21 +311,6 @@ def _range(key: str, value: "torch.Tensor") -> tuple[float, float]:
     if not math.isfinite(low + high):
         raise ValueError(f"expected finite numbers, found NaN or infinity in {key!r}: this training diverged")
     return low, high
-
-
-def _diverged(found: Found) -> str | None:
-    """The sentence that refuses a backbone with NaN or infinity. Values that are not here cannot be looked at."""
-    for name, entry in found.entries.items():
-        try:
-            value = entry.read()
-        except FileNotFoundError:  # a TensorFlow index without its shards
-            return None
-        try:
-            if value.is_floating_point():
-                _range(found.keys.get(name, name), value.float())
-        except ValueError as error:
-            return str(error)
-    return None
 
 
 def _new(name: str, shape: tuple[int, ...]) -> "torch.Tensor":

@@ -676,8 +676,8 @@ def test_a_whole_backbone_beside_a_call_is_read_and_the_call_is_named(tmp_path: 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("key", ["layer3.1.conv2.weight", "bn1.running_mean"])
-def test_nan_and_infinity_are_refused_by_name(tmp_path: Path, key: str, value: float) -> None:
-    from bench import journey
+def test_nan_and_infinity_are_refused_by_name_where_values_are_read(tmp_path: Path, key: str, value: float) -> None:
+    from bench import journey, report
 
     tensors = weights()
     tensors[key] = tensors[key].clone()
@@ -685,11 +685,14 @@ def test_nan_and_infinity_are_refused_by_name(tmp_path: Path, key: str, value: f
     file = tmp_path / "diverged.pth"
     torch.save({"state_dict": tensors}, file)
     sentence = f"found NaN or infinity in '{key}': this training diverged"
-    for words in (["inspect", str(file)], ["convert", str(file), str(tmp_path / "out.pth"), "--to", "torchvision"]):
-        result = commanded(*words)
-        assert result["code"] == 2 and sentence in result["err"], result
+    result = commanded("inspect", str(file))  # describes the index, and says so
+    assert result["code"] == 0 and "values      not read: convert, transfer and report refuse NaN" in result["out"]
+    result = commanded("convert", str(file), str(tmp_path / "out.pth"), "--to", "torchvision")
+    assert result["code"] == 2 and sentence in result["err"], result
     with pytest.raises(ValueError, match=re.escape(sentence)):
         journey.opened(str(file), None, "mini", None, None)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        report.write(str(file), tmp_path / "card", tmp_path, None, None)
     assert list(state(tmp_path)) == ["diverged.pth"]
 
 

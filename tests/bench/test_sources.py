@@ -1050,7 +1050,11 @@ def test_a_resnet18_is_not_a_resnet50(tmp_path: Path) -> None:
         ({"bn1.bias": torch.full((64,), float("-inf"))}, "found NaN or infinity in 'bn1.bias'"),
         ({"bn1.running_var": torch.zeros(64)}, "expected positive variances in 'bn1.running_var', found 0"),
         ({"layer2.0.conv1.weight": torch.zeros(128, 64, 3, 3)}, "found only zeros"),
-        ({"bn1.weight": torch.ones(64, dtype=torch.int32)}, "expected floating-point numbers in 'bn1.weight'"),
+        (
+            {"bn1.weight": torch.ones(64, dtype=torch.int32)},
+            "expected floating-point numbers, found 1 tensors of others (bn1.weight torch.int32)",
+        ),
+        ({"bn1.num_batches_tracked": torch.tensor(0.5)}, "expected a whole number in 'bn1.num_batches_tracked'"),
         ({"conv1.weight": torch.ones(64, 2, 7, 7)}, "Sobel"),
         ({"conv1.weight": torch.ones(64, 1, 7, 7)}, "one input channel"),
         ({"conv1.weight": torch.ones(64, 3, 3, 3)}, "3x3 stem of CIFAR"),
@@ -1066,7 +1070,8 @@ def test_a_backbone_that_is_not_whole_is_refused(tmp_path: Path, change: dict[st
     content = {k: v for k, v in (network("resnet18").state_dict() | change).items() if v is not None}
     assert message in refusal(tmp_path, content)
     report = sources.inspect(tmp_path / "refused.pth")
-    values = ("variances", "zeros", "floating")  # of the values, inspect looks for NaN and infinity alone
+    values = ("variances", "zeros", "NaN", "whole number")  # inspect reads the index alone
+    assert report["values"] == "not read"
     assert (report["problem"] is None) == any(word in message for word in values)
 
 
