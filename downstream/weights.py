@@ -11,10 +11,10 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -272,7 +272,7 @@ def write(
     """Writes a checkpoint without a proof, and OUT.json beside it with `notes` and sha256; each whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    digest = _replace(out, lambda path: _hashed(path, lambda: _write(plain, notes, path, out.suffix, to, author)))
+    digest = _hashed(out, lambda path: _write(plain, notes, path, out.suffix, to, author))
     if out.suffix != ".safetensors":
         sidecar = out.with_name(f"{out.name}.json")
         _replace(sidecar, lambda path: path.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n"))
@@ -294,23 +294,29 @@ def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suf
         torch.save(tensors, path)
 
 
-def _hashed(path: Path, write: Callable[[], None]) -> str:
-    """Writes a file from its beginning to its end and returns its sha256, which another core computes meanwhile."""
-    path.touch()
+def _hashed(out: Path, write: Callable[[Path], None]) -> str:
+    """Writes a file from its beginning to its end, as `_replace`, and returns its sha256, which another core computes meanwhile."""
     finished = threading.Event()
     with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(_followed, path, finished)
+        digests: list[Future[str]] = []
+
+        def followed(part: Path) -> None:
+            part.touch()
+            digests.append(beside.submit(_followed, part.open("rb", buffering=0), finished))
+            write(part)
+            finished.set()  # it may have its name before the last of it is hashed
+
         try:
-            write()
+            _replace(out, followed)
         finally:
             finished.set()
-        return digest.result()
+        return digests[0].result()
 
 
-def _followed(path: Path, finished: threading.Event) -> str:
+def _followed(file: BinaryIO, finished: threading.Event) -> str:
     """The sha256 of a file that grows until `finished`."""
     digest = sha256()
-    with path.open("rb", buffering=0) as file:
+    with file:
         while True:
             last = finished.is_set()
             while block := file.read(1 << 20):
@@ -320,12 +326,11 @@ def _followed(path: Path, finished: threading.Event) -> str:
             finished.wait(0.002)
 
 
-def _replace(out: Path, write: Callable[[Path], Any]) -> Any:
-    """What writing beside the file returns, which is then renamed: a killed run leaves the old file or none."""
+def _replace(out: Path, write: Callable[[Path], Any]) -> None:
+    """Writes beside the file, then renames: a killed run leaves the old file or none."""
     part = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        result = write(part)
+        write(part)
         part.replace(out)
-        return result
     finally:
         part.unlink(missing_ok=True)
