@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.layouts import CAFFE, IMAGENET, LAYOUTS, SWAV, UNIT, Input, Layout
+from bench.layouts import CAFFE, IMAGENET, LAB, LAYOUTS, SWAV, UNIT, Input, Layout
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Source:
     variants: Mapping[str, str] = field(default_factory=dict)  # pattern: the variant it tells
     sidecar: str | None = None  # "bench", "timm", "transformers": only with this kind of .json beside the file
     asked: bool = False  # only with --from
+    refused: str | None = None  # what the network is, where that is no ResNet on RGB images
     method: str | None = None  # that such a file was trained with
     counts: bool = False  # `epoch` is the number of finished epochs
     licence: str | None = None  # of the repository
@@ -70,6 +71,7 @@ OTHER = "outside the backbone"
 
 RESNET = ("conv1.weight", "bn1.weight", "layer4.")
 PLAIN_ORDER = ("layer2.0.conv1.weight", "layer2.0.downsample.0.weight")
+LIGHTNING = "pytorch-lightning_version"
 NOTED = ("author", "lemniscate")  # files that have torchvision's names and say that they are something else
 MOCO_HEADS = {
     "encoder_q.fc.": HEAD,
@@ -104,7 +106,7 @@ FAMILIES = (
         name="torchvision",
         summary="plain torchvision names, with or without fc: supervised weights, and what many projects extract",
         prefix="",
-        outer=("", "state_dict"),
+        outer=("", "state_dict", "model"),
         has=RESNET,
         lacks=("projection_head.", "prototypes."),
         alone=NOTED,
@@ -116,7 +118,7 @@ FAMILIES = (
         name="timm",
         summary="pytorch-image-models (huggingface/pytorch-image-models): torchvision's names",
         prefix="",
-        outer=("", "state_dict"),
+        outer=("", "state_dict", "model"),
         has=(*RESNET, "fc.weight"),
         lacks=("projection_head.", "prototypes."),
         alone=NOTED,
@@ -370,6 +372,35 @@ FAMILIES = (
         counts=True,
         licence="BSD-2-Clause",
     ),
+    *(
+        Source(
+            name="cmc",
+            summary=f"CMC ({repository}): one network for the L and one for the ab channels of a picture in Lab; not converted",
+            prefix=f"module.{first}.",
+            outer=("model",),
+            has=(f"{first}.conv1.weight", f"{second}.conv1.weight"),
+            heads={
+                f"{second}.": "network of the ab channels",
+                f"{first}.fc.": HEAD,
+                "head1.": HEAD,
+                "head2.": HEAD,
+                "head1_jig.": JIGSAW,
+                "head2_jig.": JIGSAW,
+            },
+            input=LAB,
+            refused=(
+                "CMC's two networks, one for the L and one for the ab channels of a picture in Lab, whose features are joined"
+                " after pooling: neither sees RGB, and no single ResNet computes the two"
+            ),
+            method="cmc",
+            counts=True,
+            licence="BSD-2-Clause",
+        )
+        for repository, first, second in (
+            ("HobbitLong/PyContrast, each of half width", "encoder1", "encoder2"),
+            ("HobbitLong/CMC", "l_to_ab", "ab_to_l"),
+        )
+    ),
     Source(
         name="lemniscate",
         summary="InstDisc as released (zhirongw/lemniscate.pytorch)",
@@ -604,12 +635,18 @@ FAMILIES = (
             prefix="backbone.",
             outer=("state_dict",),
             has=("backbone.conv1.weight",),
-            lacks=("encoder_q.0.", "online_net.0.", "encoder.0."),
-            beside=("meta",),
+            any=parts,
+            lacks=("encoder_q.0.", "online_net.0.", "encoder.0.", *others),
+            beside=beside,
+            alone=alone,
             heads={**OPENMMLAB_HEADS, **DENSE_QUEUES, "target_net.": TARGET},
             others=OTHER,
             words=(name,),
             licence="Apache-2.0",
+        )
+        for parts, others, beside, alone in (
+            ((), (), ("meta",), ()),
+            (("neck.", "head.fc."), ("projector.", "projection_head.", "classifier."), (), ("meta", LIGHTNING)),
         )
         for name, spoken in (
             ("mmselfsup", "MMSelfSup (open-mmlab/mmselfsup)"),
@@ -679,7 +716,7 @@ FAMILIES = (
             "momentum_projector.",
             "classifier.",
             "prototypes.",
-            "head.",
+            "head.mlp.",
         ),
         lacks=("projection_head.", "prediction_head."),
         alone=("meta",),

@@ -275,10 +275,6 @@ def _generic(file: File) -> Found:
 
 NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
     (r"(^|\.)(patch_embed\.|cls_token$)|attn\.qkv\.|self_attention\.in_proj", "a vision transformer"),
-    (
-        r"(^|\.)encoder1\.conv1\.weight",
-        "CMC's two networks for the L and the ab channels (PyContrast), each of half width",
-    ),
     (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
     (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
     (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),

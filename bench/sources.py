@@ -198,6 +198,8 @@ def _compared(
     entries = found.entries | found.filled
     plan, what = resnets.recognised({name: entry.shape for name, entry in entries.items()})
     problem = None
+    if found.source.refused:
+        return plan, (), (), f"expected a ResNet for RGB images, found {found.source.refused}"
     if what:
         problem = f"expected a ResNet for RGB images with a 7x7 stem, found {what}: neither engine here is built for it"
     if found.stored and not entries and found.source.layout == "tensorflow":
@@ -443,15 +445,25 @@ def _about(found: Found, file: File) -> dict[str, Any]:
     if source.counts and isinstance(file.content.get("epoch"), int):
         about["epochs"] = file.content["epoch"]
     for name in _ARGUMENTS:
-        held: Any = file.content.get(name)
-        held = held.state if type(held).__name__ == "Inert" else held
-        if isinstance(held, dict) and (arguments := _scalars(held)):
+        if arguments := _scalars(_held(file.content.get(name))):
             about["arguments"] = arguments
             break
     for pattern, variant in source.variants.items():
         if file.level(found.outer).has(pattern):
             about["variant"] = variant
     return about
+
+
+def _held(value: Any) -> dict[Any, Any]:
+    """What a training script kept its arguments in, as a dict: argparse's Namespace, Lightning's AttributeDict, OmegaConf."""
+    if type(value).__name__ == "Inert":
+        state = value.state if isinstance(value.state, dict) else {}
+        items = [item for item in value.items if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)]
+        inner = state.get("_content")  # of OmegaConf: a dict of nodes, each with its `_val`
+        if not isinstance(inner, dict):
+            return state | dict(items)
+        return {k: n.state.get("_val") for k, n in inner.items() if isinstance(getattr(n, "state", None), dict)}
+    return value if isinstance(value, dict) else {}
 
 
 def _scalars(held: Mapping[Any, Any]) -> dict[str, Any]:

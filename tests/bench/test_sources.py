@@ -599,6 +599,7 @@ PUBLISHED = {
     "mmselfsup": Case("mmselfsup", lambda a: mmengine(a, "mmselfsup")),
     "mmpretrain": Case("mmpretrain", lambda a: mmengine(a, "mmpretrain")),
     "mm-engine": Case("mmselfsup", lambda a: mmengine(a, "mine"), equal=("mmpretrain", "openselfsup")),
+    "mm-without-meta": Case("mmselfsup", lambda a: {"state_dict": under("backbone.", net(a)) | linear("head.fc")}, equal=("mmpretrain", "openselfsup")),
     "vissl": Case("vissl", vissl, level="classy_state_dict/base_model/model/trunk"),
     "vissl-converted": Case("vissl", lambda a: {"model_state_dict": under("_feature_blocks.", net(a))}, level="model_state_dict"),
     "solo-learn": Case("solo-learn", solo),
@@ -614,6 +615,13 @@ PUBLISHED = {
         lambda a: {"epoch": 90, "arch": a, "state_dict": ddp(network(a).state_dict()), "best_acc1": torch.tensor(76.1), "optimizer": SGD},
         equal=("timm",),
         level="state_dict",
+    ),
+    "torchvision-reference": Case(
+        "torchvision",
+        lambda a: {"model": dict(network(a).state_dict()), "optimizer": SGD, "lr_scheduler": {}, "epoch": 89, "args": argparse.Namespace(lr=0.1),
+                   "model_ema": under("module.", copied(network(a).state_dict())) | {"n_averaged": torch.tensor(3)}},
+        equal=("timm",),
+        level="model",
     ),
     "timm": Case("timm", lambda a: dict(network(a).state_dict()), file="timm_resnet18.pth"),
     "detectron2": Case("detectron2", detectron2, "resnet50", file="moco.pkl"),
@@ -733,7 +741,7 @@ def test_a_transfers_record_names_what_was_allowed_to_be_missing(tmp_path: Path)
 def test_every_family_has_a_case() -> None:
     names = {row["name"] for row in sources.listed()}
     assert {case.family for case in PUBLISHED.values()} <= names
-    elsewhere = {"bench", "generic", "dino-student"}
+    elsewhere = {"bench", "generic", "dino-student", "cmc"}
     assert names - {case.family for case in PUBLISHED.values()} == elsewhere
 
 
@@ -773,6 +781,19 @@ def test_epoch_and_arguments_are_reported(tmp_path: Path) -> None:
     assert about["arguments"] == {"amp_opt_level": "O1", "output_dir": "output", "pixpro_p": 2.0}
     about = sources.inspect(write(PUBLISHED["solo-learn"], tmp_path))["about"]
     assert about["epoch"] == 399 and about["arguments"] == {"method": "byol", "max_epochs": 400}
+
+
+class AttributeDict(dict):
+    """Stands for pytorch_lightning.utilities.parsing's, which pickles as a dict with a class."""
+
+
+def test_arguments_are_read_from_what_lightning_and_omegaconf_keep_them_in(tmp_path: Path) -> None:
+    omegaconf = pytest.importorskip("omegaconf", reason="omegaconf is not installed")
+    said = {"method": "byol", "max_epochs": 400}
+    for held in (AttributeDict(said), omegaconf.OmegaConf.create(said | {"optimizer": {"lr": 0.3}})):
+        torch.save(solo("resnet18") | {"hyper_parameters": held}, tmp_path / "last.ckpt")
+        report = sources.inspect(tmp_path / "last.ckpt")
+        assert report["family"] == "solo-learn" and report["about"]["arguments"] == said
 
 
 def test_dinos_student_is_there_for_who_asks(tmp_path: Path) -> None:
@@ -1075,6 +1096,17 @@ def test_a_backbone_that_is_not_whole_is_refused(tmp_path: Path, change: dict[st
     assert (report["problem"] is None) == any(word in message for word in values)
 
 
+@pytest.mark.parametrize(("first", "second"), [("encoder1", "encoder2"), ("l_to_ab", "ab_to_l")])
+def test_cmc_is_recognised_and_says_why_it_is_no_backbone(tmp_path: Path, first: str, second: str) -> None:
+    one, two = ({**net(), "conv1.weight": torch.ones(64, channels, 7, 7)} for channels in (1, 2))
+    state = ddp(under(f"{first}.", one) | under(f"{second}.", two) | linear("head1.0") | linear("head2.0"))
+    content = {"model": state, "contrast": {"memory_1": torch.ones(3, 8)}, "optimizer": SGD, "epoch": 240}
+    assert "found CMC's two networks, one for the L and one for the ab channels" in refusal(tmp_path, content)
+    report = sources.inspect(tmp_path / "refused.pth")
+    assert (report["family"], report["about"]["epochs"], report["traits"]["channel_order"]) == ("cmc", 240, "Lab")
+    assert report["matched"] == 120 and len(report["dropped"]) == 124 and "neither sees RGB" in report["problem"]
+
+
 def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
     one = torch.ones(1)
     vit = {"model": {"cls_token": torch.ones(1, 1, 8), "blocks.0.attn.qkv.weight": torch.ones(24, 8)}}
@@ -1083,8 +1115,6 @@ def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
         "state_dict": {"module.base_encoder.patch_embed.proj.weight": one, "module.momentum_encoder.norm.bias": one}
     }
     assert "a vision transformer" in refusal(tmp_path, mocov3_vit)
-    cmc = {"model": {"module.encoder1.conv1.weight": torch.ones(32, 1, 7, 7), "module.encoder2.conv1.weight": one}}
-    assert "CMC's two networks" in refusal(tmp_path, cmc)
     rotnet = {"network": {"_feature_blocks.0.0.weight": torch.ones(64, 3, 11, 11), "_feature_blocks.8.1.weight": one}}
     assert "an AlexNet" in refusal(tmp_path, rotnet)
     selective = separius("resnet50") | {"head": {}}
