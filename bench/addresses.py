@@ -22,6 +22,7 @@ from bench import catalog
 SCHEMES = ("torchvision://", "detectron2://", "timm/", "hf-hub:", "https://", "http://")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # detectron2/utils/file_io.py, Detectron2Handler
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+CONFIGURATIONS = ("config.json", "preprocessor_config.json")  # timm's and transformers', beside their weights
 TIMEOUT = 30  # seconds
 
 
@@ -45,6 +46,7 @@ class Remote:
     authority: str = ""  # who does
     size: int | None = None  # in bytes
     licence: str | None = None
+    beside: tuple["Remote", ...] = ()  # what says how the weights are fed: config.json and the like
 
 
 def parsed(address: str) -> Address:
@@ -185,14 +187,18 @@ def _hugging_face(owner: str, name: str, file: str | None) -> Remote:
         ) from error
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     chosen = _chosen(repository, list(files), file)
-    lfs = files[chosen].lfs
-    return Remote(
-        hf_hub_url(repository, chosen, revision=info.sha, endpoint=endpoint),
-        chosen.rpartition("/")[2],
-        lfs.sha256 if lfs else "",
-        "the Hugging Face hub",
-        files[chosen].size,
-        next((tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")), None),
+    folder = chosen.rpartition("/")[0]
+
+    def found(path: str) -> Remote:
+        lfs = files[path].lfs
+        url = hf_hub_url(repository, path, revision=info.sha, endpoint=endpoint)
+        digest = lfs.sha256 if lfs else ""
+        return Remote(url, path.rpartition("/")[2], digest, "the Hugging Face hub", files[path].size)
+
+    return replace(
+        found(chosen),
+        licence=next((tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")), None),
+        beside=tuple(found(path) for name in CONFIGURATIONS if (path := f"{folder}/{name}".lstrip("/")) in files),
     )
 
 

@@ -107,6 +107,7 @@ def fetch(address: str, say: Callable[[str], None] = tell) -> Fetched:
     path = folder / remote.file
     with _locked(path, say) as part:
         if part is not None:
+            _configurations(remote, folder, say)
             _transfer(remote, path, part, say)
             _accept(where, remote, path, Path(part.name))
     return _known(path, where)
@@ -116,7 +117,8 @@ def _cached(folder: Path, file: str | None) -> Path | None:
     """The file of an address that is in the cache already."""
     if file:
         return folder / file if (folder / file).is_file() else None
-    files = [path for path in folder.glob("*") if path.is_file() and not path.name.startswith(".")]
+    said = addresses.CONFIGURATIONS
+    files = [path for path in folder.glob("[!.]*") if path.is_file() and path.name not in said]
     if len(files) > 1:
         raise ValueError(f"expected one file in {folder}, found {len(files)}: remove the others")
     return files[0] if files else None
@@ -198,6 +200,16 @@ def _accept(where: addresses.Address, remote: addresses.Remote, path: Path, part
     checked = remote.authority if remote.sha256 else ""
     part.replace(path)
     _write_note(Fetched(path, where.text, remote.url, digest, stat.st_size, checked, remote.licence), stat.st_mtime_ns)
+
+
+def _configurations(remote: addresses.Remote, folder: Path, say: Callable[[str], None]) -> None:
+    """Fetches what the publisher has beside the weights, to the same folder; by the one process that fetches the weights."""
+    for other in remote.beside:
+        path = folder / other.file
+        if not path.exists():
+            with path.with_name(f".{other.file}.part").open("a+b") as part:
+                _transfer(other, path, part, say)
+            Path(part.name).replace(path)
 
 
 def _transfer(remote: addresses.Remote, path: Path, part: BinaryIO, say: Callable[[str], None]) -> None:

@@ -33,6 +33,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.asked: list[tuple[str, str]] = []  # path, Range
         self.body = BODY
+        self.described: dict[str, bytes] = {}  # what a model of the hub has beside its weights
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The other side hangs up on a server that misbehaves: not worth a line."""
@@ -175,12 +176,26 @@ class Answer(http.server.BaseHTTPRequestHandler):
         ]
         if "ambiguous" in self.path:
             del files[1]
+        if "described" in self.path:
+            digest = hashlib.sha256(self.server.body).hexdigest()
+            files = [
+                {"rfilename": "model.safetensors", "size": len(self.server.body), "lfs": {"sha256": digest, "size": 1, "pointerSize": 1}},
+                *({"rfilename": name, "size": len(text)} for name, text in self.server.described.items()),
+            ]  # fmt: skip
         about = {"id": "somebody/r50", "sha": "c0ffee", "tags": ["license:mit"], "siblings": files}
         self.head(Content_Type="application/json")
         self.wfile.write(json.dumps(about).encode())
 
     def somebody(self) -> None:
-        self.good()
+        text = self.server.described.get(self.path.rpartition("/")[2])
+        if text is None:
+            self.good()
+        else:
+            self.head(Content_Type="text/plain; charset=utf-8", Content_Length=len(text))
+            self.wfile.write(text)
+
+    def timm(self) -> None:
+        self.somebody()
 
 
 @pytest.fixture
@@ -440,6 +455,36 @@ def test_a_model_of_the_hugging_face_hub(web: Web, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(ConnectionError, match=r"Without a network, put the file into .*hf-hub/somebody/r51"):
         get("hf-hub:somebody/r51")
+
+
+def test_a_models_configuration_comes_with_it_and_tells_the_traits(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+    from safetensors.torch import save_file
+
+    from bench import sources
+
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+    weights = tmp_path / "r18.safetensors"
+    save_file(torchvision.models.resnet18().state_dict(), weights)
+    web.body = weights.read_bytes()
+    fed = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5]}
+    for architecture, sentence in (("resnet18", None), ("resnetblur18", "found that config.json says 'resnetblur18'")):
+        web.described = {"config.json": json.dumps({"architecture": architecture, "pretrained_cfg": fed}).encode()}
+        found = get(f"hf-hub:somebody/described-{architecture}")
+        assert sorted(path.name for path in found.path.parent.glob("[!.]*")) == ["config.json", "model.safetensors"]
+        report = sources.inspect(found.path)
+        assert (report["family"], report["equal"], report["traits"]["std"]) == ("timm", [], [127.5, 63.75, 127.5])
+        assert "has the notes of timm with it" in report["evidence"] and (report["problem"] is None) == (sentence is None)
+        assert sentence is None or sentence in report["problem"]
+    asked = len(web.asked)
+    assert get("hf-hub:somebody/described-resnet18").path.name == "model.safetensors" and len(web.asked) == asked
+    web.described["preprocessor_config.json"] = b'{"image_mean": [0, 0, 0]}'
+    assert [other.file for other in addresses.remote(addresses.parsed("hf-hub:somebody/described")).beside] == [
+        "config.json",
+        "preprocessor_config.json",
+    ]
 
 
 def test_timms_table_gives_the_hubs_model(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
