@@ -293,7 +293,9 @@ def _value(name: str, key: str, value: "torch.Tensor") -> "torch.Tensor":
 
     if name.endswith(".num_batches_tracked"):  # floating-point where somebody averaged or halved every tensor
         if value.is_complex() or not torch.equal(value, value.to(torch.int64).to(value.dtype)):
-            raise ValueError(f"expected a whole number in {key!r}, found {value.flatten()[:1].tolist()} ({value.dtype})")
+            raise ValueError(
+                f"expected a whole number in {key!r}, found {value.flatten()[:1].tolist()} ({value.dtype})"
+            )
         return value.to(torch.int64)
     half = value.dtype.itemsize < 4
     value = value.to(torch.float32)
@@ -458,7 +460,9 @@ def _held(value: Any) -> dict[Any, Any]:
     """What a training script kept its arguments in, as a dict: argparse's Namespace, Lightning's AttributeDict, OmegaConf."""
     if type(value).__name__ == "Inert":
         state = value.state if isinstance(value.state, dict) else {}
-        items = [item for item in value.items if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)]
+        items = [
+            item for item in value.items if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+        ]
         inner = state.get("_content")  # of OmegaConf: a dict of nodes, each with its `_val`
         if not isinstance(inner, dict):
             return state | dict(items)

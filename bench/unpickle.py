@@ -37,6 +37,7 @@ MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: the first object of a 
 # a ResNet-152 with its optimizer takes 300 thousand steps, a list of ImageNet's 1.28 million file names 6.4 million; no
 # step but a tensor's, which is charged as five, makes more than a hundred bytes
 OPERATIONS = 10_000_000
+INNER = 1000  # of them for one storage that is a file inside the file; takes some hundred
 LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
 CHUNK = 1 << 14
 
@@ -154,6 +155,33 @@ class _Raw:
     size: int
 
 
+class _Inner(File):
+    """Bytes of a pickle as a file of their own."""
+
+    def __init__(self, raw: bytes | _Raw) -> None:
+        self.raw, self.size = raw, len(raw) if isinstance(raw, bytes) else raw.size
+
+    def bytes(self, start: int, size: int) -> bytes:
+        if not 0 <= start <= start + size <= self.size:
+            raise ValueError("a storage inside it ends early")
+        return (
+            self.raw[start : start + size]
+            if isinstance(self.raw, bytes)
+            else self.raw.file.bytes(self.raw.start + start, size)
+        )
+
+    def numbers(self, start: int, size: int) -> torch.Tensor:
+        if isinstance(self.raw, bytes):
+            return (
+                torch.frombuffer(bytearray(self.bytes(start, size)), dtype=torch.uint8)
+                if size
+                else torch.empty(0, dtype=torch.uint8)
+            )
+        if not 0 <= start <= start + size <= self.size:
+            raise ValueError("a storage inside it ends early")
+        return self.raw.file.numbers(self.raw.start + start, size)
+
+
 def read(path: Path) -> Any:
     """The object in a checkpoint file: containers, numbers and texts as they are, tensors as `Stored`, the rest as `Inert`.
 
@@ -251,9 +279,9 @@ def _npy(file: File, entry: Entry) -> Stored:
     return array
 
 
-def _pickled(file: File) -> Any:
+def _pickled(file: File, operations: int | None = None) -> Any:
     """A plain pickle, or torch's format before 1.6: magic number, version, system, object, keys, then every storage."""
-    stream = _Stream(file, 0, file.size)
+    stream = _Stream(file, 0, file.size, operations)
     found = _Unpickler(stream).load()
     if found != MAGIC or not isinstance(found, int):
         return found
@@ -321,10 +349,10 @@ def _slice(file: File, data: int, name: str, about: Any) -> Stored:
 
 
 class _Stream:
-    """The file as the unpickler sees it: at most OPERATIONS reads, none larger than what is left of the file."""
+    """The file as the unpickler sees it: at most so many reads (OPERATIONS), none larger than what is left of the file."""
 
-    def __init__(self, file: File, position: int, end: int) -> None:
-        self.file, self.position, self.end, self.left = file, position, end, OPERATIONS
+    def __init__(self, file: File, position: int, end: int, operations: int | None = None) -> None:
+        self.file, self.position, self.end, self.left = file, position, end, operations or OPERATIONS
         self.buffer, self.base = b"", 0  # a piece of the file, and where it starts
 
     def charge(self, steps: int) -> None:
@@ -630,6 +658,19 @@ def _made(name: Any, args: Any, charge: Callable[[int], None]) -> Any:
             return tensor
         case "torch.nn.parameter.Parameter", (Stored() as tensor, *_):
             return tensor
+        case "torch._utils._rebuild_device_tensor_from_numpy" | "torch._utils._rebuild_xla_tensor", (
+            Stored() as tensor,
+            *_,
+        ):
+            return tensor
+        case "torch.storage._load_from_bytes", (
+            bytes() | _Raw() as raw,
+        ):  # pickle.dump of tensors: a file for each storage
+            charge(INNER)
+            storage = _pickled(_Inner(raw), INNER)
+            if not isinstance(storage, _Storage):
+                raise ValueError("a storage that is none")
+            return storage
         case "torch._tensor._rebuild_from_type_v2", (function, _, arguments, *_):
             return _made(function, arguments, charge)
         case "builtins.bytes" | "builtins.bytearray", () | (bytes() | _Raw(),):

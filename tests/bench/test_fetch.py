@@ -476,7 +476,9 @@ def test_a_models_configuration_comes_with_it_and_tells_the_traits(
         assert sorted(path.name for path in found.path.parent.glob("[!.]*")) == ["config.json", "model.safetensors"]
         report = sources.inspect(found.path)
         assert (report["family"], report["equal"], report["traits"]["std"]) == ("timm", [], [127.5, 63.75, 127.5])
-        assert "has the notes of timm with it" in report["evidence"] and (report["problem"] is None) == (sentence is None)
+        assert "has the notes of timm with it" in report["evidence"] and (report["problem"] is None) == (
+            sentence is None
+        )
         assert sentence is None or sentence in report["problem"]
     asked = len(web.asked)
     assert get("hf-hub:somebody/described-resnet18").path.name == "model.safetensors" and len(web.asked) == asked

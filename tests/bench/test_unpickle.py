@@ -96,6 +96,37 @@ def test_tensors_equal_torch_load(tmp_path: Path, zipped: bool, protocol: int) -
     assert found["best_acc1"] == 67.5 and found["epoch"] == 200 and found["betas"] == (0.9, 0.999)
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_tensors_pickled_without_torch_save_are_read(tmp_path: Path, protocol: int) -> None:
+    tensors = content()["state_dict"] | {"large": torch.arange(10_000.0), "half": torch.ones(3, dtype=torch.float16)}
+    tensors["view"] = tensors["large"][2:9:3]
+    arrays = np.arange(4, dtype="f4")
+    tpu = Call(torch._utils._rebuild_device_tensor_from_numpy, arrays, torch.float32, "xla:0", False)
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"model": tensors, "tpu": tpu}, protocol))
+    found = unpickle.read(tmp_path / "plain.pkl")
+    for name, tensor in tensors.items():
+        entry = found["model"][name]
+        assert entry.dtype == tensor.dtype and torch.equal(entry.read(), tensor.data), name
+    assert found["tpu"].read().tolist() == arrays.tolist()
+
+
+def test_a_storage_inside_a_storage_and_one_named_again_and_again_are_refused(tmp_path: Path) -> None:
+    inner = pickle.dumps(torch.ones(3).untyped_storage(), 4)
+    head = b"".join(pickle.dumps(value, 2) for value in (unpickle.MAGIC, 1001, {}))
+    load = b"ctorch.storage\n_load_from_bytes\n"
+    nested = head + b"\x80\x02" + load + b"(B" + struct.pack("<I", len(inner)) + inner + b"tR."
+    again = (
+        b"\x80\x02" + load + b"q\0B" + struct.pack("<I", len(inner)) + inner + b"\x85q\1" + b"h\0h\1R0" * 20_000 + b"N."
+    )
+    for name, body in {
+        "nested": b"\x80\x02" + load + b"(B" + struct.pack("<I", len(nested)) + nested + b"tR.",
+        "again": again,
+    }.items():
+        (tmp_path / f"{name}.pkl").write_bytes(body)
+        with pytest.raises(ValueError, match="operations|a storage that is none"):
+            unpickle.read(tmp_path / f"{name}.pkl")
+
+
 def test_reading_a_tensor_leaves_the_file_alone(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pth"
     torch.save({"a": torch.ones(4)}, file)
