@@ -4,7 +4,9 @@ import hashlib
 import itertools
 import json
 import re
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +24,7 @@ class File:
     content: dict[Any, Any]
     sidecars: dict[str, dict[str, Any]]  # "bench", "timm", "transformers"
     words: str
-    digest: str | None = None  # of the files, where it has been computed
     levels: dict[str, "Level"] = field(default_factory=dict)  # those that were looked at
-
-    def sha256(self) -> str:
-        """The hexadecimal digest of the files, one after the other."""
-        return self.digest or sha256(*self.files)
 
     def level(self, outer: str) -> "Level":
         """The tensors of one level of the file."""
@@ -76,21 +73,51 @@ class Level:
         return pattern in (self.beginnings if pattern.endswith((".", "/")) else self.keys)
 
 
-def sha256(*paths: Path) -> str:
-    """The hexadecimal digest of a file; of files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            if len(paths) == 1:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-            while block := file.read(2**20):
-                digest.update(block)
+class Digest:
+    """The sha256 of a checkpoint's files, computed on another core from now on; given up if what is done meanwhile fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._given_up = threading.Event()
+        beside = ThreadPoolExecutor(1)
+        self._digest = beside.submit(sha256, *files(path), given_up=self._given_up)
+        beside.shutdown(wait=False)
+
+    def __enter__(self) -> "Digest":
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if error:
+            self._given_up.set()
+
+    def result(self) -> str:
+        """The hexadecimal digest, waited for. Raises OSError for what cannot be read."""
+        return self._digest.result()
+
+
+def sha256(*paths: Path, given_up: threading.Event | None = None) -> str:
+    """The hexadecimal digest of a file; of files, one after the other. Devices and pipes count as empty."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    for path in filter(Path.is_file, paths):
+        with path.open("rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                digest.update(buffer[:size])
+                if given_up and given_up.is_set():
+                    return ""
     return digest.hexdigest()
 
 
-def opened(path: Path) -> File:
+def files(path: Path) -> list[Path]:
+    """The files that a checkpoint's name stands for: more than one for TensorFlow."""
+    from bench import tensorbundle
+
+    index = tensorbundle.index_of(path)
+    return tensorbundle.files(index) if index else [path]
+
+
+def opened(path: Path, digest: Digest | None = None) -> File:
     """The file's outermost dict, and what stands beside it; the digest in this project's .json has been compared.
 
+    digest: of the file, where it is computed anyway
     Raises FileNotFoundError, or ValueError for a file that is no checkpoint.
     """
     from bench import tensorbundle, unpickle
@@ -105,10 +132,9 @@ def opened(path: Path) -> File:
     if isinstance(state := content.get("experiment_state"), unpickle.Inert):
         content = content | {"experiment_state": _fields(state)}
     sidecars = _configurations(path)
-    described = _sidecar(path)
-    if (sidecar := described or _note(content)) is not None:
+    if (sidecar := _sidecar(path, digest) or _note(content)) is not None:
         sidecars["bench"] = sidecar
-    return File(path, [path], content, sidecars, _words(path, content), described and described["sha256"])
+    return File(path, [path], content, sidecars, _words(path, content))
 
 
 _BYOL_FIELDS = ("online_params", "target_params", "online_state", "target_state", "opt_state")
@@ -162,7 +188,7 @@ def _words(path: Path, content: Mapping[Any, Any]) -> str:
     return " ".join(said).lower()
 
 
-def _sidecar(path: Path) -> dict[str, Any] | None:
+def _sidecar(path: Path, digest: Digest | None) -> dict[str, Any] | None:
     """The content of this project's .json beside a file, None where there is none or it is somebody else's."""
     files = [path.with_name(f"{path.name}.json"), path.with_suffix(".json")]  # bench convert's, bench pretrain's
     for file in files if path.suffix == ".pth" else files[:1]:
@@ -171,7 +197,7 @@ def _sidecar(path: Path) -> dict[str, Any] | None:
             break
     else:
         return None
-    actual = sha256(path)
+    actual = digest.result() if digest else sha256(path)
     if content["sha256"] != actual:
         raise ValueError(
             f"expected the file that {file} describes (sha256 {str(content['sha256'])[:12]}...), found another"

@@ -299,12 +299,8 @@ FAMILIES = (
             "queue": QUEUE,
             "queue_ptr": QUEUE,
             "memory": "memory bank",
-            "memory_bank": "memory bank",
-            "params": "constants of the memory bank",
-            "index": "index of the queue",
         },
         counts=True,
-        unverified=("the names of the memory bank's tensors",),
     ),
     Source(
         name="infomin",

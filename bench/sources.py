@@ -12,13 +12,12 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import layouts
-from bench.content import File, opened, sha256
+from bench.content import Digest, File, opened, sha256
 from bench.families import HEAD, KEY_ENCODER, listed
 from bench.recognition import Found, recognised
 from downstream import resnets
@@ -50,7 +49,7 @@ class Backbone:
     missing: tuple[str, ...]  # that --allow-missing covers; they have a new network's values
     unexpected: tuple[str, ...]
     filled: int  # tensors that the family's files never have and that follow from the others
-    digest: Future[str]  # `sha256`, while it is computed
+    digest: Digest  # `sha256`, while it is computed
     about: dict[str, Any]  # method, variant, epoch ... where the file or its sidecar says so
     licence: str | None
     notes: tuple[str, ...]  # what is unverified or differs from torchvision's network
@@ -75,15 +74,19 @@ def backbone(
 
     Raises FileNotFoundError, or ValueError for a file that is not one whole ResNet of one known family.
     """
-    file = opened(Path(path))
+    with Digest(Path(path)) as digest:
+        return _backbone(Path(path), digest, family, arch, allow_missing)
+
+
+def _backbone(
+    path: Path, digest: Digest, family: str | None, arch: str | None, allow_missing: Sequence[str]
+) -> Backbone:
+    file = opened(path, digest)
     found = recognised(file, family)
     plan, missing, unexpected, problem = _compared(found, arch, allow_missing)
     if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
     traits = _traits(found, file, plan)
-    beside = ThreadPoolExecutor(1)  # on another core: it reads the whole file, the tensors are only a part of it
-    digest = beside.submit(file.sha256)
-    beside.shutdown(wait=False)
     return Backbone(
         family=found.source.name,
         equal=found.equal,

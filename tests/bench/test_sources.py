@@ -557,6 +557,10 @@ PUBLISHED = {
     "pixpro-finetuned": Case("pixpro-finetuned", finetuned),
     "pic": Case("pic", pic),
     "bl0-instdisc": Case("bl0", lambda a: {"model": ddp(under("encoder.", net(a) | linear("fc")) | {"memory": torch.ones(9, 8)})}),
+    "bl0-moco": Case(
+        "bl0",
+        lambda a: {"opt": argparse.Namespace(model="MoCo"), "model": ddp(under("encoder.", net(a) | linear("fc1") | linear("fc2")) | under("encoder_k.", copied(net(a)) | linear("fc1")) | QUEUE), "optimizer": SGD, "epoch": 200},
+    ),
     "infomin": Case("infomin", lambda a: pycontrast(a, jig=True, mlp=True, ema=True)),
     "infomin-published": Case(
         "infomin", lambda a: {"model": pycontrast(a, True, True, False)["model"]}, equal=("pirl",)

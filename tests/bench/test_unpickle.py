@@ -123,7 +123,7 @@ def test_a_storage_inside_a_storage_and_one_named_again_and_again_are_refused(tm
         "again": again,
     }.items():
         (tmp_path / f"{name}.pkl").write_bytes(body)
-        with pytest.raises(ValueError, match="operations|a storage that is none"):
+        with pytest.raises(ValueError, match=r"operations|a storage that is none"):
             unpickle.read(tmp_path / f"{name}.pkl")
 
 
