@@ -749,6 +749,24 @@ def test_every_family_has_a_case() -> None:
     assert names - {case.family for case in PUBLISHED.values()} == elsewhere
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count bytes read")
+def test_inspecting_reads_the_index_alone(tmp_path: Path) -> None:
+    content = moco("resnet50", mlp=True)
+    torch.save(content, tmp_path / "zip.pth")
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file({name: tensor.clone() for name, tensor in content["state_dict"].items()}, tmp_path / "flat.safetensors")
+
+    def read() -> int:  # bytes, by read(2) and pread(2): proc(5), rchar
+        return int(Path("/proc/self/io").read_text().partition("rchar:")[2].split()[0])
+
+    for name in ("zip.pth", "old.pth", "flat.safetensors"):
+        sources.inspect(tmp_path / name)
+        before = read()
+        assert sources.inspect(tmp_path / name)["matched"] == 318
+        share = (read() - before) / (tmp_path / name).stat().st_size
+        assert share < (0.04 if name == "old.pth" else 0.01), (name, share)
+
+
 def test_moco_v2_says_its_variant_epochs_and_what_was_dropped(tmp_path: Path) -> None:
     found = sources.backbone(write(PUBLISHED["moco-v2"], tmp_path))
     assert (found.about["variant"], found.about["epochs"], found.about["method"]) == ("v2", 200, "moco")
