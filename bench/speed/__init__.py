@@ -26,6 +26,10 @@ PARTS: Mapping[str, str] = {
     "inspect": "checkpoints",
     "table": "tables",
     "start": "tables",
+    "coco": "evaluation",
+    "voc": "evaluation",
+    "lvis": "evaluation",
+    "miou": "evaluation",
 }
 
 

@@ -1,7 +1,8 @@
 """LVIS's average precision for boxes and masks, by the rules of `matching`.
 
 An image says nothing about most of the 1,203 or 1,230 classes: a detection of a class that is neither seen in an image nor
-known to be absent counts neither way, nor does one that matches nothing of a class whose objects are not all marked there
+known to be absent counts neither way, nor does one that matches nothing of a class whose objects are not all marked there.
+What has no pixels is left out, detections after the best 300 were taken
 (lvis-dataset/lvis-api, lvis/eval.py; tests/downstream/test_evaluation_lvis.py has the same rules in numpy).
 """
 
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as mask_tools
 
 from downstream.evaluation import matching
 
@@ -28,16 +30,19 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
     content = json.loads(annotations.read_bytes())
     images, labels = (np.unique([entry["id"] for entry in content[key]]) for key in ("images", "categories"))
     groups, scores = matching.groups(detections, images, labels), np.array([d["score"] for d in detections], float)
-    truth, places = matching.objects(content["annotations"], images, labels)
+    truth, places = matching.objects([a for a in content["annotations"] if a["area"] > 0], images, labels)
     absent, loose = (_listed(content["images"], images, labels, f"{key}_category_ids") for key in ("neg", "not_exhaustive"))
     best = np.zeros(len(detections), bool)
     best[matching.ranked(np.searchsorted(images, [d["image_id"] for d in detections]), scores, DETECTIONS)] = True
     mine = np.flatnonzero(best & np.isin(groups, np.concatenate([places, absent])))
+    sizes = np.zeros(len(detections))
+    sizes[mine] = _sizes([detections[i] for i in mine.tolist()], kind)
+    mine = mine[sizes[mine] > 0]
     if not len(mine):
         return dict.fromkeys(names, 0.0)
     order = mine[matching.ranked(groups[mine], scores[mine], DETECTIONS)]
     found = [detections[i] for i in order.tolist()]
-    free = matching.outside([d["bbox"][2] * d["bbox"][3] if kind == "bbox" else 0 for d in found])
+    free = matching.outside(sizes[order])
     ignored = np.array([bool(a.get("ignore")) for a in truth], bool) | matching.outside([a["area"] for a in truth])
     table = matching.precision(
         matching.Detections(found, groups[order], scores[order], free | np.isin(groups[order], loose)),
@@ -50,6 +55,13 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
     frequency = np.array([often[label] for label in labels.tolist()])
     parts = (table, table[0], table[5], *(table[:, :, frequency == f] for f in "rcf"))
     return {name: matching.mean(part) for name, part in zip(names, parts, strict=False)}
+
+
+def _sizes(found: Sequence[dict[str, Any]], kind: str) -> Any:
+    """Pixels of each box or mask."""
+    if kind == "bbox":
+        return [d["bbox"][2] * d["bbox"][3] for d in found]
+    return [int(mask_tools.area(d["segmentation"])) for d in found]  # one by one: 2.0.11 fails with a list of more than 255
 
 
 def _listed(content: Sequence[dict[str, Any]], images: Any, labels: Any, key: str) -> Any:
