@@ -13,7 +13,7 @@ that is too long for a benchmark, so both have COCO_IMAGES and LVIS_IMAGES here.
 """
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
 import logging
@@ -57,19 +57,22 @@ def coco(folder: Path, images: int = COCO_IMAGES) -> list[Row]:
         return [100 * value for value in run.stats[:3]]
 
     return [
-        _compared("coco", f"pycocotools, {name} of {images:,} images", 8, detections, kind, file, ours.evaluate, official)
+        _compared(
+            "coco", f"pycocotools, {name} of {images:,} images", 8, detections, kind, file, ours.evaluate, official
+        )
         for kind, name in (("bbox", "boxes"), ("segm", "masks"))
     ]
 
 
 def lvis(folder: Path, images: int = LVIS_IMAGES) -> list[Row]:
-    """Boxes, then masks. Raises ModuleNotFoundError without lvis-api."""
-    if importlib.util.find_spec("lvis") is None:
-        raise ModuleNotFoundError("expected the package lvis to compare with, found none: pip install lvis")
-    np.float = float  # type: ignore[attr-defined]  # lvis 0.5.3 was written for a numpy before 1.24
-    import lvis as api
-
+    """Boxes, then masks. Raises ModuleNotFoundError without the package lvis."""
     from downstream.evaluation import lvis as ours
+
+    np.float = float  # type: ignore[attr-defined]  # lvis 0.5.3 was written for a numpy before 1.24
+    try:
+        api = importlib.import_module("lvis")
+    except ModuleNotFoundError as missing:
+        raise ModuleNotFoundError(f"expected lvis-api, found no {missing.name}: pip install --no-deps lvis") from None
 
     logging.getLogger("lvis").setLevel(logging.ERROR)
     file = folder / "lvis.json"
@@ -163,7 +166,6 @@ def miou(folder: Path, maps: int = MAPS) -> list[Row]:
 
     from downstream import segmentation  # noqa: F401  makes mmseg importable without mmcv's compiled operators
     from downstream.evaluation import miou as ours
-    from mmseg.evaluation import IoUMetric
 
     pairs = _label_maps(10)
     samples = [
@@ -173,7 +175,7 @@ def miou(folder: Path, maps: int = MAPS) -> list[Row]:
     found: dict[str, Array] = {}
 
     def official() -> None:
-        metric = IoUMetric()
+        metric = _iou_metric()
         metric.dataset_meta = {"classes": [str(number) for number in range(CLASSES)]}
         for number in range(maps):
             metric.process({}, [samples[number % len(samples)]])
@@ -195,6 +197,12 @@ def miou(folder: Path, maps: int = MAPS) -> list[Row]:
     return [row]
 
 
+def _iou_metric() -> Any:
+    from mmseg.evaluation import IoUMetric
+
+    return IoUMetric(prefix="")
+
+
 def _scenes(
     images: int, classes: int, detections: int, federated: bool = False
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -212,7 +220,9 @@ def _scenes(
     picture = np.repeat(np.arange(images), detections)
     near = first[picture] + (rng.random(len(picture)) * count[picture]).astype(int)
     loose = rng.random((len(picture), 1)) < 0.3
-    guessed = middle[near] + size[near] * rng.normal(size=(len(picture), 2)) * rng.choice([0.02, 0.1, 0.4], (len(picture), 1))
+    guessed = middle[near] + size[near] * rng.normal(size=(len(picture), 2)) * rng.choice(
+        [0.02, 0.1, 0.4], (len(picture), 1)
+    )
     guessed = np.where(loose, rng.uniform(0, 1, guessed.shape) * [WIDTH, HEIGHT], guessed)
     found_shapes = _outline(rng, guessed, size[near] * rng.uniform(0.8, 1.25, (len(picture), 1)))
     among = shown[picture, rng.integers(0, 4, len(picture))]
@@ -225,7 +235,14 @@ def _scenes(
     annotations = [
         entry | {"id": number, "iscrowd": int(alone), "segmentation": mask if alone else [outline]}
         for number, (entry, mask, outline, alone) in enumerate(
-            zip(_entries(owner, label, shapes), _masks(owner, shapes), shapes.reshape(len(owner), -1).tolist(), crowd, strict=True), 1
+            zip(
+                _entries(owner, label, shapes),
+                _masks(owner, shapes),
+                shapes.reshape(len(owner), -1).tolist(),
+                crowd,
+                strict=True,
+            ),
+            1,
         )
     ]
     results = [
@@ -236,8 +253,13 @@ def _scenes(
     ]
     for entry in results:
         del entry["area"]
-    pictures = [{"id": number, "width": WIDTH, "height": HEIGHT} for number in range(1, images + 1)]
-    kinds = [{"id": number, "name": str(number), "frequency": "fcr"[number * 3 // (classes + 1)]} for number in range(1, classes + 1)]
+    pictures: list[dict[str, Any]] = [
+        {"id": number, "width": WIDTH, "height": HEIGHT} for number in range(1, images + 1)
+    ]
+    kinds = [
+        {"id": number, "name": str(number), "frequency": "fcr"[number * 3 // (classes + 1)]}
+        for number in range(1, classes + 1)
+    ]
     if federated:
         for entry, mine in zip(pictures, shown, strict=True):
             others = np.setdiff1d(rng.integers(1, classes + 1, 10), mine + 1)
@@ -287,7 +309,9 @@ def _voc_scenes(images: int, classes: int) -> tuple[list[dict[str, Any]], dict[s
         labels = rng.integers(0, classes, len(boxes))
         near = rng.integers(0, len(boxes), VOC_DETECTIONS)
         spread = rng.choice([1, 5, 30, 100], (VOC_DETECTIONS, 1))
-        guesses = np.sort((boxes[near] + rng.normal(size=(VOC_DETECTIONS, 4)) * spread).reshape(-1, 2, 2), 1).reshape(-1, 4)
+        guesses = np.sort((boxes[near] + rng.normal(size=(VOC_DETECTIONS, 4)) * spread).reshape(-1, 2, 2), 1).reshape(
+            -1, 4
+        )
         kinds = np.where(rng.random(VOC_DETECTIONS) < 0.7, labels[near], rng.integers(0, classes, VOC_DETECTIONS))
         scores = rng.uniform(0.05, 1, VOC_DETECTIONS)
         name = f"{number:06d}"

@@ -31,7 +31,9 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
     images, labels = (np.unique([entry["id"] for entry in content[key]]) for key in ("images", "categories"))
     groups, scores = matching.groups(detections, images, labels), np.array([d["score"] for d in detections], float)
     truth, places = matching.objects([a for a in content["annotations"] if a["area"] > 0], images, labels)
-    absent, loose = (_listed(content["images"], images, labels, f"{key}_category_ids") for key in ("neg", "not_exhaustive"))
+    absent, loose = (
+        _listed(content["images"], images, labels, f"{key}_category_ids") for key in ("neg", "not_exhaustive")
+    )
     best = np.zeros(len(detections), bool)
     best[matching.ranked(np.searchsorted(images, [d["image_id"] for d in detections]), scores, DETECTIONS)] = True
     mine = np.flatnonzero(best & np.isin(groups, np.concatenate([places, absent])))
@@ -61,7 +63,9 @@ def _sizes(found: Sequence[dict[str, Any]], kind: str) -> Any:
     """Pixels of each box or mask."""
     if kind == "bbox":
         return [d["bbox"][2] * d["bbox"][3] for d in found]
-    return [int(mask_tools.area(d["segmentation"])) for d in found]  # one by one: 2.0.11 fails with a list of more than 255
+    return [
+        int(mask_tools.area(d["segmentation"])) for d in found
+    ]  # one by one: 2.0.11 fails with a list of more than 255
 
 
 def _listed(content: Sequence[dict[str, Any]], images: Any, labels: Any, key: str) -> Any:

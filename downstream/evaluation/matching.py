@@ -69,9 +69,7 @@ def groups(entries: Sequence[Mapping[str, Any]], images: Array, classes: Array) 
     return np.where(listed, label * len(images) + image, -1)
 
 
-def objects(
-    annotations: Sequence[dict[str, Any]], images: Array, classes: Array
-) -> tuple[list[dict[str, Any]], Array]:
+def objects(annotations: Sequence[dict[str, Any]], images: Array, classes: Array) -> tuple[list[dict[str, Any]], Array]:
     """The annotations whose image and class are listed, and their groups."""
     listed = _places([a["image_id"] for a in annotations], images)[1].tolist()
     inside = [a for a, known in zip(annotations, listed, strict=True) if known]
@@ -125,9 +123,7 @@ def _curve(hit: Array, wrong: Array, wanted: int) -> Array:
     return np.stack([row[np.searchsorted(r, RECALLS)] for r, row in zip(recall, padded, strict=True)])
 
 
-def _matched(
-    found: Detections, truth: Objects, kind: str, images: Sequence[Mapping[str, Any]]
-) -> tuple[Array, Array]:
+def _matched(found: Detections, truth: Objects, kind: str, images: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
     """Whether each detection finds an object, and whether it is ignored, both [T, D]."""
     steps, detections, objects = len(THRESHOLDS), len(found.groups), len(truth.groups)
     # pycocotools and lvis-api write down which annotation was found, by an id where 0 means none
