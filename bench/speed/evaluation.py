@@ -1,10 +1,10 @@
 """From detections in memory to the numbers of a table, against the code that everybody uses, which must find the same numbers.
 
-coco      boxes and masks of 100 detections an image, against pycocotools' COCOeval: 8 times, equal to 1e-9. Both read the
-          annotation file and both begin with the list in COCO's results format
+coco      boxes and masks of 100 detections an image, against pycocotools' COCOeval: 8 times, equal to the bit. Both read
+          the annotation file and both begin with the list in COCO's results format
 voc       boxes of 4,952 images at 10 overlaps, against detectron2's evaluator: 20 times, equal to the bit. Annotations are
           read beforehand: detectron2 keeps its XML files parsed from the unmeasured call on
-lvis      boxes and masks of 300 detections an image, against lvis-api, timed as coco is: 8 times, equal to 1e-9
+lvis      boxes and masks of 300 detections an image, against lvis-api, timed as coco is: 8 times, equal to the bit
 miou      500 label maps of 1024x2048, against mmseg's IoUMetric: 3 times, the same number of pixels everywhere
 
 The scenes are drawn here, the same each time: objects of 24 corners, detections near them and elsewhere, of which many have
@@ -104,7 +104,7 @@ def _compared(
     evaluate: Callable[[Sequence[dict[str, Any]], Path, str], Metrics],
     official: Callable[[list[dict[str, Any]], str], list[float]],
 ) -> Row:
-    """A row of two evaluations of the same list, whose metrics must not differ by more than 1e-9."""
+    """A row of two evaluations of the same list, whose metrics must be the same to the bit."""
     found: dict[str, list[float]] = {}
     other = "segmentation" if kind == "bbox" else "bbox"  # the official code would take a mask's size from its box
 
@@ -116,7 +116,7 @@ def _compared(
         found["theirs"] = official(results, kind)
 
     row = faster(part, against, target, ours, theirs)
-    if not np.allclose(found["ours"], found["theirs"], rtol=0, atol=1e-9):
+    if found["ours"] != found["theirs"]:
         raise ValueError(f"expected the metrics of {against} {found['theirs']}, found {found['ours']}")
     return row
 
