@@ -26,7 +26,11 @@ def evaluate(
     predictions: image id -> (boxes [K, 4] x1, y1, x2, y2 in pixels from 0, scores [K], class numbers [K]); the order of the
                  images is the order of equal scores
     images:      the test set's records (`downstream.datasets.records`), whose annotations are XYXY from 0
+
+    Raises ValueError for an image that is not in the test set.
     """
+    if unknown := predictions.keys() - {r["image_id"] for r in images}:
+        raise ValueError(f"expected detections in the {len(images)} images of the test set, found image {min(unknown)}")
     order = {name: number for number, name in enumerate(predictions)}
     ids = np.repeat(np.arange(len(order)), [len(scores) for _, scores, _ in predictions.values()])
     boxes, scores, labels = (
