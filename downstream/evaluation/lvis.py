@@ -34,20 +34,19 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
     absent, loose = (
         _listed(content["images"], images, labels, f"{key}_category_ids") for key in ("neg", "not_exhaustive")
     )
-    best = np.zeros(len(detections), bool)
-    best[matching.ranked(np.searchsorted(images, [d["image_id"] for d in detections]), scores, DETECTIONS)] = True
-    mine = np.flatnonzero(best & np.isin(groups, np.concatenate([places, absent])))
-    sizes = np.zeros(len(detections))
-    sizes[mine] = _sizes([detections[i] for i in mine.tolist()], kind)
-    mine = mine[sizes[mine] > 0]
+    picture = np.searchsorted(images, [d["image_id"] for d in detections])
+    best = matching.ranked(picture, scores, DETECTIONS)
+    mine = np.sort(best[(groups[best] >= 0) & np.isin(groups[best], np.concatenate([places, absent]))])
+    sizes = _sizes([detections[i] for i in mine.tolist()], kind)
+    mine, sizes = mine[sizes > 0], sizes[sizes > 0]
     if not len(mine):
         return dict.fromkeys(names, 0.0)
-    order = mine[matching.ranked(groups[mine], scores[mine], DETECTIONS)]
-    found = [detections[i] for i in order.tolist()]
-    free = matching.outside(sizes[order])
+    order = matching.ranked(groups[mine], scores[mine], DETECTIONS)
+    free = matching.outside(sizes[order]) | np.isin(groups[mine[order]], loose)
+    found = [detections[i] for i in mine[order].tolist()]
     ignored = np.array([bool(a.get("ignore")) for a in truth], bool) | matching.outside([a["area"] for a in truth])
     table = matching.precision(
-        matching.Detections(found, groups[order], scores[order], free | np.isin(groups[order], loose)),
+        matching.Detections(found, groups[mine[order]], scores[mine[order]], free),
         matching.Objects(truth, places, ignored, np.zeros(len(truth), bool)),
         kind,
         content["images"],
@@ -60,12 +59,11 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
 
 
 def _sizes(found: Sequence[dict[str, Any]], kind: str) -> Any:
-    """Pixels of each box or mask."""
+    """[N] pixels of each box or mask."""
     if kind == "bbox":
-        return [d["bbox"][2] * d["bbox"][3] for d in found]
-    return [
-        int(mask_tools.area(d["segmentation"])) for d in found
-    ]  # one by one: 2.0.11 fails with a list of more than 255
+        return np.array([d["bbox"][2] * d["bbox"][3] for d in found], float)
+    # one by one: pycocotools 2.0.11 fails with a list of more than 255
+    return np.array([mask_tools.area(d["segmentation"]) for d in found], float)
 
 
 def _listed(content: Sequence[dict[str, Any]], images: Any, labels: Any, key: str) -> Any:

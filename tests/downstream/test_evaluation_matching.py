@@ -34,7 +34,7 @@ def scene(rng, file, crowds):
     pictures = [
         {"id": i, "height": HEIGHT, "width": WIDTH}
         | {
-            f"{key}_category_ids": rng.choice(classes, rng.integers(0, len(classes) + 1), replace=False).tolist()
+            f"{key}_category_ids": rng.choice([*classes, 99], rng.integers(0, len(classes) + 2), replace=False).tolist()
             for key in ("neg", "not_exhaustive")
         }
         for i in images
