@@ -27,6 +27,8 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
     annotations: LVIS's lvis_*_val.json of the whole test split
     """
     names = {"bbox": ("APbb", "APbb50", "APbb75"), "segm": ("APmk", "APmk50", "APmk75", "APr", "APc", "APf")}[kind]
+    if not detections:
+        return dict.fromkeys(names, 0.0)
     content = json.loads(annotations.read_bytes())
     images, labels = (np.unique([entry["id"] for entry in content[key]]) for key in ("images", "categories"))
     groups, scores = matching.groups(detections, images, labels), np.array([d["score"] for d in detections], float)
@@ -39,8 +41,6 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
     mine = np.sort(best[(groups[best] >= 0) & np.isin(groups[best], np.concatenate([places, absent]))])
     sizes = _sizes([detections[i] for i in mine.tolist()], kind)
     mine, sizes = mine[sizes > 0], sizes[sizes > 0]
-    if not len(mine):
-        return dict.fromkeys(names, 0.0)
     order = matching.ranked(groups[mine], scores[mine], DETECTIONS)
     free = matching.outside(sizes[order]) | np.isin(groups[mine[order]], loose)
     found = [detections[i] for i in mine[order].tolist()]
