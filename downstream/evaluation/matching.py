@@ -92,8 +92,9 @@ def precision(found: Detections, truth: Objects, kind: str, images: Sequence[Map
     hit, ignored = _matched(found, truth, kind, images)
     wrong = ~hit & ~ignored
     hit &= ~ignored
-    wanted = np.bincount(truth.groups[~truth.ignored] // len(images), minlength=classes)
-    edges = np.searchsorted(found.groups, np.arange(classes + 1) * len(images))
+    count = len({image["id"] for image in images})
+    wanted = np.bincount(truth.groups[~truth.ignored] // count, minlength=classes)
+    edges = np.searchsorted(found.groups, np.arange(classes + 1) * count)
     table = np.full((len(THRESHOLDS), len(RECALLS), classes), -1.0)
     for label in np.flatnonzero(wanted):
         mine = slice(edges[label], edges[label + 1])

@@ -68,6 +68,7 @@ def scene(rng, file, crowds):
             }
         )
     kinds = [{"id": c, "name": str(c), "frequency": "rcf"[c % 3]} for c in classes]
+    pictures += pictures[: rng.integers(0, 2)]  # one is listed twice
     file.write_text(json.dumps({"images": pictures, "annotations": annotations, "categories": kinds, "info": {}}))
     return detections
 
