@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = ("pretrain", "downstream", "results")
 DOORS = {
-    "detectron2": {"downstream/detection.py"},
-    "mmseg": {"downstream/segmentation.py"},
+    "detectron2": {"downstream/detection.py", "bench/speed/evaluation.py"},  # there to be compared with
+    "mmseg": {"downstream/segmentation.py", "bench/speed/evaluation.py"},
     "mmcv": {"downstream/segmentation.py"},
     "mmengine": {"downstream/segmentation.py"},
 }

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PIXELS = 2**17  # at a time: what is computed of them stays in the processor's cache
+
 
 def confusion(prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: int = 255) -> NDArray[np.int64]:
     """[classes, classes] pixel counts: row is the labelled class, column the predicted one; label `ignore` is not counted.
@@ -18,13 +20,23 @@ def confusion(prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignor
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"expected prediction and label map of one shape, found {prediction.shape} and {truth.shape}")
-    counted = truth != ignore
-    predicted, labelled = prediction[counted].astype(np.int64), truth[counted].astype(np.int64)
-    for name, values in (("label", labelled), ("prediction", predicted)):
-        if values.size and (values.min() < 0 or values.max() >= classes):
-            wrong = values[(values < 0) | (values >= classes)][0]
-            raise ValueError(f"expected every {name} in 0..{classes - 1} (or {ignore} in a label map), found {wrong}")
-    return np.bincount(labelled * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    counts = np.zeros(classes**2, np.int64)
+    flat = prediction.ravel(), truth.ravel()
+    for start in range(0, truth.size, PIXELS):
+        predicted, labelled = (labels[start : start + PIXELS].astype(np.int64) for labels in flat)
+        ignored = labelled == ignore
+        predicted[ignored] = labelled[ignored] = 0
+        for name, values in (("label", labelled), ("prediction", predicted)):
+            if values.min() < 0 or values.max() >= classes:
+                wrong = values[(values < 0) | (values >= classes)][0]
+                raise ValueError(
+                    f"expected every {name} in 0..{classes - 1} (or {ignore} in a label map), found {wrong}"
+                )
+        labelled *= classes
+        labelled += predicted
+        counts += np.bincount(labelled, minlength=len(counts))
+        counts[0] -= np.count_nonzero(ignored)
+    return counts.reshape(classes, classes)
 
 
 def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:

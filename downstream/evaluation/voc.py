@@ -9,11 +9,13 @@ gives them, since detectron2 sorts by it. Pure numpy.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def evaluate(
@@ -24,30 +26,30 @@ def evaluate(
     predictions: image id -> (boxes [K, 4] x1, y1, x2, y2 in pixels from 0, scores [K], class numbers [K]); the order of the
                  images is the order of equal scores
     images:      the test set's records (`downstream.datasets.records`), whose annotations are XYXY from 0
+
+    Raises ValueError for an image that is not in the test set.
     """
-    ids = np.repeat(np.arange(len(predictions)), [len(scores) for _, scores, _ in predictions.values()])
-    names = list(predictions)
+    if unknown := predictions.keys() - {r["image_id"] for r in images}:
+        raise ValueError(f"expected detections in the {len(images)} images of the test set, found image {min(unknown)}")
+    order = {name: number for number, name in enumerate(predictions)}
+    ids = np.repeat(np.arange(len(order)), [len(scores) for _, scores, _ in predictions.values()])
     boxes, scores, labels = (
         np.concatenate(
             [np.asarray(p[i]).reshape(shape) for p in predictions.values()] or [np.empty(shape).reshape(0, 4)]
         )
         for i, shape in ((0, (-1, 4)), (1, (-1,)), (2, (-1,)))
     )
-    boxes = _as_text(boxes + np.array([1, 1, 0, 0], boxes.dtype), 1)
-    scores = _as_text(scores, 3)
+    boxes, scores = _as_text(boxes + np.array([1, 1, 0, 0], boxes.dtype), 1), _as_text(scores, 3)
+    found = [(order.get(r["image_id"], -1), a) for r in images for a in r["annotations"]]
+    owners = np.array([image for image, _ in found], int)
+    objects = np.array([a["bbox"] for _, a in found], float).reshape(-1, 4) + np.array([1.0, 1.0, 0.0, 0.0])
+    kinds = np.array([a["category_id"] for _, a in found], int)
+    difficult = np.array([a.get("difficult", 0) for _, a in found], bool)
     aps = []
     for c in range(classes):
-        truth = {r["image_id"]: _truth(r, c) for r in images}
-        mine = np.flatnonzero(labels == c)
-        aps.append(
-            class_aps(
-                [truth[names[i]] for i in ids[mine]],
-                boxes[mine],
-                scores[mine],
-                sum(int((~difficult).sum()) for _, difficult in truth.values()),
-                year == 2007,
-            )
-        )
+        mine, theirs = np.flatnonzero(labels == c), np.flatnonzero(kinds == c)
+        truth = Objects(owners[theirs], objects[theirs], difficult[theirs])
+        aps.append(class_aps(truth, ids[mine], boxes[mine], scores[mine], year == 2007))
     table = np.ascontiguousarray(100 * np.array(aps).T)  # thresholds x classes, in the order in which detectron2 adds
     means = table.mean(axis=1)
     return {"AP": float(means.mean()), "AP50": float(means[0]), "AP75": float(means[5])}
@@ -56,50 +58,66 @@ def evaluate(
 THRESHOLDS = [t / 100 for t in range(50, 100, 5)]
 
 
-def class_aps(
-    truth: Sequence[tuple[Floats, Floats]], boxes: Floats, scores: Floats, positives: int, eleven_points: bool
-) -> Floats:
+@dataclass(frozen=True)
+class Objects:
+    """The G objects of one class."""
+
+    images: Ints  # [G] numbers; those of one image have the order of its annotations
+    boxes: Floats  # [G, 4] in VOC's pixels, from 1
+    difficult: Any  # [G] True for what need not be found
+
+
+def class_aps(truth: Objects, images: Ints, boxes: Floats, scores: Floats, eleven_points: bool) -> Floats:
     """AP of one class at each of THRESHOLDS, in [0, 1]; a class without objects has 0 by 11 points, as detectron2 has it.
 
-    truth: for each detection, its image's objects of the class: boxes [G, 4], difficult [G]. Detections of one image share
-           one pair, so that an object is found once
+    images, boxes, scores: of the D detections
     """
     order = np.argsort(-scores)
-    found = [set[tuple[int, int]]() for _ in THRESHOLDS]
-    hit, miss = np.zeros((2, len(THRESHOLDS), len(order)))
-    for d, i in enumerate(order):
-        objects, difficult = truth[i]
-        best, overlap = _best(boxes[i], objects)
-        for t, threshold in enumerate(THRESHOLDS):
-            if not overlap > threshold:
-                miss[t, d] = 1
-            elif not difficult[best]:
-                key = (id(objects), best)
-                if key in found[t]:
-                    miss[t, d] = 1
-                else:
-                    hit[t, d] = 1
-                    found[t].add(key)
-    return np.array([_ap(h, m, positives, eleven_points) for h, m in zip(hit, miss, strict=True)])
+    best, overlap = _best(images[order], boxes[order], truth)
+    positives, count = int((~truth.difficult).sum()), len(order)
+    aps = []
+    for threshold in THRESHOLDS:
+        near = overlap > threshold
+        counted = np.flatnonzero(near)
+        counted = counted[~truth.difficult[best[counted]]]
+        first = np.unique(best[counted], return_index=True)[1]  # the first detection of each object is right
+        hit, miss = np.zeros((2, count))
+        miss[~near] = miss[counted] = 1
+        hit[counted[first]], miss[counted[first]] = 1, 0
+        aps.append(_ap(hit, miss, positives, eleven_points))
+    return np.array(aps)
 
 
-def _truth(image: Mapping[str, Any], label: int) -> tuple[Floats, Any]:
-    mine = [a for a in image["annotations"] if a["category_id"] == label]
-    boxes = np.array([a["bbox"] for a in mine], dtype=float).reshape(-1, 4) + np.array([1.0, 1.0, 0.0, 0.0])
-    return boxes, np.array([a.get("difficult", 0) for a in mine], dtype=bool)
+def _best(images: Ints, boxes: Floats, truth: Objects) -> tuple[Ints, Floats]:
+    """The object that each detection overlaps most, the first of equal ones, and their IoU over whole pixels.
+
+    -1 and -inf where its image has none.
+    """
+    by_image = np.argsort(truth.images, kind="stable")
+    owners, first, count = np.unique(truth.images[by_image], return_index=True, return_counts=True)
+    best, overlap = np.full(len(images), -1), np.full(len(images), -np.inf)
+    rows = np.flatnonzero(np.isin(images, owners))
+    if not len(rows):
+        return best, overlap
+    at = np.searchsorted(owners, images[rows])
+    starts = np.cumsum(count[at]) - count[at]
+    objects = by_image[np.arange(count[at].sum()) + np.repeat(first[at] - starts, count[at])]
+    iou = _iou(boxes[np.repeat(rows, count[at])], truth.boxes[objects])
+    overlap[rows] = np.maximum.reduceat(iou, starts)
+    ties = np.flatnonzero(iou == np.repeat(overlap[rows], count[at]))
+    owner = np.repeat(rows, count[at])[ties]
+    best[owner[::-1]] = objects[ties[::-1]]  # so that the first one stays
+    return best, overlap
 
 
-def _best(box: Floats, objects: Floats) -> tuple[int, float]:
-    """The object that a box overlaps most, and their IoU over whole pixels."""
-    if len(objects) == 0:
-        return -1, -np.inf
-    sides = np.minimum(objects[:, 2:], box[2:]) - np.maximum(objects[:, :2], box[:2]) + 1.0
+def _iou(boxes: Floats, objects: Floats) -> Floats:
+    """[N] of N pairs of boxes [N, 4] over whole pixels; nan or infinite where a box is inside out."""
+    sides = np.minimum(objects[:, 2:], boxes[:, 2:]) - np.maximum(objects[:, :2], boxes[:, :2]) + 1.0
     inner = np.maximum(sides, 0.0).prod(axis=1)
-    own = (box[2] - box[0] + 1.0) * (box[3] - box[1] + 1.0)
+    own = (boxes[:, 2] - boxes[:, 0] + 1.0) * (boxes[:, 3] - boxes[:, 1] + 1.0)
     theirs = (objects[:, 2] - objects[:, 0] + 1.0) * (objects[:, 3] - objects[:, 1] + 1.0)
-    overlaps = inner / (own + theirs - inner)
-    best = int(np.argmax(overlaps))
-    return best, float(overlaps[best])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(inner / (own + theirs - inner))
 
 
 def _ap(hit: Floats, miss: Floats, positives: int, eleven_points: bool) -> float:
@@ -116,5 +134,11 @@ def _ap(hit: Floats, miss: Floats, positives: int, eleven_points: bool) -> float
 
 
 def _as_text(values: Any, decimals: int) -> Floats:
-    """Values as they come back from being written with so many decimals."""
-    return np.array([float(f"{v:.{decimals}f}") for v in values.ravel()]).reshape(values.shape)
+    """Values as they come back from being written with so many decimals.
+
+    A number of 24 bits times 1000 is exact in 53, so that rounding it rounds as writing does, half to even; and the nearest
+    number to k / 1000 is what reading the text gives.
+    """
+    if values.dtype.itemsize > 4:
+        return np.array([float(f"{v:.{decimals}f}") for v in values.ravel()]).reshape(values.shape)
+    return np.asarray(np.rint(values.astype(float) * 10**decimals) / 10**decimals)

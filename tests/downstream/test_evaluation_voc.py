@@ -145,3 +145,34 @@ def test_a_class_without_objects_is_0_as_in_detectron2(tmp_path):
         expected = detectron2s(records, found, 2007, tmp_path)
     assert voc.evaluate(found, records, 3, 2007) == expected
     assert expected["AP50"] == pytest.approx(100 / 3)
+
+
+def test_boxes_inside_out_are_wrong_as_in_detectron2_and_no_warning(tmp_path):
+    rng = np.random.default_rng(3)
+    records, predictions = scene(rng, images=30, difficult=0.2)
+    for boxes, _, _ in predictions.values():
+        swapped = rng.random(len(boxes)) < 0.4
+        boxes[swapped] = boxes[swapped][:, [2, 3, 0, 1]]
+        boxes[rng.random(len(boxes)) < 0.1, 2:] = 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = detectron2s(records, predictions, 2007, tmp_path)
+    assert voc.evaluate(predictions, records, 3, 2007) == expected
+
+
+def test_numbers_come_back_as_from_text():
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, 20_000, dtype=np.uint32).view(np.float32)
+    values = np.concatenate(
+        [bits[np.isfinite(bits)], rng.integers(-999, 999, 20_000).astype(np.float32) / 16, [-0.0, 0.25]]
+    )
+    for kind in (np.float32, np.float64):
+        for decimals in (1, 3):
+            found = voc._as_text(values.astype(kind), decimals)
+            expected = np.array([float(f"{v:.{decimals}f}") for v in values])
+            assert found.tobytes() == expected.tobytes()
+
+
+def test_an_unknown_image_is_an_error():
+    found = {"b": (np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, int))}
+    with pytest.raises(ValueError, match="the 1 images of the test set, found image b"):
+        voc.evaluate(found, [{"image_id": "a", "annotations": []}], 1, 2007)

@@ -81,3 +81,18 @@ def test_a_foreign_class_another_shape_and_no_label_at_all_are_errors() -> None:
         confusion(np.zeros((2, 2)), np.zeros((2, 3)), 4)
     with pytest.raises(ValueError, match="at least one labelled pixel"):
         miou(confusion(np.array([0]), np.array([255]), 4))
+
+
+@pytest.mark.parametrize("pixels", [1, 7, 64])
+def test_counting_in_parts_is_counting_at_once(pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("downstream.evaluation.miou.PIXELS", pixels)
+    draw = np.random.default_rng(pixels)
+    truth = draw.choice([0, 1, 2, 255], (9, 11)).astype(np.uint8)
+    predicted = np.where(truth == 255, draw.choice([-4, 700], truth.shape), draw.integers(0, 3, truth.shape))
+    expected = np.zeros((3, 3), np.int64)
+    np.add.at(expected, (truth[truth < 255], predicted[truth < 255]), 1)
+    for kind in (np.int16, np.int32, np.int64):
+        np.testing.assert_array_equal(confusion(predicted.astype(kind), truth, 3), expected)
+    truth[-1, -1] = 3
+    with pytest.raises(ValueError, match=r"every label in 0\.\.2 .* found 3"):
+        confusion(predicted, truth, 3)
