@@ -38,6 +38,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,9 @@ def _mmseg() -> types.ModuleType:
             importlib.import_module("mmcv._ext")
         except ImportError:
             sys.modules["mmcv._ext"] = _Absent("mmcv._ext")
+            sys.modules["mmcv._ext"].__spec__ = ModuleSpec(
+                "mmcv._ext", None
+            )  # mmengine's Runner asks who would load it
         return importlib.import_module("mmseg.models")
 
 
@@ -563,7 +567,9 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
-def _batch_loss(model: nn.Module, crops: Sequence[tuple[Tensor, Tensor]], device: torch.device, precision: str) -> Tensor:
+def _batch_loss(
+    model: nn.Module, crops: Sequence[tuple[Tensor, Tensor]], device: torch.device, precision: str
+) -> Tensor:
     """Cross-entropy of a batch of crops, a scalar."""
     images, labels = (torch.stack(part) for part in zip(*crops, strict=True))
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

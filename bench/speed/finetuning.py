@@ -16,8 +16,9 @@ which both write, are not reached. The frameworks are imported by name here: onl
 import dataclasses
 import importlib
 import itertools
+import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from typing import Any
 from bench.speed import Row, faster
 
 ITERATIONS = 3  # of a training in a call
+LESSONS = 60  # iterations before a test, so that there is something to find
+CROP, SIZE = 256, (640, 320)  # of segmentation: a crop's side, a drawn image's width and height
 TARGETS = {"bf16": (1.8, 1.5), "fp32": (0.98, 0.98)}  # of detection and of segmentation
 
 
@@ -101,6 +104,9 @@ def _default_trainer(task: Any, folder: Path) -> Iterator[Any]:
     _registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), folder / "data")
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(folder / "detectron2")
     Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
+    logging.getLogger("detectron2").setLevel(
+        logging.INFO
+    )  # its trainer would set up a log on standard output otherwise
     with warnings.catch_warnings(), importlib.import_module("detectron2.utils.events").EventStorage() as storage:
         warnings.simplefilter("ignore")
         trainer = engine.DefaultTrainer(cfg)
@@ -156,3 +162,137 @@ def _same_bits(training: Any, trainer: Any) -> None:
     trainer._trainer._data_loader_iter_obj = loader
     both = zip(training.model.parameters(), model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in both), "expected the same weights after the same batches"
+
+
+def segment(folder: Path) -> list[Row]:
+    """MoCo's FCN in bf16 and fp32."""
+    from downstream import synthetic
+
+    synthetic.synthesize(folder / "data", voc=0, coco=0, cityscapes=48, imagenet=0, side=384)
+    from bench import journey
+
+    task = journey.resolve("cityscapes_semantic", "mini", {"crop": str(CROP), "resize": "null"})
+    runner = _runner(task, folder)
+    rows = []
+    for precision, (_, target) in TARGETS.items():
+        step = _segmentation(dataclasses.replace(task, precision=precision), folder / "data")
+
+        def ours(step: Any = step) -> None:
+            for _ in range(ITERATIONS):
+                step()
+
+        def theirs() -> None:
+            loop = runner.train_loop
+            for _ in range(ITERATIONS):
+                loop.run_iter(next(loop.dataloader_iterator))
+
+        rows.append(faster("segment", f"mmengine's Runner, MoCo's FCN at {CROP} px, {precision}", target, ours, theirs))
+    return rows
+
+
+def _segmentation(task: Any, data: Path) -> Callable[[], None]:
+    """One iteration of the engine's training of a random ResNet-50, a call."""
+    import torch
+
+    from downstream import segmentation
+    from downstream.trial import ahead
+
+    torch.manual_seed(0)
+    model = segmentation.network(task, "resnet50").to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(model.parameters(), task.lr, task.momentum, weight_decay=task.weight_decay)
+    crops = segmentation.Crops(task, segmentation.TRAITS, segmentation._pairs(task, data, "train"), 0)
+    samples, device = ahead(crops, itertools.count(), 2 * task.batch), torch.device("cpu")
+
+    def step() -> None:
+        loss = segmentation._batch_loss(model, [next(samples) for _ in range(task.batch)], device, task.precision)
+        loss.item()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _runner(task: Any, folder: Path) -> Any:
+    """mmengine's Runner of the same network, crops and optimiser, after its first iteration."""
+    import torch
+
+    from downstream import segmentation
+
+    importlib.import_module("mmseg.utils").register_all_modules()
+    traits = segmentation.TRAITS
+    torch.manual_seed(0)
+    model = segmentation.network(task, "resnet50")
+    model.data_preprocessor = segmentation.models.SegDataPreProcessor(
+        mean=traits["mean"], std=traits["std"], bgr_to_rgb=True, size=(task.crop, task.crop), seg_pad_val=255
+    )
+    pipeline = [
+        {"type": "LoadImageFromFile"},
+        {"type": "LoadAnnotations"},
+        {"type": "RandomResize", "scale": SIZE, "ratio_range": task.ratio, "keep_ratio": True},
+        {"type": "RandomCrop", "crop_size": (task.crop, task.crop)},
+        {"type": "RandomFlip", "prob": 0.5},
+        {"type": "PackSegInputs"},
+    ]
+    prefix = {"img_path": "leftImg8bit/train", "seg_map_path": "gtFine/train"}
+    data = {"type": "CityscapesDataset", "data_root": str(folder / "data" / "cityscapes"), "data_prefix": prefix}
+    optimizer = {"type": "SGD", "lr": task.lr, "momentum": task.momentum, "weight_decay": task.weight_decay}
+    runner = importlib.import_module("mmengine.runner").Runner(
+        model,
+        str(folder / "mmengine"),
+        train_dataloader={
+            "batch_size": task.batch,
+            "num_workers": 2,  # mmsegmentation's own configurations have 2 or 4
+            "persistent_workers": True,
+            "sampler": {"type": "InfiniteSampler", "shuffle": True},
+            "dataset": {**data, "pipeline": pipeline},
+        },
+        train_cfg={"type": "IterBasedTrainLoop", "max_iters": 1},
+        optim_wrapper={"type": "OptimWrapper", "optimizer": optimizer},
+        default_hooks={"checkpoint": None},
+        default_scope="mmseg",
+        log_level="ERROR",
+    )
+    runner.train()
+    return runner
+
+
+def infer(folder: Path) -> list[Row]:
+    """Testing a Faster R-CNN R50-C4 on the drawn VOC2007, after a short training."""
+    _drawn(folder / "data")
+    task = _protocol("voc_c4")
+    with _default_trainer(task, folder) as trainer:
+        training = _training(task, "bf16", folder)
+        with closing(training._loader()) as batches:
+            for number, batch in enumerate(itertools.islice(batches, LESSONS)):
+                training._step(batch, number)
+                training.scheduler.step()
+        training._precise_bn()
+        trainer._trainer.model.load_state_dict(training.model.state_dict())
+        found: dict[str, dict[str, float]] = {}
+
+        def ours() -> None:
+            found["ours"] = _tested(training, folder / "data")
+
+        def theirs() -> None:
+            found["theirs"] = _inferred(trainer)
+
+        row = faster("infer", "detectron2's inference_on_dataset, Faster R-CNN R50-C4, bf16", 1.5, ours, theirs)
+    apart = max(abs(value - found["theirs"][name]) for name, value in found["ours"].items())
+    far = f"the same: AP, AP50 or AP75 apart, in percent, of AP {found['theirs']['AP']:.1f}"
+    return [row, Row("infer", far, apart, 0.1, False, found["ours"]["AP"], found["theirs"]["AP"])]
+
+
+def _tested(training: Any, data: Path) -> dict[str, float]:
+    from downstream import datasets, detection
+
+    name = training.cfg.DATASETS.TEST[0]
+    return detection._test(training.cfg, training.model, name, datasets.records(name, data), data, detection.TOGETHER)
+
+
+def _inferred(trainer: Any) -> dict[str, float]:
+    evaluation, cfg = importlib.import_module("detectron2.evaluation"), trainer.cfg
+    name = cfg.DATASETS.TEST[0]
+    evaluator = evaluation.PascalVOCDetectionEvaluator(name)
+    loader = trainer.build_test_loader(cfg, name)
+    return dict(evaluation.inference_on_dataset(trainer._trainer.model, loader, evaluator)["bbox"])
