@@ -1,6 +1,7 @@
 """The detectron2 engine: the official network, the batches, the weights that land, and small trials from end to end."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.engine import DefaultTrainer
-from detectron2.layers import get_norm
+from detectron2.layers import ROIAlign, get_norm
 from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from PIL import Image
@@ -180,6 +181,29 @@ def test_pixpros_fpn_has_norms_in_the_heads_too():
     names = detection.network(detection.configuration(coco_fpn_1x_pixpro.TASK)).state_dict()
     assert "roi_heads.box_head.conv4.norm.weight" in names and "roi_heads.mask_head.mask_fcn4.norm.weight" in names
     assert "roi_heads.box_head.fc1.weight" in names and "roi_heads.box_head.fc2.weight" not in names
+
+
+@pytest.mark.parametrize(("scale", "samples", "bins"), [(1 / 16, 0, 4), (1 / 4, 0, 7), (1 / 4, 2, 14)])
+def test_pooling_by_products_is_detectron2s(scale, samples, bins):
+    torch.manual_seed(0)
+    layer = ROIAlign((bins, bins), scale, samples, aligned=True)
+    corners = torch.rand(40, 2) * torch.tensor([200.0, 150.0]) - 30
+    rois = torch.cat([torch.randint(0, 3, (40, 1)).float(), corners, corners + torch.rand(40, 2) * 90], 1)
+    rois[0, 3:] = rois[0, 1:3]  # an empty one, and some reach beyond the image
+    rois[rois[:, 0] == 1, 0] = 0  # an image without any
+    rois = rois[rois[:, 0].argsort()]
+    found = []
+    for pool in (layer.forward, functools.partial(detection.roi_align, layer, layer.forward)):
+        torch.manual_seed(1)
+        x = torch.randn(3, 5, int(160 * scale), int(210 * scale)).to(memory_format=torch.channels_last).requires_grad_()
+        pooled = pool(x, rois)
+        pooled.backward(torch.randn(pooled.shape))
+        found.append((pooled.detach(), x.grad))
+    for theirs, mine in zip(*found, strict=True):
+        assert torch.allclose(theirs, mine, rtol=1e-4, atol=1e-4) and theirs.abs().max() > 0.5
+    mixed = rois.flip(0)
+    assert torch.equal(detection.roi_align(layer, layer.forward, x, mixed), layer(x, mixed))
+    assert detection.roi_align(layer, layer.forward, x, rois[:0]).shape == (0, 5, bins, bins)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
