@@ -23,6 +23,7 @@ from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
+from bench.speed import finetuning
 from downstream import datasets, detection
 from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
 from downstream.evaluation import cityscapes, coco
@@ -399,6 +400,29 @@ def test_a_trial_from_end_to_end_and_again_after_a_kill(voc, tmp_path, monkeypat
     resumed = detection.run(task, tensors, None, "resnet18", voc, tmp_path / "killed", seed=1, resume=True)
     assert resumed["metrics"] == whole["metrics"]
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+
+
+def test_fp32_training_is_default_trainers_to_the_bit(voc, tmp_path):
+    """Losses and weights of two iterations; detectron2's trainer and hooks, its registry's networks and its own norms."""
+    (tmp_path / "data").symlink_to(voc)
+    training = finetuning._training(tiny(), "fp32", tmp_path, "resnet18")
+    initial = [p.clone() for p in training.model.parameters()]
+    with finetuning._default_trainer(tiny(), tmp_path, "resnet18") as trainer:
+        finetuning._same_bits(training, trainer)
+    assert not any(torch.equal(a, b) for a, b in zip(initial, training.model.parameters(), strict=True))
+
+
+def test_images_of_one_size_are_tested_together_with_the_predictions_of_one_at_a_time(voc):
+    torch.manual_seed(0)
+    cfg = configured(tiny(**{"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.04}), "resnet18")
+    model, name = detection.network(cfg), "voc_2007_trainval"
+    images = datasets.records(name, voc)
+    assert [len(b) for b in detection._alike(images, 3)] == [3, 3, 1, 1]
+    alone, together = (detection._predictions(cfg, model, name, images, pixels) for pixels in (0, 2**20))
+    assert [found[0] for found in alone] == [found[0] for found in together] == [i["image_id"] for i in images]
+    for one, other in zip(alone, together, strict=True):
+        assert len(one[2]) and np.array_equal(one[3], other[3])
+        assert np.allclose(one[1], other[1], atol=1e-2) and np.allclose(one[2], other[2], atol=1e-5)
 
 
 def test_random_weights_train_in_bf16(voc, tmp_path):
