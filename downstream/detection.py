@@ -6,7 +6,8 @@ keys. What this file adds is what the recipes of MoCo and PixPro add, and what r
 - `Res5ROIHeadsExtraNorm`, one more norm after the C4 head's res5 (facebookresearch/moco, detection/train_net.py), which here
   also stands on basic blocks, so that a ResNet-18 has a C4 head;
 - a C4 head's res5 gets the backbone's res5, and a tensor of the backbone that lands nowhere ends the run;
-- batches as detectron2 makes them, but a function of the seed and the iteration alone, so that a killed run goes on exactly;
+- batches as detectron2 makes them, but a function of the seed and the iteration alone, so that a killed run goes on exactly,
+  and made while the network is at work on others;
 - one process or `torchrun`, CUDA or CPU, fp32 or bf16 (bf16 in the convolutions of trunk and heads, fp32 where boxes, scores
   and losses are).
 
@@ -17,13 +18,15 @@ without the synchronisation, and says so; a non-finite loss ends the run at once
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import json
 import logging
 import math
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,12 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.layers import NaiveSyncBatchNorm, get_norm
+from detectron2.layers import NaiveSyncBatchNorm, ROIAlign, get_norm
 from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
@@ -51,10 +55,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from downstream import datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.task import TRAITS, Detection, digest, iterations
-from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, share, write_json
+from downstream.trial import SAVE_SECONDS, Progress, ahead, fingerprint, place, share, write_json
 from downstream.weights import fitting, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
+
+# Pixels of small images that a bf16 network sees at a time in the test: seven of 160 x 213. An fp32 network sees one image at a
+# time, as detectron2's does, to the bit.
+TOGETHER = 2**18
+
+PRODUCTS = 2**25  # numbers between the two products of a pooling: 128 MB
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -375,7 +385,7 @@ def run(
     start = time.monotonic()
     metrics: dict[str, float] = {}
     for name, images in tests.items():
-        metrics |= _test(cfg, model, name, images, data)
+        metrics |= _test(cfg, model, name, images, data, TOGETHER if task.precision == "bf16" else 0)
     seconds["test"] = time.monotonic() - start
     result = {
         "metrics": {name: metrics[name] for name in task.metrics},
@@ -449,6 +459,49 @@ def _bf16(model: GeneralizedRCNN, device: torch.device) -> None:
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if isinstance(module, ROIAlign):
+                module.forward = functools.partial(roi_align, module, module.forward)
+
+
+def roi_align(layer: ROIAlign, inner: Callable[..., torch.Tensor], x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+    """What ROIAlign pools, [R, C, P, P], by products of matrices: torchvision's backward pass on the CPU has one thread.
+
+    A bin is the mean of samples at crossings of rows and columns, and bilinear weights are a row's times a column's, so a RoI
+    is rows [P, H] times map times columns [W, P]. Large maps, for which the products between would take much memory, and RoIs
+    that are not in the order of their images are left to torchvision.
+
+    x:     [N, C, H, W], channels last
+    rois:  [R, 5] image, x1, y1, x2, y2 in the image
+    inner: the layer's own forward
+    """
+    n, c, h, w = x.shape
+    of = rois[:, 0].long()
+    if not layer.aligned or len(rois) * layer.output_size[0] * w * c > PRODUCTS or (of[1:] < of[:-1]).any():
+        return inner(x, rois)
+    x1, y1, x2, y2 = (rois[:, 1:] * layer.spatial_scale - 0.5).T
+    shares = of.bincount(minlength=n).tolist()
+    rows = _bilinear(y1, y2, layer.output_size[0], layer.sampling_ratio, h).split(shares)
+    columns = _bilinear(x1, x2, layer.output_size[1], layer.sampling_ratio, w).split(shares)
+    pooled = [
+        torch.einsum("rjw,riwc->rijc", by_column, torch.einsum("rih,hwc->riwc", by_row, image))
+        for by_row, by_column, image in zip(rows, columns, x.permute(0, 2, 3, 1).unbind(), strict=True)
+    ]
+    return torch.cat(pooled).permute(0, 3, 1, 2)
+
+
+def _bilinear(low: torch.Tensor, high: torch.Tensor, bins: int, samples: int, length: int) -> torch.Tensor:
+    """The weight of each cell of an axis in each bin of a RoI, [R, bins, length].
+
+    low, high: [R] where the RoI begins and ends; samples: of a bin, 0 for one a cell or more
+    """
+    size = (high - low)[:, None, None] / bins
+    count = size.ceil() if samples == 0 else torch.full_like(size, samples)
+    sample = torch.arange(max(1, int(count.max())) if len(low) else 1)
+    at = low[:, None, None] + (torch.arange(bins)[:, None] + (sample + 0.5) / count.clamp(min=1)) * size
+    counted = (sample < count) & (at >= -1) & (at <= length)
+    near = (1 - (at.clamp(0, length - 1)[..., None] - torch.arange(length)).abs()).clamp(min=0)
+    return (near * counted[..., None]).sum(2) / count.clamp(min=1)
 
 
 def _floats(value: Any) -> Any:
@@ -479,8 +532,12 @@ class _Images(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         position, index = key
-        np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
-        return self.mapper(self.images[index])
+        with _DRAWING:
+            np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
+            return self.mapper(self.images[index])
+
+
+_DRAWING = threading.Lock()  # one image at a time has numpy's global generator
 
 
 def batches(
@@ -578,10 +635,13 @@ class _Training:
         size = self.batch // comm.get_world_size()
         grouped = self.cfg.DATALOADER.ASPECT_RATIO_GROUPING
         stream = batches(self.images, size, self.cfg.SEED, grouped, repeat_factors(self.cfg, self.images))
+        images, wanted = _Images(self.cfg, self.images), itertools.islice(stream, skip, None)
+        if not self.workers:
+            return ahead(lambda keys: [images[key] for key in keys], wanted, depth=2)
         return iter(
             DataLoader(
-                _Images(self.cfg, self.images),
-                batch_sampler=itertools.islice(stream, skip, None),
+                images,
+                batch_sampler=wanted,
                 num_workers=self.workers,
                 collate_fn=list,
                 generator=torch.Generator(),  # leaves the global one alone, which a checkpoint restores
@@ -651,23 +711,13 @@ class _Training:
 
 
 def _test(
-    cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], data: Path
+    cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], data: Path, together: int = 0
 ) -> dict[str, float]:
-    """Metrics of the network on a test split, in percent, the same in every process."""
-    mapper = DatasetMapper(cfg, is_train=False)
-    mine = [images[i] for i in InferenceSampler(len(images))]
-    kept: list[tuple[Any, ...]] = []
-    model.eval()
-    progress = Progress(f"testing on {name}", len(mine), quiet=not comm.is_main_process())
-    with torch.no_grad(), progress:
-        for done, image in enumerate(mine, 1):
-            inputs = mapper(image)
-            objects = model([inputs])[0]["instances"].to("cpu")
-            masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
-            points = objects.pred_keypoints.numpy() if objects.has("pred_keypoints") else None
-            boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
-            kept.append((image["image_id"], boxes.numpy(), scores.numpy(), classes.numpy(), masks, points))
-            progress.step(done)
+    """Metrics of the network on a test split, in percent, the same in every process.
+
+    together: pixels of images that are tested at a time where they are of one size; 0 tests one image at a time
+    """
+    kept = _predictions(cfg, model, name, [images[i] for i in InferenceSampler(len(images))], together)
     everything = list(itertools.chain.from_iterable(comm.all_gather(kept)))
     if name.startswith("voc"):
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
@@ -682,6 +732,43 @@ def _test(
         evaluate = lvis.evaluate if name.startswith("lvis") else coco.evaluate
         metrics |= evaluate(detections, datasets.annotation_file(name, data), kind)
     return metrics
+
+
+def _predictions(
+    cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], together: int
+) -> list[tuple[Any, ...]]:
+    """What the network finds in each image: image_id, boxes, scores, classes, encoded masks or None, keypoints or None."""
+    mapper, found = DatasetMapper(cfg, is_train=False), {}
+    size = max(1, together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST))
+    inputs = ahead(lambda batch: [mapper(image) for image in batch], _alike(images, size), depth=2)
+    model.eval()
+    progress = Progress(f"testing on {name}", len(images), quiet=not comm.is_main_process())
+    # Weights that autocast has narrowed are kept until the outermost autocast ends, which is this one.
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), progress:
+        for batch in inputs:
+            for image, output in zip(batch, model(batch), strict=True):
+                found[image["image_id"]] = _plain(output["instances"].to("cpu"))
+                progress.step(len(found))
+    return [(image["image_id"], *found[image["image_id"]]) for image in images]
+
+
+def _alike(images: list[datasets.Record], size: int) -> Iterator[list[datasets.Record]]:
+    """All images, in batches of `size` or fewer that have one width and height."""
+    buckets: dict[tuple[int, int], list[datasets.Record]] = {}
+    for image in images:
+        bucket = buckets.setdefault((image["width"], image["height"]), [])
+        bucket.append(image)
+        if len(bucket) == size:
+            yield bucket[:]
+            bucket.clear()
+    yield from (bucket for bucket in buckets.values() if bucket)
+
+
+def _plain(objects: Instances) -> tuple[Any, ...]:
+    masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
+    points = objects.pred_keypoints.numpy() if objects.has("pred_keypoints") else None
+    boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
+    return boxes.numpy(), scores.numpy(), classes.numpy(), masks, points
 
 
 def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:
