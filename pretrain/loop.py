@@ -11,7 +11,6 @@ recipe, traits, sha256, seconds, and loss and nearest-neighbour accuracy at the 
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import sys
@@ -157,6 +156,7 @@ class Training:
             # buffers are equal by what the methods do, but for the statistics of batch norm, of which rank 0's are kept
             on = [self.device.index] if self.device.type == "cuda" else None
             self.net = DistributedDataParallel(model, device_ids=on, broadcast_buffers=False)
+        self.wrong = torch.zeros(2, dtype=torch.double, device=self.device)  # the first loss of inf or NaN, its step
         traits = self.traits()
         self.mean, self.std = (torch.tensor(traits[key], device=self.device).view(-1, 1, 1) for key in ("mean", "std"))
 
@@ -171,6 +171,8 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def state(self) -> dict[str, Any]:
+        """What last.pth keeps. FloatingPointError: the loss is no longer finite."""
+        self.check()
         return {
             "run": self.run_of,
             "step": self.step,
@@ -187,7 +189,7 @@ class Training:
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [..., S, S, 3] -> [..., 3, S, S] on the device; NHWC uint8 seen as NCHW is channels-last."""
-        return (pixels.to(self.device, non_blocking=True).movedim(-1, -3).float() - self.mean) / self.std
+        return pixels.to(self.device, non_blocking=True).movedim(-1, -3).float().sub_(self.mean).div_(self.std)
 
     def call(self, hook: str, *arguments: Any) -> None:
         """A method's hook, where it has it."""
@@ -211,31 +213,39 @@ class Training:
         for pixels, indices in batches(look, 0, len(look), workers(self.device), self.device.type == "cuda"):
             yield [self.normalised(x) for x in pixels], indices.to(self.device)
 
-    def update(self, pixels: list[torch.Tensor], boxes: Any, labels: Any, indices: Any) -> dict[str, float]:
-        """One step on a batch; its loss and the method's statistics. FloatingPointError: the loss is no longer finite."""
+    def update(self, pixels: list[torch.Tensor], boxes: Any, labels: Any, indices: Any) -> dict[str, torch.Tensor]:
+        """One step on a batch; its loss and the method's statistics, scalars on the device, for which nothing has waited."""
         if self.step % self.per_epoch == 0:
             self.begin_epoch()
         optim.set_learning_rate(self.optimiser, self.lr(), self.recipe["lr"])
         views = [self.normalised(x) for x in pixels]
         torch.manual_seed(self.seed * 1_000_003 + self.step)  # what the method draws depends on the step alone
         progress = self.step / self.horizon
+        boxes, labels, indices = (x.to(self.device, non_blocking=True) for x in (boxes, labels, indices))
         with self.autocast():
-            loss = self.net(views, *(x.to(self.device) for x in (boxes, labels)), progress, indices.to(self.device))
+            loss = self.net(views, boxes, labels, progress, indices)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.call("before_update", self.step, self.per_epoch)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.call("after_update", progress)
-        values = {"loss": loss.item(), **{key: float(value) for key, value in self.model.statistics.items()}}
-        if not math.isfinite(values["loss"]):
-            lr = self.lr()
-            raise FloatingPointError(
-                f"expected a finite loss, found {values['loss']} at lr {lr:.6g}, batch {self.recipe['batch_size']}, step "
-                f"{self.step + 1} of {self.steps}: lower the learning rate (lr={lr / 2:.3g}) or lengthen the warm-up"
-            )
+        loss = loss.detach().double()
         self.step += 1
-        return values
+        found = torch.stack([loss, torch.full_like(loss, self.step)])
+        self.wrong = torch.where((self.wrong[1] == 0) & ~loss.isfinite(), found, self.wrong)
+        statistics = {key: torch.as_tensor(x, device=self.device) for key, x in self.model.statistics.items()}
+        return {"loss": loss, **{key: x.detach().double() for key, x in statistics.items()}}
+
+    def check(self) -> None:
+        """FloatingPointError: a step's loss was not finite. It waits for the device, and therefore stands where the log does."""
+        loss, step = self.wrong.tolist()
+        if step:
+            lr = optim.learning_rate(int(step) - 1, self.per_epoch, self.recipe)
+            raise FloatingPointError(
+                f"expected a finite loss, found {loss} at lr {lr:.6g}, batch {self.recipe['batch_size']}, step "
+                f"{step:.0f} of {self.steps}: lower the learning rate (lr={lr / 2:.3g}) or lengthen the warm-up"
+            )
 
     @torch.no_grad()
     def features(self, pixels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -275,7 +285,7 @@ def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor
     first, before, saved = training.step, training.seconds, time.monotonic()
     began = mark = saved
     every = max(1, min(50, per_epoch // 10))
-    sums: dict[str, float] = {}
+    sums: dict[str, torch.Tensor] = {}
     counted = 0
     pin, title = training.device.type == "cuda", f"{training.run_of['method']} {training.run_of['arch']}"
     with log.progress(title, recipe["batch_size"], steps, first, chief) as show:
@@ -285,10 +295,11 @@ def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor
             step, now = training.step, time.monotonic()
             training.seconds = before + now - began
             counted += 1
-            sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
+            sums = {key: sums[key] + value if key in sums else value for key, value in values.items()}
             if step % every == 0 or step == steps:
+                training.check()
                 line = {"epoch": round(step / per_epoch, 4), "step": step, "lr": lr}
-                line |= {key: value / counted for key, value in sums.items()}
+                line |= {key: float(value) / counted for key, value in sums.items()}
                 speed = counted * recipe["batch_size"] / max(now - mark, 1e-9)
                 diary.line(line | {"images_per_second": round(speed, 1)})
                 sums, mark, counted = {}, now, 0

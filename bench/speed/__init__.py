@@ -22,17 +22,20 @@ PAIRS = 5
 
 # A part is the function of its name, of a scratch folder, in the module of this package.
 PARTS: Mapping[str, str] = {
-    "convert": "checkpoints",
-    "inspect": "checkpoints",
+    "step": "steps",
+    "pretrain": "steps",
     "finetune": "finetuning",
     "segment": "finetuning",
     "infer": "finetuning",
-    "table": "tables",
-    "start": "tables",
     "coco": "evaluation",
     "voc": "evaluation",
     "lvis": "evaluation",
     "miou": "evaluation",
+    "knn": "neighbours",
+    "convert": "checkpoints",
+    "inspect": "checkpoints",
+    "start": "tables",
+    "table": "tables",
 }
 
 

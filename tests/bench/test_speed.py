@@ -60,3 +60,25 @@ def test_the_records_of_the_benchmark_are_records(tmp_path: Path) -> None:
     tables._records(tmp_path, 60)
     assert len(record.load(tmp_path)) == 60
     assert "model2 " in table.render("moco", record.trials(tmp_path))
+
+
+def test_plain_moco_begins_at_a_loss_like_ours() -> None:
+    from bench.speed import steps
+
+    training, batch = steps._ours("moco", "resnet18", 64, 16)
+    assert training.recipe["precision"] == "bf16"
+    theirs = steps.plain_moco("resnet18", training.recipe["queue"])(steps._floats(training, batch))
+    assert theirs == pytest.approx(float(training.update(*batch)["loss"]), abs=1.5)  # another draw of the weights
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol", "swav", "pixpro"])
+def test_the_plain_step_of_a_method_begins_at_the_methods_own_loss(method: str) -> None:
+    from bench.speed import steps
+
+    training, batch = steps._ours(method, "resnet18", 64, 16)
+    assert training.recipe["precision"] == "bf16"
+    training.recipe["precision"] = "fp32"
+    theirs = getattr(steps, f"_plain_{method}")(training, batch)()
+    ours = float(training.update(*batch)["loss"])
+    # objective.py of SimCLR sums the two directions, a plain loop takes their mean
+    assert theirs == pytest.approx(ours / (2 if method == "simclr" else 1), rel=0.01, abs=0.01)
