@@ -28,10 +28,12 @@ MEMORY = 2**30  # bytes of decoded images that are kept
 def decoded(path: Path) -> np.ndarray:
     """uint8 [H, W, 3], RGB; ValueError names a file that cannot be read."""
     try:
-        content = np.fromfile(path, np.uint8)
-        if ordinary_jpeg(memoryview(content)):
+        with path.open("rb", buffering=0) as file:
+            content = bytearray(file.read())  # torch warns of memory that cannot be written
+        if ordinary_jpeg(content):
             with contextlib.suppress(RuntimeError):  # damaged: PIL decides, and says why
-                return decode_jpeg(torch.from_numpy(content), ImageReadMode.RGB).permute(1, 2, 0).numpy()
+                coded = torch.frombuffer(content, dtype=torch.uint8)
+                return decode_jpeg(coded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
         with Image.open(io.BytesIO(content)) as image:
             if image.mode.startswith("I;16"):  # PIL would clip 16 bits where it should scale them
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
@@ -45,12 +47,12 @@ def decoded(path: Path) -> np.ndarray:
         ) from error
 
 
-def ordinary_jpeg(content: memoryview) -> bool:
+def ordinary_jpeg(content: bytearray) -> bool:
     """Whether it is a JPEG of one or three channels of 8 bits, no larger than PIL reads: torchvision gives what PIL does, sooner.
 
     The frame's header tells (ITU-T T.81, B.2.2); it comes after segments that say how long they are.
     """
-    place = 2 if content[:2] == b"\xff\xd8" else len(content)
+    place = 2 if content.startswith(b"\xff\xd8") else len(content)
     while place + 9 < len(content) and content[place] == 0xFF:
         marker = content[place + 1]
         if 0xC0 <= marker <= 0xC2:
