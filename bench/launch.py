@@ -157,7 +157,7 @@ class Trial:
                 self.child = subprocess.Popen(
                     command,
                     cwd=cwd,
-                    env=environment(),
+                    env=environment(BENCH_TRIAL=str(log.parent)),
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,

@@ -32,6 +32,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data.common import DatasetFromList
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.layers import NaiveSyncBatchNorm, get_norm
 from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
@@ -48,8 +49,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import datasets, resnets
+from downstream import checkpoint, datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
+from downstream.interruption import Watch
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, share, write_json
 from downstream.weights import fitting, separated, to_detectron2
@@ -342,8 +344,9 @@ def run(
     """One trial: fine-tunes the backbone (random if None) by the protocol and tests it.
 
     Returns metrics (percent), loaded, effective (batch, lr, iterations, norm, world_size, precision) and seconds (train,
-    test); writes loaded.json, metrics.json, log.jsonl and, until it is done, last.pth into `out`, from which `resume` goes
-    on. Under torchrun every process calls it and gets the same answer. Raises FloatingPointError if the loss is not finite.
+    test); writes loaded.json, log.jsonl, tensorboard/, metrics.json (and in it "trained", the fingerprint of the trained
+    network) and last.pth into `out`, from which `resume` goes on. Under torchrun every process calls it and gets the same
+    answer. Raises FloatingPointError if the loss is not finite.
     """
     _quiet()
     device = place().device
@@ -391,8 +394,7 @@ def run(
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
     if main:
-        write_json(out / "metrics.json", result)
-        (out / "last.pth").unlink(missing_ok=True)
+        write_json(out / "metrics.json", result | {"trained": fingerprint(model.state_dict())})
     comm.synchronize()
     return result
 
@@ -480,7 +482,18 @@ class _Images(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         position, index = key
         np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
-        return self.mapper(self.images[index])
+        return mapped(self.mapper, self.images[index])
+
+
+def mapped(mapper: DatasetMapper, image: datasets.Record) -> dict[str, Any]:
+    """What detectron2's mapper makes of an image. Raises ValueError that names the file of a broken one."""
+    try:
+        return mapper(image)
+    except (OSError, SyntaxError, SizeMismatchError) as error:  # PIL's, and detectron2's for other sizes than annotated
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"expected a readable image, found a broken or foreign file: {image['file_name']} ({reason:.200}); fetch it again"
+        ) from None
 
 
 def batches(
@@ -533,16 +546,18 @@ class _Training:
             )
         self.optimizer = build_optimizer(cfg, model)
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
-        self.saved = time.monotonic()
+        self.watch = Watch(out, self.batch, self.total, SAVE_SECONDS, device)
 
     def run(self, resume: bool) -> float:
         """Trains to the end, takes the norms' statistics, and returns the seconds that all of it took."""
         iteration, before = self._resumed() if resume else (0, 0.0)
+        if not resume and comm.is_main_process():
+            checkpoint.remove(self.out)
         start = time.monotonic()
         self.model.train()
         log, quiet = self.out / "log.jsonl", not comm.is_main_process()
         progress = Progress(self.name, self.total, self.batch, iteration, log, quiet)
-        with progress, EventStorage(iteration) as storage:
+        with progress, EventStorage(iteration) as storage, self.watch:
             for inputs in itertools.islice(self._loader(iteration), self.total - iteration):
                 losses = self._step(inputs, iteration)
                 iteration += 1
@@ -551,8 +566,9 @@ class _Training:
                 self.scheduler.step()
                 if self._due(iteration):
                     self._save(iteration, before + time.monotonic() - start)
-            if self.cfg.TEST.PRECISE_BN.ENABLED:
-                self._precise_bn()
+                self.watch.pass_on(iteration)
+        if self.cfg.TEST.PRECISE_BN.ENABLED:
+            self._precise_bn()
         return before + time.monotonic() - start
 
     def _step(self, inputs: list[dict], iteration: int) -> dict[str, float]:
@@ -561,14 +577,9 @@ class _Training:
             losses = self.parallel(inputs)
             total = sum(losses.values())
             values = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
-            broken = None if math.isfinite(values["loss"]) else f"a loss of {values['loss']}"
         except FloatingPointError:  # detectron2's RPN looks at its proposals first
-            broken = "proposals that are not numbers"
-        if broken:
-            raise FloatingPointError(
-                f"expected a finite loss, found {broken} in iteration {iteration} with learning rate {lr:g} and batch "
-                f"{self.batch}: look at the weights' traits and norms, or lower SOLVER.BASE_LR (the run is then nonstandard)"
-            )
+            values = {"loss": math.nan}
+        self.watch.look(values["loss"], iteration, lr)
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()
@@ -600,16 +611,8 @@ class _Training:
                     torch.distributed.all_reduce(statistic)
                     statistic /= comm.get_world_size()
 
-    def _due(self, iteration: int, every: float = SAVE_SECONDS) -> bool:
-        """Whether to write a checkpoint now: every few minutes, as the first process's clock says, and at the end."""
-        if iteration == self.total:
-            return True
-        if iteration % 10:
-            return False
-        now = time.monotonic()
-        due = comm.all_gather(now - self.saved > every)[0]
-        self.saved = now if due else self.saved
-        return due
+    def _due(self, iteration: int) -> bool:
+        return self.watch.due(iteration)
 
     def _save(self, iteration: int, seconds: float) -> None:
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
@@ -617,7 +620,7 @@ class _Training:
         if not comm.is_main_process():
             return
         content = {
-            "identity": self.identity,
+            "origin": self.identity,
             "iteration": iteration,
             "seconds": seconds,
             "model": self.model.state_dict(),
@@ -625,21 +628,12 @@ class _Training:
             "scheduler": self.scheduler.state_dict(),
             "random": states,
         }
-        unfinished = self.out / "last.pth.part"
-        torch.save(content, unfinished)
-        unfinished.replace(self.out / "last.pth")
+        checkpoint.save(self.out, content)
 
     def _resumed(self) -> tuple[int, float]:
-        file = self.out / "last.pth"
-        if not file.is_file():
+        content = checkpoint.load(self.out, self.identity)
+        if content is None:
             return 0, 0.0
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        for key, value in self.identity.items():
-            if content["identity"].get(key) != value:
-                raise ValueError(
-                    f"expected {file} to be of this run, found another {key} ({content['identity'].get(key)}, not {value}): "
-                    "give another --out, or leave out --resume"
-                )
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict(content["scheduler"])
@@ -661,7 +655,7 @@ def _test(
     progress = Progress(f"testing on {name}", len(mine), quiet=not comm.is_main_process())
     with torch.no_grad(), progress:
         for done, image in enumerate(mine, 1):
-            inputs = mapper(image)
+            inputs = mapped(mapper, image)
             objects = model([inputs])[0]["instances"].to("cpu")
             masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
             points = objects.pred_keypoints.numpy() if objects.has("pred_keypoints") else None
