@@ -3,23 +3,25 @@
     last.pth      the newest one
     previous.pth  the one before, for when the newest is damaged
 
-A checkpoint is what `torch.save` writes, an archive with a CRC-32 of everything in it, and says which version of this layout
-it has and of which run it is. Between two moves of a file one of the two is always whole, whenever the process is killed.
+A checkpoint is what `torch.save` writes and, behind it, the 32 bytes of its sha256; `torch.load` reads it as it is. It says
+which version of this layout it has and of which run it is. One of the two is always whole, whenever the process is killed.
 """
 
 import contextlib
 import errno
+import hashlib
 import os
+import pickle
 import shutil
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 VERSION = 1  # of the layout; a newer one is refused
+DIGEST = 32  # bytes of a sha256
 LAST, PREVIOUS = "last.pth", "previous.pth"
 _PART, _OLD = "last.pth.part", "last.pth.old"
 
@@ -71,7 +73,9 @@ def save(folder: Path, content: Mapping[str, Any]) -> None:
     part, old, last = folder / _PART, folder / _OLD, folder / LAST
     try:
         with room(part, _bytes(content)), part.open("wb") as file:
-            torch.save({"version": VERSION, **content}, file)
+            hashed = _Hashed(file)
+            torch.save({"version": VERSION, **content}, hashed)
+            file.write(hashed.sha.digest())
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -89,6 +93,20 @@ def save(folder: Path, content: Mapping[str, Any]) -> None:
         os.close(directory)
 
 
+class _Hashed:
+    """A file to write to, and the sha256 of what was written."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.sha = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def _bytes(value: Any) -> int:
     """About what a checkpoint takes on the disk."""
     if isinstance(value, torch.Tensor):
@@ -103,7 +121,7 @@ def load(folder: Path, origin: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Raises ValueError for a checkpoint of another run than `origin` says, of a newer version, or if all are damaged.
     """
-    damaged: list[str] = []
+    damaged = []
     for file in (folder / LAST, folder / PREVIOUS):
         if not file.is_file():
             continue
@@ -135,21 +153,19 @@ def load(folder: Path, origin: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A checkpoint's content. Raises Damaged, and ValueError for one of a newer version."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except PermissionError:
-        raise
-    except Exception as error:  # whatever zipfile makes of foreign bytes
-        raise Damaged(str(error) or type(error).__name__) from None
-    if bad:
-        raise Damaged(f"the checksum of {bad}")
+    """A checkpoint's content. Raises Damaged, and ValueError for one of another version."""
+    sha, left = hashlib.sha256(), file.stat().st_size - DIGEST
+    with file.open("rb") as reading:
+        while left > 0 and (block := reading.read(min(left, 1 << 20))):
+            sha.update(block)
+            left -= len(block)
+        if left or reading.read() != sha.digest():
+            raise Damaged("its sha256 is another")
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        version = state["version"]
-    except Exception as error:
-        version = f"an unknown one ({type(error).__name__})"
+    except pickle.UnpicklingError:  # it is whole, and has what no version up to this one writes
+        state = {}
+    version = state.get("version", "an unknown one")
     if version != VERSION:
         raise ValueError(
             f"expected {file} in version {VERSION} of its layout, found {version}: another version of this project wrote it, "
