@@ -13,12 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from bench import journey, launch
-from downstream import checkpoint, interruption
+from downstream import checkpoint
 
 spec = importlib.util.spec_from_file_location("transfers", Path(__file__).with_name("transfers.py"))
 assert spec is not None
@@ -71,12 +70,14 @@ def work(out):
     return next(iter(out.glob("*/*/*/0")), out / "none")
 
 
-def begun(out, iterations=1):
-    """Whether a checkpoint after so many iterations stands."""
-    with contextlib.suppress(OSError, ValueError, checkpoint.Damaged):
-        state = checkpoint._read(work(out) / "last.pth")
-        return state["iteration"] >= iterations
-    return False
+def begun(out):
+    """Whether two checkpoints stand."""
+    return (work(out) / "previous.pth").exists()
+
+
+def iterations(out):
+    """After how many iterations the newest checkpoint was written."""
+    return checkpoint._read(work(out) / "last.pth")["iteration"]
 
 
 def until(ready, process=None, seconds=300):
@@ -123,7 +124,7 @@ def test_a_transfer_killed_at_a_random_moment_goes_on_to_the_same_bits(task, dat
 def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_its_code(task, number, code, data, whole, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
     process = transfers.started(transfers.transfer, log, task, data, out)
-    until(lambda: begun(out, 2), process)
+    until(lambda: begun(out), process)
     os.kill(process.pid, signal.Signals[number])
     [line] = ended(process, code, log)
     found = re.fullmatch(
@@ -131,7 +132,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_its_code(task, nu
         "goes on",
         line,
     )
-    assert checkpoint._read(work(out) / "last.pth")["iteration"] == int(found.group(1))
+    assert iterations(out) == int(found.group(1))
     finished(task, data, out, whole)
 
 
@@ -140,11 +141,11 @@ def test_a_signal_during_the_test_ends_it_at_once_and_the_training_is_not_done_a
 ):
     from downstream import segmentation
 
-    out, log = tmp_path / "out", tmp_path / "log"
+    out, log, testing = tmp_path / "out", tmp_path / "log", tmp_path / "testing"
     with monkeypatch.context() as slow:
-        slow.setattr(segmentation, "_test", lambda *_: time.sleep(600))
+        slow.setattr(segmentation, "_test", lambda *_: (testing.touch(), time.sleep(600)))
         process = transfers.started(transfers.transfer, log, "cityscapes_semantic", data, out)
-        until(lambda: begun(out, 14), process)
+        until(testing.exists, process)
         os.kill(process.pid, signal.SIGTERM)
         assert "ended by SIGTERM outside of the training" in ended(process, 143, log)[0]
     with monkeypatch.context() as none:
@@ -175,13 +176,11 @@ def fill(folder):
             pass
 
 
-@pytest.mark.parametrize(("task", "iterations"), [("voc_c4", 3), ("cityscapes_semantic", 14), ("imagenet_semi_10", 2)])
-def test_a_disk_that_fills_up_is_one_sentence_and_with_room_it_goes_on_to_the_same(
-    task, iterations, data, whole, small, tmp_path
-):
+@pytest.mark.parametrize("task", ENGINES)
+def test_a_disk_that_fills_up_is_one_sentence_and_with_room_it_goes_on_to_the_same(task, data, whole, small, tmp_path):
     out, log = small / "out", tmp_path / "log"
     process = transfers.started(transfers.transfer, log, task, data, out)
-    until(lambda: begun(out, iterations), process)
+    until(lambda: begun(out), process)
     os.kill(process.pid, signal.SIGSTOP)
     fill(small)
     os.kill(process.pid, signal.SIGCONT)
@@ -192,10 +191,8 @@ def test_a_disk_that_fills_up_is_one_sentence_and_with_room_it_goes_on_to_the_sa
         line,
     )
     assert not list(out.glob("*/*/*/0.json"))
-    if task == "cityscapes_semantic":
-        assert "/metrics.json" in line.replace("write metrics.json", "/metrics.json")
     (small / "ballast").unlink()
-    assert begun(out, iterations)
+    assert iterations(out) >= 2
     log = tmp_path / "resumed"
     ended(transfers.started(transfers.transfer, log, task, data, out), 0, log)
     assert transfers.outcome(out) == whole(task)
@@ -218,7 +215,7 @@ def test_a_record_without_room_is_one_sentence_and_the_trained_network_is_kept(
         [line] = ended(process, 1, log)
     assert re.match(r"bench: expected room for \d+ bytes in \S+ to write 0\.json, found the disk", line)
     (small / "ballast").unlink()
-    assert begun(out, 14)
+    assert iterations(out) == 14
     log = tmp_path / "resumed"
     ended(transfers.started(transfers.transfer, log, "cityscapes_semantic", data, out), 0, log)
     assert transfers.outcome(out) == whole("cityscapes_semantic")
@@ -308,7 +305,7 @@ def test_a_dead_data_loader_process_is_one_sentence_and_the_run_goes_on_to_the_s
     died = tmp_path / "died"
 
     def killed(mapper, image):
-        if not died.exists() and begun(out, 3):
+        if not died.exists() and begun(out):
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return mapped(mapper, image)
@@ -398,12 +395,11 @@ def two(log, *given):
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(task, data, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
     processes = two(log, task, data, out)
-    until(lambda: begun(out, 2), processes[0])
+    until(lambda: begun(out), processes[0])
     os.kill(processes[1].pid, signal.SIGTERM)
     lines = [ended(process, 143, log.with_suffix(f".{rank}")) for rank, process in enumerate(processes)]
     assert [len(each) for each in lines] == [1, 0]
-    done = checkpoint._read(work(out) / "last.pth")["iteration"]
-    assert f"ended by SIGTERM after iteration {done} of 14" in lines[0][0]
+    assert f"ended by SIGTERM after iteration {iterations(out)} of 14" in lines[0][0]
     for rank, process in enumerate(two(tmp_path / "resumed", task, data, out)):
         ended(process, 0, tmp_path / f"resumed.{rank}")
     undisturbed = tmp_path / "undisturbed"
@@ -418,7 +414,7 @@ def test_a_loss_that_is_not_finite_in_one_of_two_processes_ends_both(data, tmp_p
     out, log, loss_of = tmp_path / "out", tmp_path / "log", segmentation.loss_of
 
     def broken(*given):
-        bad = os.environ.get("RANK") == "1" and begun(out, 2)
+        bad = os.environ.get("RANK") == "1" and begun(out)
         return loss_of(*given) * (float("nan") if bad else 1)
 
     monkeypatch.setattr(segmentation, "loss_of", broken)
@@ -426,7 +422,7 @@ def test_a_loss_that_is_not_finite_in_one_of_two_processes_ends_both(data, tmp_p
     [line] = ended(processes[0], 1, log.with_suffix(".0"))
     assert "found one that is not in another process in iteration" in line
     assert ended(processes[1], 1, log.with_suffix(".1")) == []
-    assert begun(out, 2)
+    assert iterations(out) >= 2
 
 
 # --- clocks

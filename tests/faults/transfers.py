@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ def started(act: Callable[..., None], log: Path, *given: Any, **more: str) -> mu
 def _child(act: Callable[..., None], log: Path, given: Any, more: dict[str, str]) -> None:
     from bench import cli
 
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    sys.stdout = sys.stderr = log.open("a", buffering=1)
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
+    warnings.simplefilter("ignore")
     cli.app = lambda: act(*given, **more)  # main() makes sentences and exit codes of what it raises
     cli.main()
 
