@@ -7,6 +7,7 @@ convolution, depth) is not in a protocol: it comes with the weights.
 A protocol with results is never edited: its digest stands in every record. A change is a new name.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -349,7 +350,7 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
     Values are read as YAML. Raises ValueError for a key that the protocol does not have; detectron2 keys are checked by the
     engine, which knows them.
     """
-    parsed = {key: yaml.safe_load(value) for key, value in changes.items()}
+    parsed = {key: _parsed(value) for key, value in changes.items()}
     if isinstance(task, Segmentation | Classification | LinearSVM):
         fields = {f.name for f in dataclasses.fields(task)} - _DESCRIPTION - {"name"}
         if unknown := sorted(set(parsed) - fields):
@@ -360,6 +361,15 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
     full = DEFAULTS | dict(task.settings)
     changed = {k: v for k, v in parsed.items() if k not in full or v != full[k]}
     return dataclasses.replace(task, settings=dict(task.settings) | changed, nonstandard=tuple(sorted(changed)))
+
+
+def _parsed(text: str) -> Any:
+    """A value as YAML, and 1e-3 as the number that YAML 1.1 does not see in it."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def protocol(task: Task) -> dict[str, Any]:

@@ -227,9 +227,9 @@ def test_a_record_without_room_is_one_sentence_and_the_trained_network_is_kept(
 @pytest.mark.parametrize(
     ("task", "changes"),
     [
-        ("voc_c4", {"SOLVER.BASE_LR": "1.0e15", "SOLVER.WARMUP_ITERS": "0"}),
-        ("cityscapes_semantic", {"lr": "1.0e25"}),
-        ("imagenet_semi_10", {"lr": "1.0e25", "head_lr": "1.0e25"}),
+        ("voc_c4", {"SOLVER.BASE_LR": "1e15", "SOLVER.WARMUP_ITERS": "0"}),
+        ("cityscapes_semantic", {"lr": "1e25"}),
+        ("imagenet_semi_10", {"lr": "1e25", "head_lr": "1e25"}),
     ],
 )
 def test_a_training_that_diverges_stops_with_the_numbers_and_keeps_finite_weights(task, changes, data, tmp_path):
@@ -368,7 +368,7 @@ def test_a_second_run_in_a_folder_is_refused_with_the_first_ones_process_and_hos
 
 
 def test_a_trial_of_a_sweep_runs_in_the_folder_that_its_launcher_holds(tmp_path, monkeypatch):
-    with launch.locked(tmp_path / "0", patience=0) as held:
+    with launch.locked(tmp_path / "0") as held:
         assert held is not None
         with pytest.raises(launch.Busy), journey.alone(tmp_path / "0"):
             pass
