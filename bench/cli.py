@@ -36,6 +36,13 @@ class Scale(StrEnum):
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
 ]
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 ScaleOption = Annotated[
     Scale, typer.Option(help="paper: the published recipe. mini: the same for minutes on two cores.")
 ]
@@ -291,6 +298,12 @@ def transfer(
     family: Family = None,
     allow_missing: AllowMissing = None,
     scale_batch: ScaleBatch = False,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Default: the protocol's, fp32 at paper scale and bf16 at mini scale. Another one is recorded as nonstandard."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a trial that was interrupted.")] = False,
     json: Json = False,
@@ -314,7 +327,7 @@ def transfer(
 
     if trials is not None and seed is not None:
         raise ValueError("expected --trials or --seed, found both")
-    resolved = journey.resolve(task, scale.value, pairs(changes))
+    resolved = journey.resolve(task, scale.value, pairs(changes), precision and precision.value)
     if scale_batch:
         resolved, numbers = journey.scaled(resolved)
         say(

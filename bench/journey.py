@@ -46,13 +46,14 @@ class Plan:
         return not groups.whole(self.task.name.partition("@")[0], self.found)
 
 
-def resolve(name: str, scale: str, changes: Mapping[str, str]) -> protocols.Task:
-    """The task of that name, at that scale, with a user's changes."""
+def resolve(name: str, scale: str, changes: Mapping[str, str], precision: str | None = None) -> protocols.Task:
+    """The task of that name, at that scale, with a user's changes, in the protocol's precision or another."""
     task = catalog.load("task", name).TASK
     if scale not in ("paper", "mini"):
         raise ValueError(catalog.unknown("scale", scale, ("paper", "mini")))
     task = protocols.mini(task) if scale == "mini" else task
-    return protocols.overridden(task, changes) if changes else task
+    task = protocols.overridden(task, changes) if changes else task
+    return protocols.at(task, precision) if precision else task
 
 
 def scaled(task: protocols.Task) -> tuple[protocols.Task, list[str]]:

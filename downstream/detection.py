@@ -6,7 +6,8 @@ keys. What this file adds is what the recipes of MoCo and PixPro add, and what r
 - `Res5ROIHeadsExtraNorm`, one more norm after the C4 head's res5 (facebookresearch/moco, detection/train_net.py), which here
   also stands on basic blocks, so that a ResNet-18 has a C4 head;
 - a C4 head's res5 gets the backbone's res5, and a tensor of the backbone that lands nowhere ends the run;
-- batches as detectron2 makes them, but a function of the seed and the iteration alone, so that a killed run goes on exactly;
+- batches as detectron2 makes them, but a function of the seed and the iteration alone, so that a killed run goes on exactly,
+  and made while the network is at work on others;
 - one process or `torchrun`, CUDA or CPU, fp32 or bf16 (bf16 in the convolutions of trunk and heads, fp32 where boxes, scores
   and losses are).
 
@@ -21,6 +22,7 @@ import itertools
 import json
 import logging
 import math
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +41,7 @@ from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
@@ -53,10 +56,14 @@ from downstream import checkpoint, datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.interruption import Watch
 from downstream.task import TRAITS, Detection, digest, iterations
-from downstream.trial import SAVE_SECONDS, Progress, fingerprint, place, share, write_json
+from downstream.trial import SAVE_SECONDS, Progress, ahead, fingerprint, place, share, write_json
 from downstream.weights import fitting, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
+
+# Pixels of small images that a bf16 network sees at a time in the test: seven of 160 x 213. An fp32 network sees one image at a
+# time, as detectron2's does, to the bit.
+TOGETHER = 2**18
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -378,7 +385,7 @@ def run(
     start = time.monotonic()
     metrics: dict[str, float] = {}
     for name, images in tests.items():
-        metrics |= _test(cfg, model, name, images, data)
+        metrics |= _test(cfg, model, name, images, data, TOGETHER if task.precision == "bf16" else 0)
     seconds["test"] = time.monotonic() - start
     result = {
         "metrics": {name: metrics[name] for name in task.metrics},
@@ -481,8 +488,12 @@ class _Images(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         position, index = key
-        np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
-        return mapped(self.mapper, self.images[index])
+        with _DRAWING:
+            np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
+            return mapped(self.mapper, self.images[index])
+
+
+_DRAWING = threading.Lock()  # one image at a time has numpy's global generator
 
 
 def mapped(mapper: DatasetMapper, image: datasets.Record) -> dict[str, Any]:
@@ -589,10 +600,13 @@ class _Training:
         size = self.batch // comm.get_world_size()
         grouped = self.cfg.DATALOADER.ASPECT_RATIO_GROUPING
         stream = batches(self.images, size, self.cfg.SEED, grouped, repeat_factors(self.cfg, self.images))
+        images, wanted = _Images(self.cfg, self.images), itertools.islice(stream, skip, None)
+        if not self.workers:
+            return ahead(lambda keys: [images[key] for key in keys], wanted, depth=2)
         return iter(
             DataLoader(
-                _Images(self.cfg, self.images),
-                batch_sampler=itertools.islice(stream, skip, None),
+                images,
+                batch_sampler=wanted,
                 num_workers=self.workers,
                 collate_fn=list,
                 generator=torch.Generator(),  # leaves the global one alone, which a checkpoint restores
@@ -645,23 +659,13 @@ class _Training:
 
 
 def _test(
-    cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], data: Path
+    cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], data: Path, together: int = 0
 ) -> dict[str, float]:
-    """Metrics of the network on a test split, in percent, the same in every process."""
-    mapper = DatasetMapper(cfg, is_train=False)
-    mine = [images[i] for i in InferenceSampler(len(images))]
-    kept: list[tuple[Any, ...]] = []
-    model.eval()
-    progress = Progress(f"testing on {name}", len(mine), quiet=not comm.is_main_process())
-    with torch.no_grad(), progress:
-        for done, image in enumerate(mine, 1):
-            inputs = mapped(mapper, image)
-            objects = model([inputs])[0]["instances"].to("cpu")
-            masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
-            points = objects.pred_keypoints.numpy() if objects.has("pred_keypoints") else None
-            boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
-            kept.append((image["image_id"], boxes.numpy(), scores.numpy(), classes.numpy(), masks, points))
-            progress.step(done)
+    """Metrics of the network on a test split, in percent, the same in every process.
+
+    together: pixels of images that are tested at a time where they are of one size; 0 tests one image at a time
+    """
+    kept = _predictions(cfg, model, name, [images[i] for i in InferenceSampler(len(images))], together)
     everything = list(itertools.chain.from_iterable(comm.all_gather(kept)))
     if name.startswith("voc"):
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
@@ -676,6 +680,43 @@ def _test(
         evaluate = lvis.evaluate if name.startswith("lvis") else coco.evaluate
         metrics |= evaluate(detections, datasets.annotation_file(name, data), kind)
     return metrics
+
+
+def _predictions(
+    cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], together: int
+) -> list[tuple[Any, ...]]:
+    """What the network finds in each image: image_id, boxes, scores, classes, encoded masks or None, keypoints or None."""
+    mapper, found = DatasetMapper(cfg, is_train=False), {}
+    size = max(1, together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST))
+    inputs = ahead(lambda batch: [mapped(mapper, image) for image in batch], _alike(images, size), depth=2)
+    model.eval()
+    progress = Progress(f"testing on {name}", len(images), quiet=not comm.is_main_process())
+    # Weights that autocast has narrowed are kept until the outermost autocast ends, which is this one.
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), progress:
+        for batch in inputs:
+            for image, output in zip(batch, model(batch), strict=True):
+                found[image["image_id"]] = _plain(output["instances"].to("cpu"))
+                progress.step(len(found))
+    return [(image["image_id"], *found[image["image_id"]]) for image in images]
+
+
+def _alike(images: list[datasets.Record], size: int) -> Iterator[list[datasets.Record]]:
+    """All images, in batches of `size` or fewer that have one width and height."""
+    buckets: dict[tuple[int, int], list[datasets.Record]] = {}
+    for image in images:
+        bucket = buckets.setdefault((image["width"], image["height"]), [])
+        bucket.append(image)
+        if len(bucket) == size:
+            yield bucket[:]
+            bucket.clear()
+    yield from (bucket for bucket in buckets.values() if bucket)
+
+
+def _plain(objects: Instances) -> tuple[Any, ...]:
+    masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
+    points = objects.pred_keypoints.numpy() if objects.has("pred_keypoints") else None
+    boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
+    return boxes.numpy(), scores.numpy(), classes.numpy(), masks, points
 
 
 def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,9 @@ def _mmseg() -> types.ModuleType:
             importlib.import_module("mmcv._ext")
         except ImportError:
             sys.modules["mmcv._ext"] = _Absent("mmcv._ext")
+            sys.modules["mmcv._ext"].__spec__ = ModuleSpec(
+                "mmcv._ext", None
+            )  # mmengine's Runner asks who would load it
         return importlib.import_module("mmseg.models")
 
 
@@ -569,6 +573,16 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
+def _batch_loss(
+    model: nn.Module, crops: Sequence[tuple[Tensor, Tensor]], device: torch.device, precision: str
+) -> Tensor:
+    """Cross-entropy of a batch of crops, a scalar."""
+    images, labels = (torch.stack(part) for part in zip(*crops, strict=True))
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(images.to(device, memory_format=torch.channels_last))
+    return loss_of(logits, labels.to(device))
+
+
 def _train(
     model: nn.Module,
     crops: Crops,
@@ -605,11 +619,7 @@ def _train(
             lr = learning_rate(task, steps, iteration)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            images, labels = (torch.stack(part) for part in zip(*(next(samples) for _ in range(mine)), strict=True))
-            images = images.to(place.device, memory_format=torch.channels_last)
-            with torch.autocast(place.device.type, torch.bfloat16, enabled=task.precision == "bf16"):
-                logits = parallel(images)
-            loss = loss_of(logits, labels.to(place.device))
+            loss = _batch_loss(parallel, [next(samples) for _ in range(mine)], place.device, task.precision)
             value = loss.item()
             watch.look(value, iteration, lr)
             optimiser.zero_grad(set_to_none=True)

@@ -372,6 +372,13 @@ def _parsed(text: str) -> Any:
     return value
 
 
+def at(task: Task, precision: str) -> Task:
+    """The task in "fp32" or "bf16"; another precision than the protocol's is another digest, and listed in `nonstandard`."""
+    if precision == task.precision:
+        return task
+    return dataclasses.replace(task, precision=precision, nonstandard=tuple(sorted({*task.nonstandard, "precision"})))
+
+
 def protocol(task: Task) -> dict[str, Any]:
     """All that decides the numbers, as plain JSON values."""
     content = {"engine": task.engine} | {k: v for k, v in dataclasses.asdict(task).items() if k not in _DESCRIPTION}

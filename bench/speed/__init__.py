@@ -24,6 +24,9 @@ PAIRS = 5
 PARTS: Mapping[str, str] = {
     "convert": "checkpoints",
     "inspect": "checkpoints",
+    "finetune": "finetuning",
+    "segment": "finetuning",
+    "infer": "finetuning",
     "table": "tables",
     "start": "tables",
 }

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from bench import catalog, cli
+from bench import catalog, cli, journey
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -149,6 +149,22 @@ def test_an_override_marks_the_plan_as_nonstandard_and_changes_its_hash(bench):
     assert changed["effective"]["batch"] == 8
     same = json.loads(bench("transfer", "--task", "voc_c4", "--dry-run", "--json", "SOLVER.IMS_PER_BATCH=16")[1])
     assert same["hash"] == standard["hash"]
+
+
+@pytest.mark.parametrize(
+    ("task", "scale", "published"),
+    [("voc_c4", "paper", "fp32"), ("voc_c4", "mini", "bf16"), ("cityscapes_semantic", "paper", "fp32")],
+)
+def test_the_protocol_has_its_precision_and_another_is_nonstandard(bench, task, scale, published):
+    words = ("transfer", "--task", task, "--scale", scale, "--dry-run", "--json")
+    standard = json.loads(bench(*words)[1])
+    assert standard["effective"]["precision"] == published
+    for precision in ("fp32", "bf16"):
+        plan = json.loads(bench(*words, "--precision", precision)[1])
+        assert plan["effective"]["precision"] == precision
+        assert (plan["hash"] == standard["hash"]) == (precision == published)
+        resolved = journey.resolve(task, scale, {}, precision)
+        assert resolved.nonstandard == (() if precision == published else ("precision",))
 
 
 WRONG = {
