@@ -298,6 +298,14 @@ def transfer(
     family: Family = None,
     allow_missing: AllowMissing = None,
     scale_batch: ScaleBatch = False,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Parts of a batch that a process works through one after the other, for fewer GPUs than 8 and little memory: "
+            "batch and learning rate stay the protocol's, what batch norm sees does not. The record is nonstandard.",
+        ),
+    ] = 1,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -334,6 +342,12 @@ def transfer(
             "\n".join(
                 [f"{resolved.name} by the linear rule, nonstandard:", *numbers] if numbers else ["nothing to scale"]
             )
+        )
+    if accumulate > 1:
+        resolved = journey.accumulated(resolved, accumulate)
+        say(
+            f"{resolved.name}: gradients of {accumulate} parts of a batch are summed, nonstandard. This does not fix batch norm, "
+            "whose statistics are those of a part"
         )
     seeds = [seed] if seed is not None else list(range(trials or resolved.trials))
     if dry_run:

@@ -61,6 +61,11 @@ def scaled(task: protocols.Task) -> tuple[protocols.Task, list[str]]:
     return protocols.scaled(task, int(os.environ.get("WORLD_SIZE", "1")))
 
 
+def accumulated(task: protocols.Task, parts: int) -> protocols.Task:
+    """The task with each process's share of a batch worked through in parts, nonstandard."""
+    return protocols.accumulated(task, parts)
+
+
 def engine(task: protocols.Task) -> ModuleType:
     """The module that runs a task."""
     return importlib.import_module(ENGINES[task.engine])

@@ -44,7 +44,18 @@ from torch import Tensor, nn
 from downstream import checkpoint
 from downstream.interruption import Watch
 from downstream.task import TRAITS, Classification, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, fingerprint, place, share, write_json
+from downstream.trial import (
+    SAVE_SECONDS,
+    Place,
+    Progress,
+    ahead,
+    fingerprint,
+    in_parts,
+    place,
+    share,
+    unsynchronised,
+    write_json,
+)
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 CHECKED_IMAGES = 64  # of a split that are opened before a training
@@ -509,6 +520,7 @@ def run(
             "norm": norm,
             "world_size": where.world,
             "precision": task.precision,
+            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
             **{key: about[key] for key in ("labels", "labels_sha256") if key in about},
         },
         "seconds": seconds,
@@ -582,13 +594,18 @@ def _train(
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(task, epoch, group["peak"])
             views, labels = zip(*(next(samples) for _ in shares[i]), strict=True)
-            with job.autocast():
-                logits = parallel(_batch(views, job.traits, where.device))
-            loss = F.cross_entropy(logits, torch.tensor(labels, device=where.device))
-            value, lr = loss.item(), optimiser.param_groups[-1]["lr"]
-            watch.look(value, iteration, lr)
+            parts, value, lr = in_parts(range(len(labels)), task.accumulate), 0.0, optimiser.param_groups[-1]["lr"]
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for part in parts:
+                low, high = part[0], part[-1] + 1
+                with unsynchronised(parallel, part is parts[-1]):
+                    with job.autocast():
+                        logits = parallel(_batch(views[low:high], job.traits, where.device))
+                    truth = torch.tensor(labels[low:high], device=where.device)
+                    loss = F.cross_entropy(logits, truth) * (len(part) / len(labels))
+                    watch.look(loss.item(), iteration, lr)
+                    loss.backward()
+                value += loss.item()
             if task.optimiser == "lars":
                 larc(learning, task.trust, task.weight_decay)
             optimiser.step()

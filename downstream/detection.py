@@ -56,7 +56,17 @@ from downstream import checkpoint, datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.interruption import Watch
 from downstream.task import TRAITS, Detection, digest, iterations
-from downstream.trial import SAVE_SECONDS, Progress, ahead, fingerprint, place, share, write_json
+from downstream.trial import (
+    SAVE_SECONDS,
+    Progress,
+    ahead,
+    fingerprint,
+    in_parts,
+    place,
+    share,
+    unsynchronised,
+    write_json,
+)
 from downstream.weights import fitting, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
@@ -380,7 +390,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "loaded.json", loaded)
     identity = _identity(task, arch, seed, world, tensors, train)
-    trainer = _Training(cfg, model, train, out, device, identity, task.name)
+    trainer = _Training(cfg, model, train, out, device, identity, task.name, task.accumulate)
     seconds = {"train": trainer.run(resume)}
     start = time.monotonic()
     metrics: dict[str, float] = {}
@@ -397,6 +407,7 @@ def run(
             "norm": norm,
             "world_size": world,
             "precision": task.precision,
+            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
         },
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
@@ -546,7 +557,9 @@ class _Training:
         device: torch.device,
         identity: dict[str, Any],
         name: str,
+        accumulate: int,
     ):
+        self.accumulate = accumulate
         self.name, self.cfg, self.model, self.images, self.out, self.identity = name, cfg, model, images, out, identity
         self.total, self.batch = cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH
         self.workers = 0 if device.type == "cpu" else cfg.DATALOADER.NUM_WORKERS
@@ -583,16 +596,20 @@ class _Training:
         return before + time.monotonic() - start
 
     def _step(self, inputs: list[dict], iteration: int) -> dict[str, float]:
-        lr = self.optimizer.param_groups[0]["lr"]
-        try:
-            losses = self.parallel(inputs)
-            total = sum(losses.values())
-            values = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
-        except FloatingPointError:  # detectron2's RPN looks at its proposals first
-            values = {"loss": math.nan}
-        self.watch.look(values["loss"], iteration, lr)
+        lr, parts = self.optimizer.param_groups[0]["lr"], in_parts(inputs, self.accumulate)
+        values: dict[str, float] = {}
         self.optimizer.zero_grad()
-        total.backward()
+        for part in parts:
+            with unsynchronised(self.parallel, part is parts[-1]):
+                try:
+                    losses = {k: v * (len(part) / len(inputs)) for k, v in self.parallel(part).items()}
+                    total = sum(losses.values())
+                    found = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
+                except FloatingPointError:  # detectron2's RPN looks at its proposals first
+                    found = {"loss": math.nan}
+                self.watch.look(found["loss"], iteration, lr)
+                total.backward()
+            values = {k: values.get(k, 0.0) + v for k, v in found.items()}
         self.optimizer.step()
         return values
 

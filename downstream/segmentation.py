@@ -55,7 +55,19 @@ from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, cpus, fingerprint, place, share, write_json
+from downstream.trial import (
+    SAVE_SECONDS,
+    Place,
+    Progress,
+    ahead,
+    cpus,
+    fingerprint,
+    in_parts,
+    place,
+    share,
+    unsynchronised,
+    write_json,
+)
 
 IGNORE = 255
 CLASSES = {
@@ -544,6 +556,7 @@ def run(
             "norm": norm,
             "world_size": here.world,
             "precision": task.precision,
+            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
         },
         "seconds": {"train": trained, "test": time.monotonic() - started},
     }
@@ -619,11 +632,14 @@ def _train(
             lr = learning_rate(task, steps, iteration)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            loss = _batch_loss(parallel, [next(samples) for _ in range(mine)], place.device, task.precision)
-            value = loss.item()
-            watch.look(value, iteration, lr)
+            parts, value = in_parts([next(samples) for _ in range(mine)], task.accumulate), 0.0
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for part in parts:
+                with unsynchronised(parallel, part is parts[-1]):
+                    loss = _batch_loss(parallel, part, place.device, task.precision) * (len(part) / mine)
+                    watch.look(loss.item(), iteration, lr)
+                    loss.backward()
+                value += loss.item()
             optimiser.step()
             progress.step(iteration + 1, {"loss": value}, lr)
             if watch.due(iteration + 1) and place.rank == 0:

@@ -35,6 +35,7 @@ class Detection:
     precision: str = "fp32"
     passes: float | None = None  # the training set is seen at most this often
     nonstandard: tuple[str, ...] = ()  # the keys a user changed
+    accumulate: int = 1  # parts of a batch that a process works through one after the other
 
     engine = "detectron2"
 
@@ -68,6 +69,7 @@ class Segmentation:
     precision: str = "fp32"
     passes: float | None = None
     nonstandard: tuple[str, ...] = ()
+    accumulate: int = 1  # parts of a batch that a process works through one after the other
 
     engine = "mmsegmentation"
 
@@ -113,6 +115,7 @@ class Classification:
     scale: str = "paper"
     precision: str = "fp32"
     nonstandard: tuple[str, ...] = ()
+    accumulate: int = 1  # parts of a batch that a process works through one after the other
 
     engine = "torch"
 
@@ -340,6 +343,16 @@ def scaled(task: Task, processes: int) -> tuple[Task, list[str]]:
     return task, [f"{key} {before[key]} -> {value}" for key, value in changed.items()]
 
 
+def accumulated(task: Task, parts: int) -> Task:
+    """The task with each process's share of a batch worked through in parts whose gradients are summed, for fewer GPUs than the
+    papers' 8: batch and learning rate stay, and so does not what batch norm sees. Raises ValueError where nothing is trained.
+    """
+    if isinstance(task, LinearSVM) or (isinstance(task, Classification) and task.kind == "knn"):
+        raise ValueError(f"expected a task that trains a network, found {task.name}: leave out --accumulate")
+    marks = tuple(sorted({*task.nonstandard, "accumulate"} if parts > 1 else task.nonstandard))
+    return dataclasses.replace(task, accumulate=parts, nonstandard=marks)
+
+
 def _longer(value: Any, by: float) -> Any:
     return type(value)(round(v * by) for v in value) if isinstance(value, list | tuple) else round(value * by)
 
@@ -380,8 +393,10 @@ def at(task: Task, precision: str) -> Task:
 
 
 def protocol(task: Task) -> dict[str, Any]:
-    """All that decides the numbers, as plain JSON values."""
+    """All that decides the numbers, as plain JSON values; `accumulate` only where a user asked for it."""
     content = {"engine": task.engine} | {k: v for k, v in dataclasses.asdict(task).items() if k not in _DESCRIPTION}
+    if content.get("accumulate") == 1:
+        del content["accumulate"]
     return json.loads(json.dumps(content, sort_keys=True))
 
 

@@ -2,6 +2,7 @@
 JSON that is written whole or not at all, the fingerprint by which a checkpoint knows its run, and samples made ahead.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,9 +10,10 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,19 @@ def share(batch: int, processes: int) -> int:
             "start one of these, or change the batch by the linear rule, which is nonstandard, with --scale-batch"
         )
     return batch // processes
+
+
+def in_parts(samples: Sequence[Any], parts: int) -> list[Sequence[Any]]:
+    """A process's share of a batch in as many parts, or one a sample where there are fewer."""
+    edges = [len(samples) * i // parts for i in range(parts + 1)]
+    return [samples[low:high] for low, high in pairwise(edges) if high > low]
+
+
+def unsynchronised(network: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Meanwhile the gradients of a part of a batch stay in this process; the last part's take them along to the others."""
+    if last or not isinstance(network, torch.nn.parallel.DistributedDataParallel):
+        return contextlib.nullcontext()
+    return network.no_sync()
 
 
 class Progress:
