@@ -691,6 +691,25 @@ def speed(
 
 
 @app.command()
+def costs(
+    views: Annotated[
+        float | None, typer.Option(min=0.001, help="That a core prepares in a second: `bench speed views` measures it.")
+    ] = None,
+    bandwidth: Annotated[float, typer.Option(min=0.001, help="GB/s of a GPU to other machines, assumed.")] = 12.5,
+    latency: Annotated[float, typer.Option(min=0, help="Microseconds to another machine, assumed.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """What the reports' tables cost on 8, 64 and 512 GPUs, on paper: steps, bytes a step, loader cores, published GPU-hours.
+
+    Example: bench costs --views 600
+    """
+    from bench import costs
+
+    report = costs.report(views=views, link=costs.Link(bandwidth * 1e9, latency * 1e-6))
+    print(jsonlib.dumps(report, indent=1) if json else costs.described(report))
+
+
+@app.command()
 def doctor() -> None:
     """What is installed, what is missing and what that means. Exit code 1 if a task cannot run.
 

@@ -303,15 +303,21 @@ def _usable(cfg: CfgNode, images: Sequence[datasets.Record]) -> list[datasets.Re
     return datasets.trainable(images, keypoints)
 
 
+def blank(task: Detection, arch: str) -> GeneralizedRCNN:
+    """The network of a protocol without numbers in its tensors, its synchronised norms as plain ones."""
+    cfg = configuration(task, arch)
+    _trained_norm(cfg, 1, torch.device("cpu"))
+    with torch.device("meta"):
+        return network(cfg)
+
+
 def macs(task: Detection, arch: str) -> dict[str, float]:
     """Multiply-accumulates per image: train (forward and backward, taken as three forwards) and test. Rough: convolutions and
     linear layers of trunk, RPN and heads for a 4:3 image with all its RoIs, a quarter of them (training) or 100 (test) with masks
     or keypoints.
     """
     cfg = configuration(task, arch)
-    _trained_norm(cfg, 1, torch.device("cpu"))
-    with torch.device("meta"):
-        model = network(cfg).eval()
+    model = blank(task, arch).eval()
     sides = cfg.INPUT.MIN_SIZE_TRAIN
     rois = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     tested = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
@@ -557,7 +563,7 @@ class _Training:
         device: torch.device,
         identity: dict[str, Any],
         name: str,
-        accumulate: int,
+        accumulate: int = 1,
     ):
         self.accumulate = accumulate
         self.name, self.cfg, self.model, self.images, self.out, self.identity = name, cfg, model, images, out, identity

@@ -473,14 +473,19 @@ def features(
         return list(backbone(image))
 
 
+def blank(task: Segmentation, arch: str) -> nn.Module:
+    """The network of a protocol without numbers in its tensors."""
+    with torch.device("meta"):
+        return network(task, arch, {**TRAITS, "stem": resnets.arch(arch).stem})
+
+
 def macs(task: Segmentation, arch: str) -> dict[str, float]:
     """Multiply-accumulates for one image: "train" forward and backward of a crop, "test" forward of a bounded image.
 
     Of convolutions only; the backward pass is taken as two forward ones, the test image as the dataset's usual one.
     """
     width, height = _bounded(*IMAGE[task.dataset], task.resize)
-    with torch.device("meta"):
-        model = network(task, arch, {**TRAITS, "stem": resnets.arch(arch).stem}).eval()
+    model = blank(task, arch).eval()
     return {"train": 3 * _forward_macs(model, task.crop, task.crop), "test": _forward_macs(model, height, width)}
 
 

@@ -141,6 +141,7 @@ def test_a_signal_during_the_test_ends_it_at_once_and_the_training_is_not_done_a
 ):
     from downstream import segmentation
 
+    whole("cityscapes_semantic")
     out, log, testing = tmp_path / "out", tmp_path / "log", tmp_path / "testing"
     with monkeypatch.context() as slow:
         slow.setattr(segmentation, "_test", lambda *_: (testing.touch(), time.sleep(600)))
