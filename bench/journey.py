@@ -250,7 +250,8 @@ def alone(work: Path) -> Iterator[None]:
         work.mkdir(parents=True, exist_ok=True)
         yield
         return
-    with launch.locked(work) as lock:
+    # the processes that load data for one that was killed notice it after 5 seconds, and hold the folder until then
+    with launch.locked(work, patience=8) as lock:
         if lock is None:
             other = launch.held(work) or {}
             raise launch.Busy(
