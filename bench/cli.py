@@ -318,6 +318,10 @@ def transfer(
 ) -> None:
     """Fine-tune a checkpoint on a task to the paper's letter, evaluate it, and write one record a trial.
 
+    A trial leaves a checkpoint every few minutes in its folder, beside run.json, log.jsonl and tensorboard/, until its record is
+    written. SIGTERM, Ctrl-C and Slurm's warning (SIGUSR1, SIGUSR2) end it with a checkpoint, exit code 143 or 130; --resume goes on
+    from there to the same numbers.
+
     A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard, other numbers of
     images than the papers' as reduced.
 

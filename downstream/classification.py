@@ -570,13 +570,9 @@ def _train(
 
     def save(done: int) -> None:
         spend("train")
+        state = {"iteration": done, "tests": tests, "seconds": seconds, "origin": dict(origin)}
         if where.rank == 0:
-            _save(
-                job.out,
-                model,
-                optimiser,
-                {"iteration": done, "tests": tests, "seconds": seconds, "origin": dict(origin)},
-            )
+            _save(job.out, model, optimiser, state)
 
     def test(epochs: int) -> None:
         """The test after so many epochs, unless it has been made; a checkpoint stands, so it may be interrupted."""
