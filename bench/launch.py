@@ -132,6 +132,8 @@ class Trial:
         with locked(folder, self.sweep) as lock:
             if lock is None:
                 raise Busy(f"expected nobody at work in {folder}, found {held(folder)}: let it finish")
+            if record.is_file():  # whoever was at work here has just ended
+                return str(record)
             outcome = folder / "outcome.json"
             outcome.unlink(missing_ok=True)
             code = self._run(trial["command"], plan["cwd"], folder / "transfer.log", lock)
