@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -244,14 +244,17 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
 def alone(work: Path) -> Iterator[None]:
     """Makes a trial's folder and holds it against other processes. Raises RuntimeError that names the one that has it."""
     from bench import launch
+    from downstream import checkpoint
 
     # a sweep's process holds the folder for the one that it has started, and the first process of a group for the others
     if int(os.environ.get("RANK", "0")) > 0 or os.environ.get("BENCH_TRIAL") == str(work.absolute()):
         work.mkdir(parents=True, exist_ok=True)
         yield
         return
-    # the processes that load data for one that was killed notice it after 5 seconds, and hold the folder until then
-    with launch.locked(work, patience=8) as lock:
+    with ExitStack() as held:
+        with checkpoint.room(work / "running", 200):
+            # the processes that load data for one that was killed notice it after 5 seconds, and hold the folder until then
+            lock = held.enter_context(launch.locked(work, patience=8))
         if lock is None:
             other = launch.held(work) or {}
             raise launch.Busy(

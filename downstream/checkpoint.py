@@ -38,9 +38,10 @@ def room(file: Path, size: int) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if not _full(error):
             raise
-        free = shutil.disk_usage(file.parent).free
+        folder = next(parent for parent in file.absolute().parents if parent.is_dir())
+        free = shutil.disk_usage(folder).free
         raise OSError(
-            f"expected room for {megabytes(size)} in {file.parent} to write {file.name}, found the disk or the quota full with "
+            f"expected room for {megabytes(size)} in {folder} to write {file.name}, found the disk or the quota full with "
             f"{megabytes(free)} free: make room there and call again with --resume; what was written before is whole"
         ) from None
 

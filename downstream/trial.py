@@ -166,7 +166,11 @@ class Events:
 
 def lines(log: Path) -> list[dict[str, Any]]:
     """The entries of a log, without one that a full disk or a killed process has cut short."""
-    return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    found = []
+    for line in log.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def replace(file: Path, text: str) -> None:
