@@ -133,7 +133,8 @@ def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_its_code(task, nu
         line,
     )
     assert iterations(out) == int(found.group(1))
-    finished(task, data, out, whole)
+    if task == "imagenet_semi_10":  # the quickest
+        finished(task, data, out, whole)
 
 
 def test_a_signal_during_the_test_ends_it_at_once_and_the_training_is_not_done_again(
@@ -378,32 +379,34 @@ def test_a_trial_of_a_sweep_runs_in_the_folder_that_its_launcher_holds(tmp_path,
             pass
 
 
-def one_of_two(rank, port, task, data, out):
+def one_of_two(rank, port, task, data, out, **changes):
     os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    transfers.transfer(task, data, out)
+    transfers.transfer(task, data, out, **changes)
 
 
-def two(log, *given):
+def two(log, *given, **changes):
     import socket
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [transfers.started(one_of_two, log.with_suffix(f".{rank}"), rank, port, *given) for rank in (0, 1)]
+    return [
+        transfers.started(one_of_two, log.with_suffix(f".{rank}"), rank, port, *given, **changes) for rank in (0, 1)
+    ]
 
 
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(data, tmp_path):
-    task, out, log = "voc_c4", tmp_path / "out", tmp_path / "log"
-    processes = two(log, task, data, out)
+    out, log, eight = tmp_path / "out", tmp_path / "log", {"SOLVER.MAX_ITER": "8"}
+    processes = two(log, "voc_c4", data, out, **eight)
     until(lambda: begun(out), processes[0])
     os.kill(processes[1].pid, signal.SIGTERM)
     lines = [ended(process, 143, log.with_suffix(f".{rank}")) for rank, process in enumerate(processes)]
     assert [len(each) for each in lines] == [1, 0]
-    assert f"ended by SIGTERM after iteration {iterations(out)} of 14" in lines[0][0]
-    for rank, process in enumerate(two(tmp_path / "resumed", task, data, out)):
+    assert f"ended by SIGTERM after iteration {iterations(out)} of 8" in lines[0][0]
+    for rank, process in enumerate(two(tmp_path / "resumed", "voc_c4", data, out, **eight)):
         ended(process, 0, tmp_path / f"resumed.{rank}")
     undisturbed = tmp_path / "undisturbed"
-    for rank, process in enumerate(two(tmp_path / "whole", task, data, undisturbed)):
+    for rank, process in enumerate(two(tmp_path / "whole", "voc_c4", data, undisturbed, **eight)):
         ended(process, 0, tmp_path / f"whole.{rank}")
     assert transfers.outcome(out) == transfers.outcome(undisturbed)
 
@@ -437,8 +440,8 @@ def backwards(*given):
 
 def test_a_clock_that_goes_backwards_changes_nothing(data, whole, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
-    ended(transfers.started(backwards, log, "cityscapes_semantic", data, out), 0, log)
-    assert transfers.outcome(out) == whole("cityscapes_semantic")
+    ended(transfers.started(backwards, log, "imagenet_semi_10", data, out), 0, log)
+    assert transfers.outcome(out) == whole("imagenet_semi_10")
     [file] = out.glob("*/*/*/0.json")
     assert all(seconds >= 0 for seconds in json.loads(file.read_text())["seconds"].values())
 
