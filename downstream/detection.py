@@ -18,6 +18,7 @@ without the synchronisation, and says so; a non-finite loss ends the run at once
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import json
 import logging
@@ -25,7 +26,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data.common import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.layers import NaiveSyncBatchNorm, get_norm
+from detectron2.layers import NaiveSyncBatchNorm, ROIAlign, get_norm
 from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 from detectron2.modeling.roi_heads import Res5ROIHeads
@@ -74,6 +75,8 @@ SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 # Pixels of small images that a bf16 network sees at a time in the test: seven of 160 x 213. An fp32 network sees one image at a
 # time, as detectron2's does, to the bit.
 TOGETHER = 2**18
+
+PRODUCTS = 2**25  # numbers between the two products of a pooling: 128 MB
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -475,6 +478,49 @@ def _bf16(model: GeneralizedRCNN, device: torch.device) -> None:
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if isinstance(module, ROIAlign):
+                module.forward = functools.partial(roi_align, module, module.forward)
+
+
+def roi_align(layer: ROIAlign, inner: Callable[..., torch.Tensor], x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+    """What ROIAlign pools, [R, C, P, P], by products of matrices: torchvision's backward pass on the CPU has one thread.
+
+    A bin is the mean of samples at crossings of rows and columns, and bilinear weights are a row's times a column's, so a RoI
+    is rows [P, H] times map times columns [W, P]. Large maps, for which the products between would take much memory, and RoIs
+    that are not in the order of their images are left to torchvision.
+
+    x:     [N, C, H, W], channels last
+    rois:  [R, 5] image, x1, y1, x2, y2 in the image
+    inner: the layer's own forward
+    """
+    n, c, h, w = x.shape
+    of = rois[:, 0].long()
+    if not layer.aligned or len(rois) * layer.output_size[0] * w * c > PRODUCTS or (of[1:] < of[:-1]).any():
+        return inner(x, rois)
+    x1, y1, x2, y2 = (rois[:, 1:] * layer.spatial_scale - 0.5).T
+    shares = of.bincount(minlength=n).tolist()
+    rows = _bilinear(y1, y2, layer.output_size[0], layer.sampling_ratio, h).split(shares)
+    columns = _bilinear(x1, x2, layer.output_size[1], layer.sampling_ratio, w).split(shares)
+    pooled = [
+        torch.einsum("rjw,riwc->rijc", by_column, torch.einsum("rih,hwc->riwc", by_row, image))
+        for by_row, by_column, image in zip(rows, columns, x.permute(0, 2, 3, 1).unbind(), strict=True)
+    ]
+    return torch.cat(pooled).permute(0, 3, 1, 2)
+
+
+def _bilinear(low: torch.Tensor, high: torch.Tensor, bins: int, samples: int, length: int) -> torch.Tensor:
+    """The weight of each cell of an axis in each bin of a RoI, [R, bins, length].
+
+    low, high: [R] where the RoI begins and ends; samples: of a bin, 0 for one a cell or more
+    """
+    size = (high - low)[:, None, None] / bins
+    count = size.ceil() if samples == 0 else torch.full_like(size, samples)
+    sample = torch.arange(max(1, int(count.max())) if len(low) else 1)
+    at = low[:, None, None] + (torch.arange(bins)[:, None] + (sample + 0.5) / count.clamp(min=1)) * size
+    counted = (sample < count) & (at >= -1) & (at <= length)
+    near = (1 - (at.clamp(0, length - 1)[..., None] - torch.arange(length)).abs()).clamp(min=0)
+    return (near * counted[..., None]).sum(2) / count.clamp(min=1)
 
 
 def _floats(value: Any) -> Any:

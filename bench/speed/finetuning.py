@@ -72,14 +72,14 @@ def _protocol(name: str) -> Any:
     return journey.resolve(name, "mini", {"INPUT.MIN_SIZE_TRAIN": str([scales[len(scales) // 2]])})
 
 
-def _training(task: Any, precision: str, folder: Path) -> Any:
-    """The engine's training of a random ResNet-50."""
+def _training(task: Any, precision: str, folder: Path, arch: str = "resnet50") -> Any:
+    """The engine's training of a random network."""
     import torch
 
     from downstream import datasets, detection
 
     detection._quiet()
-    cfg, device = detection.configuration(task), torch.device("cpu")
+    cfg, device = detection.configuration(task, arch), torch.device("cpu")
     detection._trained_norm(cfg, 1, device)
     cfg.SEED = 0
     torch.manual_seed(0)
@@ -91,7 +91,7 @@ def _training(task: Any, precision: str, folder: Path) -> Any:
 
 
 @contextmanager
-def _default_trainer(task: Any, folder: Path) -> Iterator[Any]:
+def _default_trainer(task: Any, folder: Path, arch: str = "resnet50") -> Iterator[Any]:
     """detectron2's trainer of the same configuration, with MoCo's head registered as its train_net.py does."""
     from downstream import detection
 
@@ -100,7 +100,7 @@ def _default_trainer(task: Any, folder: Path) -> Iterator[Any]:
     heads = importlib.import_module("detectron2.modeling").ROI_HEADS_REGISTRY
     if "Res5ROIHeadsExtraNorm" not in heads:
         heads.register(detection.Res5ROIHeadsExtraNorm)
-    cfg = detection.configuration(task)
+    cfg = detection.configuration(task, arch)
     _registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), folder / "data")
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(folder / "detectron2")
     Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
@@ -113,6 +113,7 @@ def _default_trainer(task: Any, folder: Path) -> Iterator[Any]:
         trainer.storage = storage
         trainer.before_train()
         yield trainer
+        trainer.after_train()
         del trainer._trainer._data_loader_iter_obj  # ends the loader's processes
 
 

@@ -1,6 +1,7 @@
 """The detectron2 engine: the official network, the batches, the weights that land, and small trials from end to end."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -17,11 +18,12 @@ from detectron2.data import DatasetMapper
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.engine import DefaultTrainer
-from detectron2.layers import get_norm
+from detectron2.layers import ROIAlign, get_norm
 from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
+from bench.speed import finetuning
 from downstream import datasets, detection
 from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
 from downstream.evaluation import cityscapes, coco
@@ -180,6 +182,29 @@ def test_pixpros_fpn_has_norms_in_the_heads_too():
     names = detection.network(detection.configuration(coco_fpn_1x_pixpro.TASK)).state_dict()
     assert "roi_heads.box_head.conv4.norm.weight" in names and "roi_heads.mask_head.mask_fcn4.norm.weight" in names
     assert "roi_heads.box_head.fc1.weight" in names and "roi_heads.box_head.fc2.weight" not in names
+
+
+@pytest.mark.parametrize(("scale", "samples", "bins"), [(1 / 16, 0, 4), (1 / 4, 0, 7), (1 / 4, 2, 14)])
+def test_pooling_by_products_is_detectron2s(scale, samples, bins):
+    torch.manual_seed(0)
+    layer = ROIAlign((bins, bins), scale, samples, aligned=True)
+    corners = torch.rand(40, 2) * torch.tensor([200.0, 150.0]) - 30
+    rois = torch.cat([torch.randint(0, 3, (40, 1)).float(), corners, corners + torch.rand(40, 2) * 90], 1)
+    rois[0, 3:] = rois[0, 1:3]  # an empty one, and some reach beyond the image
+    rois[rois[:, 0] == 1, 0] = 0  # an image without any
+    rois = rois[rois[:, 0].argsort()]
+    found = []
+    for pool in (layer.forward, functools.partial(detection.roi_align, layer, layer.forward)):
+        torch.manual_seed(1)
+        x = torch.randn(3, 5, int(160 * scale), int(210 * scale)).to(memory_format=torch.channels_last).requires_grad_()
+        pooled = pool(x, rois)
+        pooled.backward(torch.randn(pooled.shape))
+        found.append((pooled.detach(), x.grad))
+    for theirs, mine in zip(*found, strict=True):
+        assert torch.allclose(theirs, mine, rtol=1e-4, atol=1e-4) and theirs.abs().max() > 0.5
+    mixed = rois.flip(0)
+    assert torch.equal(detection.roi_align(layer, layer.forward, x, mixed), layer(x, mixed))
+    assert detection.roi_align(layer, layer.forward, x, rois[:0]).shape == (0, 5, bins, bins)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
@@ -376,6 +401,29 @@ def test_a_trial_from_end_to_end_and_again_after_a_kill(voc, tmp_path, monkeypat
     assert resumed["metrics"] == whole["metrics"]
     assert json.loads((tmp_path / "killed" / "metrics.json").read_text())["trained"] == written["trained"]
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+
+
+def test_fp32_training_is_default_trainers_to_the_bit(voc, tmp_path):
+    """Losses and weights of two iterations; detectron2's trainer and hooks, its registry's networks and its own norms."""
+    (tmp_path / "data").symlink_to(voc)
+    training = finetuning._training(tiny(), "fp32", tmp_path, "resnet18")
+    initial = [p.clone() for p in training.model.parameters()]
+    with finetuning._default_trainer(tiny(), tmp_path, "resnet18") as trainer:
+        finetuning._same_bits(training, trainer)
+    assert not any(torch.equal(a, b) for a, b in zip(initial, training.model.parameters(), strict=True))
+
+
+def test_images_of_one_size_are_tested_together_with_the_predictions_of_one_at_a_time(voc):
+    torch.manual_seed(0)
+    cfg = configured(tiny(**{"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.04}), "resnet18")
+    model, name = detection.network(cfg), "voc_2007_trainval"
+    images = datasets.records(name, voc)
+    assert [len(b) for b in detection._alike(images, 3)] == [3, 3, 1, 1]
+    alone, together = (detection._predictions(cfg, model, name, images, pixels) for pixels in (0, 2**20))
+    assert [found[0] for found in alone] == [found[0] for found in together] == [i["image_id"] for i in images]
+    for one, other in zip(alone, together, strict=True):
+        assert len(one[2]) and np.array_equal(one[3], other[3])
+        assert np.allclose(one[1], other[1], atol=1e-2) and np.allclose(one[2], other[2], atol=1e-5)
 
 
 def test_random_weights_train_in_bf16(voc, tmp_path):
