@@ -304,6 +304,14 @@ def transfer(
     family: Family = None,
     allow_missing: AllowMissing = None,
     scale_batch: ScaleBatch = False,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Parts of a batch that a process works through one after the other, for fewer GPUs than 8 and little memory: "
+            "batch and learning rate stay the protocol's, what batch norm sees does not. The record is nonstandard.",
+        ),
+    ] = 1,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -315,6 +323,10 @@ def transfer(
     json: Json = False,
 ) -> None:
     """Fine-tune a checkpoint on a task to the paper's letter, evaluate it, and write one record a trial.
+
+    A trial leaves a checkpoint every few minutes in its folder, beside run.json, log.jsonl and tensorboard/, until its record is
+    written. SIGTERM, Ctrl-C and Slurm's warning (SIGUSR1, SIGUSR2) end it with a checkpoint, exit code 143 or 130; --resume goes on
+    from there to the same numbers.
 
     A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard, other numbers of
     images than the papers' as reduced.
@@ -340,6 +352,12 @@ def transfer(
             "\n".join(
                 [f"{resolved.name} by the linear rule, nonstandard:", *numbers] if numbers else ["nothing to scale"]
             )
+        )
+    if accumulate > 1:
+        resolved = journey.accumulated(resolved, accumulate)
+        say(
+            f"{resolved.name}: gradients of {accumulate} parts of a batch are summed, nonstandard. This does not fix batch norm, "
+            "whose statistics are those of a part"
         )
     seeds = [seed] if seed is not None else list(range(trials or resolved.trials))
     if dry_run:
@@ -701,6 +719,25 @@ def _scaling(json: bool) -> None:
         return
     for growth in grown:
         print(scaling.described(growth))
+
+
+@app.command()
+def costs(
+    views: Annotated[
+        float | None, typer.Option(min=0.001, help="That a core prepares in a second: `bench speed views` measures it.")
+    ] = None,
+    bandwidth: Annotated[float, typer.Option(min=0.001, help="GB/s of a GPU to other machines, assumed.")] = 12.5,
+    latency: Annotated[float, typer.Option(min=0, help="Microseconds to another machine, assumed.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """What the reports' tables cost on 8, 64 and 512 GPUs, on paper: steps, bytes a step, loader cores, published GPU-hours.
+
+    Example: bench costs --views 600
+    """
+    from bench import costs
+
+    report = costs.report(views=views, link=costs.Link(bandwidth * 1e9, latency * 1e-6))
+    print(jsonlib.dumps(report, indent=1) if json else costs.described(report))
 
 
 @app.command()

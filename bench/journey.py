@@ -4,11 +4,12 @@ plan      everything that can go wrong without training is found here: data, wei
 transfer  one trial a seed; a trial that has its record is skipped
 """
 
-import datetime
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,11 @@ def resolve(name: str, scale: str, changes: Mapping[str, str], precision: str | 
 def scaled(task: protocols.Task) -> tuple[protocols.Task, list[str]]:
     """The task by the linear rule for the processes of this run, and every number that changed, in words."""
     return protocols.scaled(task, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def accumulated(task: protocols.Task, parts: int) -> protocols.Task:
+    """The task with each process's share of a batch worked through in parts, nonstandard."""
+    return protocols.accumulated(task, parts)
 
 
 def engine(task: protocols.Task) -> ModuleType:
@@ -163,9 +169,17 @@ def plan(
 def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Callable[[str], None]) -> list[dict]:
     """One trial a seed; returns the records, those of trials that were already there included.
 
-    Raises FloatingPointError on a non-finite loss and OSError on a full disk; finished trials keep their records.
+    Raises FloatingPointError on a non-finite loss, OSError on a full disk, RuntimeError where another process runs the trial,
+    and SystemExit on a signal; finished trials keep their records.
     """
+    from downstream import checkpoint, interruption
     from results import record as stored
+
+    def there(path: Path) -> bool:
+        if path.exists():
+            say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
+            done.append(json.loads(path.read_text(encoding="utf-8")))
+        return path.exists()
 
     done = []
     for seed in seeds:
@@ -188,27 +202,34 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             "nonstandard": list(plan.task.nonstandard),
         }
         path = stored.path(out, record)
-        if path.exists():
-            say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
-            done.append(json.loads(path.read_text()))
+        if there(path):
             continue
-        say(f"{plan.task.name} of {plan.model['name']}, seed {seed}")
         work = path.with_suffix("")
-        work.mkdir(parents=True, exist_ok=True)
-        result = plan.engine.run(
-            plan.task, plan.tensors, plan.model["traits"], plan.model["arch"], plan.data, work, seed, resume=resume
-        )
-        if int(os.environ.get("RANK", "0")) > 0:
-            continue
-        record |= {key: result[key] for key in ("metrics", "loaded", "effective", "seconds")}
-        record |= {
-            "versions": provenance.versions(),
-            "machine": provenance.machine(),
-            "commit": provenance.commit(),
-            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        stored.write(record, out)
-        done.append(record)
+        with alone(work), interruption.handled(interruption.at_once):
+            if os.environ.get("WORLD_SIZE", "1") == "1" and there(path):  # whoever was at work here has just ended
+                continue
+            say(f"{plan.task.name} of {plan.model['name']}, seed {seed}")
+            if int(os.environ.get("RANK", "0")) == 0:
+                describe(work, record, resume)
+            with interruption.explained():
+                result = plan.engine.run(
+                    plan.task,
+                    plan.tensors,
+                    plan.model["traits"],
+                    plan.model["arch"],
+                    plan.data,
+                    work,
+                    seed,
+                    resume=resume,
+                )
+            if int(os.environ.get("RANK", "0")) > 0:
+                continue
+            record |= {key: result[key] for key in ("metrics", "loaded", "effective", "seconds")}
+            record |= provenance.now("finished")
+            with checkpoint.room(path, len(json.dumps(record, indent=1))):
+                stored.write(record, out)
+            checkpoint.remove(work)
+            done.append(record)
         say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
         for name, published in plan.task.expected.get(plan.model["name"], {}).items():
             if abs(result["metrics"][name] - published) > plan.task.tolerance:
@@ -217,6 +238,40 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
                     "look at the data's counts, the traits and the batch before believing it"
                 )
     return done
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Makes a trial's folder and holds it against other processes. Raises RuntimeError that names the one that has it."""
+    from bench import launch
+    from downstream import checkpoint
+
+    # a sweep's process holds the folder for the one that it has started, and the first process of a group for the others
+    if int(os.environ.get("RANK", "0")) > 0 or os.environ.get("BENCH_TRIAL") == str(work.absolute()):
+        work.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    with ExitStack() as held:
+        with checkpoint.room(work / "running", 200):
+            # the processes that load data for one that was killed notice it after 5 seconds, and hold the folder until then
+            lock = held.enter_context(launch.locked(work, patience=8))
+        if lock is None:
+            other = launch.held(work) or {}
+            raise launch.Busy(
+                f"expected nobody at work in {work}, found process {other.get('pid')} on {other.get('host')}: let it finish, or "
+                "take another --out"
+            )
+        yield
+
+
+def describe(work: Path, record: Mapping[str, Any], resume: bool) -> None:
+    """Writes run.json: what a trial is, and for each of its starts the command, the time, the machine and the environment."""
+    from downstream import trial
+
+    file = work / "run.json"
+    earlier = json.loads(file.read_text(encoding="utf-8"))["starts"] if resume and file.is_file() else []
+    start = {"command": sys.argv, "folder": str(Path.cwd()), "environment": provenance.environment()}
+    trial.write_json(file, {**record, "starts": [*earlier, start | provenance.now("started")]})
 
 
 def checked(task: protocols.Task, data: Path | None, make_label_train_ids: bool) -> tuple[dict[str, Any], str]:

@@ -132,6 +132,8 @@ class Trial:
         with locked(folder, self.sweep) as lock:
             if lock is None:
                 raise Busy(f"expected nobody at work in {folder}, found {held(folder)}: let it finish")
+            if record.is_file():  # whoever was at work here has just ended
+                return str(record)
             outcome = folder / "outcome.json"
             outcome.unlink(missing_ok=True)
             code = self._run(trial["command"], plan["cwd"], folder / "transfer.log", lock)
@@ -157,7 +159,7 @@ class Trial:
                 self.child = subprocess.Popen(
                     command,
                     cwd=cwd,
-                    env=environment(),
+                    env=environment(BENCH_TRIAL=str(log.parent)),
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,

@@ -1,5 +1,6 @@
 """Where a number comes from: the code's commit, the versions, the machine. Plain values for the record."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,13 @@ from bench import catalog
 PACKAGES = ("torch", "torchvision", "detectron2", "mmsegmentation", "mmcv", "mmcv-lite", "numpy", "pycocotools")
 # The detectron2 that `make setup` installs comes under another distribution's name.
 ALSO = {"detectron2": "sal-detectron2"}
+
+# What changes a run; a variable whose name speaks of a secret is not written down.
+VARIABLES = (
+    *("BENCH_", "CUDA_", "DETECTRON2_", "LANG", "LC_", "LOCAL_", "MKL_", "NCCL_", "OMP_", "PYTHON", "RANK", "SLURM_"),
+    *("TORCH", "TZ", "WORLD_SIZE"),
+)
+SECRET = ("TOKEN", "KEY", "SECRET", "PASS", "JWT")
 
 
 def version(distribution: str) -> str | None:
@@ -58,3 +66,18 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpus": gpus,
     }
+
+
+def environment() -> dict[str, str]:
+    """The variables of the environment that change a run, by name."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(VARIABLES) and not any(word in name for word in SECRET)
+    }
+
+
+def now(what: str) -> dict[str, Any]:
+    """Versions, machine, commit and, under `what`, the time in UTC."""
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"versions": versions(), "machine": machine(), "commit": commit(), what: moment}

@@ -41,9 +41,22 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
+from downstream import checkpoint
+from downstream.interruption import Watch
 from downstream.neighbours import nearest, vote
 from downstream.task import TRAITS, Classification, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, earlier, fingerprint, place, share, write_json
+from downstream.trial import (
+    SAVE_SECONDS,
+    Place,
+    Progress,
+    ahead,
+    fingerprint,
+    in_parts,
+    place,
+    share,
+    unsynchronised,
+    write_json,
+)
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 CHECKED_IMAGES = 64  # of a split that are opened before a training
@@ -463,9 +476,9 @@ def run(
     tensors: the backbone under torchvision's names, or None for a random one
     resume:  goes on from out/last.pth if there is one; otherwise a former training in `out` is overwritten
 
-    Writes out/loaded.json, out/log.jsonl, out/last.pth and out/metrics.json (what is returned, and every epoch's test). Raises
-    ValueError for weights that do not land and a checkpoint of another run, FloatingPointError for a loss or a feature that is
-    not finite.
+    Writes out/loaded.json, out/log.jsonl, out/tensorboard/, out/last.pth and out/metrics.json (what is returned, every epoch's
+    test, and "trained", the fingerprint of the trained network). Raises ValueError for weights that do not land and a
+    checkpoint of another run, FloatingPointError for a loss or a feature that is not finite.
     """
     where = place()
     share(task.batch, where.world)
@@ -507,12 +520,13 @@ def run(
             "norm": norm,
             "world_size": where.world,
             "precision": task.precision,
+            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
             **{key: about[key] for key in ("labels", "labels_sha256") if key in about},
         },
         "seconds": seconds,
     }
     if where.rank == 0:
-        write_json(out / "metrics.json", result | {"tests": tests})
+        write_json(out / "metrics.json", result | {"tests": tests, "trained": fingerprint(model.state_dict())})
     return result
 
 
@@ -520,17 +534,17 @@ def _train(
     model: Network, job: Job, origin: Mapping[str, Any], resume: bool
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Trains in place; every epoch's test, and the seconds, former parts of a resumed training included."""
-    task, where, last = job.task, job.where, job.out / "last.pth"
+    task, where = job.task, job.where
     optimiser = _optimiser(task, model)
     learning = [w for group in optimiser.param_groups for w in group["params"]]
     start, tests, seconds = 0, [], {"train": 0.0, "test": 0.0}
-    if resume and last.exists():
-        start, tests, seconds = _resume(last, model, optimiser, origin)
+    if resume:
+        start, tests, seconds = _resume(job.out, model, optimiser, origin)
     elif where.rank == 0:
-        last.unlink(missing_ok=True)
+        checkpoint.remove(job.out)
     parallel: nn.Module = model
     if where.world > 1:
-        dist.barrier()  # no process looks for last.pth after the first has taken it away
+        dist.barrier()  # no process looks for a checkpoint after the first has taken it away
         parallel = nn.parallel.DistributedDataParallel(model)
     images, shown, tested = len(job.train.files), Pictures(job.train), Pictures(job.test)
     shares = places(images, task.batch, where.world, where.rank)
@@ -545,56 +559,73 @@ def _train(
     wanted = ((i // len(shares), position) for i in range(start, total) for position in shares[i % len(shares)])
     samples = ahead(view, wanted, depth=min(2 * len(shares[0]), 512))
     progress = Progress(task.name, total, task.batch, start, job.out / "log.jsonl", quiet=where.rank > 0)
-    began = saved = time.monotonic()
-    with contextlib.closing(samples), progress:
+    watch = Watch(job.out, task.batch, total, SAVE_SECONDS, where.device)
+    began = time.monotonic()
+
+    def spend(on: str) -> None:
+        nonlocal began
+        now = time.monotonic()
+        seconds[on] += now - began
+        began = now
+
+    def save(done: int) -> None:
+        spend("train")
+        state = {"iteration": done, "tests": tests, "seconds": seconds, "origin": dict(origin)}
+        if where.rank == 0:
+            _save(job.out, model, optimiser, state)
+
+    def test(epochs: int) -> None:
+        """The test after so many epochs, unless it has been made; a checkpoint stands, so it may be interrupted."""
+        if len(tests) < epochs:
+            spend("train")
+            with watch.paused():
+                tests.append({"epoch": epochs} | _test(model, job, tested))
+            spend("test")
+
+    with contextlib.closing(samples), progress, watch:
         for iteration in range(start, total):
             epoch, i = divmod(iteration, len(shares))
+            test(epoch)
             model.train()
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(task, epoch, group["peak"])
             views, labels = zip(*(next(samples) for _ in shares[i]), strict=True)
-            with job.autocast():
-                logits = parallel(_batch(views, job.traits, where.device))
-            loss = F.cross_entropy(logits, torch.tensor(labels, device=where.device))
-            value, lr = loss.item(), optimiser.param_groups[-1]["lr"]
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"expected a finite loss, found {value} in iteration {iteration} with lr {lr:g} and batch {task.batch}: "
-                    "lower lr, or look at the checkpoint's weights"
-                )
+            parts, value, lr = in_parts(range(len(labels)), task.accumulate), 0.0, optimiser.param_groups[-1]["lr"]
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for part in parts:
+                low, high = part[0], part[-1] + 1
+                with unsynchronised(parallel, part is parts[-1]):
+                    with job.autocast():
+                        logits = parallel(_batch(views[low:high], job.traits, where.device))
+                    truth = torch.tensor(labels[low:high], device=where.device)
+                    loss = F.cross_entropy(logits, truth) * (len(part) / len(labels))
+                    watch.look(loss.item(), iteration, lr)
+                    loss.backward()
+                value += loss.item()
             if task.optimiser == "lars":
                 larc(learning, task.trust, task.weight_decay)
             optimiser.step()
             progress.step(iteration + 1, {"loss": value}, lr)
-            now = time.monotonic()
-            ended = i + 1 == len(shares)
-            if ended:
-                seconds["train"] += now - began
-                tests.append({"epoch": epoch + 1} | _test(model, job, tested))
-                began = time.monotonic()
-                seconds["test"] += began - now
-            if where.rank == 0 and (now - saved > SAVE_SECONDS or iteration + 1 == total):
-                spent = seconds if ended else seconds | {"train": seconds["train"] + now - began}
-                state = {"iteration": iteration + 1, "tests": tests, "seconds": spent, "origin": dict(origin)}
-                _save(last, model, optimiser, state)
-                saved = now
+            if watch.due(iteration + 1) or i + 1 == len(shares):
+                save(iteration + 1)
+            watch.pass_on(iteration + 1)
+        test(task.epochs)
+        save(total)
     return tests, seconds
 
 
-def _save(last: Path, model: Network, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+def _save(out: Path, model: Network, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     learned = model.head if model.frozen else model
-    part = last.with_suffix(".part")
-    torch.save(dict(state) | {"model": learned.state_dict(), "optimiser": optimiser.state_dict()}, part)
-    part.replace(last)
+    checkpoint.save(out, dict(state) | {"model": learned.state_dict(), "optimiser": optimiser.state_dict()})
 
 
 def _resume(
-    last: Path, model: Network, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
+    out: Path, model: Network, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
 ) -> tuple[int, list[dict[str, float]], dict[str, float]]:
-    """Iterations done, tests and seconds; ValueError if the checkpoint belongs to another run."""
-    state = earlier(last, origin)
+    """Iterations done, tests and seconds, none where nothing was left; ValueError if the checkpoint belongs to another run."""
+    state = checkpoint.load(out, origin)
+    if state is None:
+        return 0, [], {"train": 0.0, "test": 0.0}
     (model.head if model.frozen else model).load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return state["iteration"], state["tests"], state["seconds"]

@@ -35,6 +35,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data.common import DatasetFromList
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.layers import NaiveSyncBatchNorm, ROIAlign, get_norm
 from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
@@ -52,10 +53,21 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import datasets, resnets
+from downstream import checkpoint, datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
+from downstream.interruption import Watch
 from downstream.task import TRAITS, Detection, digest, iterations
-from downstream.trial import SAVE_SECONDS, Progress, ahead, fingerprint, place, share, write_json
+from downstream.trial import (
+    SAVE_SECONDS,
+    Progress,
+    ahead,
+    fingerprint,
+    in_parts,
+    place,
+    share,
+    unsynchronised,
+    write_json,
+)
 from downstream.weights import fitting, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
@@ -294,15 +306,21 @@ def _usable(cfg: CfgNode, images: Sequence[datasets.Record]) -> list[datasets.Re
     return datasets.trainable(images, keypoints)
 
 
+def blank(task: Detection, arch: str) -> GeneralizedRCNN:
+    """The network of a protocol without numbers in its tensors, its synchronised norms as plain ones."""
+    cfg = configuration(task, arch)
+    _trained_norm(cfg, 1, torch.device("cpu"))
+    with torch.device("meta"):
+        return network(cfg)
+
+
 def macs(task: Detection, arch: str) -> dict[str, float]:
     """Multiply-accumulates per image: train (forward and backward, taken as three forwards) and test. Rough: convolutions and
     linear layers of trunk, RPN and heads for a 4:3 image with all its RoIs, a quarter of them (training) or 100 (test) with masks
     or keypoints.
     """
     cfg = configuration(task, arch)
-    _trained_norm(cfg, 1, torch.device("cpu"))
-    with torch.device("meta"):
-        model = network(cfg).eval()
+    model = blank(task, arch).eval()
     sides = cfg.INPUT.MIN_SIZE_TRAIN
     rois = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     tested = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
@@ -352,8 +370,9 @@ def run(
     """One trial: fine-tunes the backbone (random if None) by the protocol and tests it.
 
     Returns metrics (percent), loaded, effective (batch, lr, iterations, norm, world_size, precision) and seconds (train,
-    test); writes loaded.json, metrics.json, log.jsonl and, until it is done, last.pth into `out`, from which `resume` goes
-    on. Under torchrun every process calls it and gets the same answer. Raises FloatingPointError if the loss is not finite.
+    test); writes loaded.json, log.jsonl, tensorboard/, metrics.json (and in it "trained", the fingerprint of the trained
+    network) and last.pth into `out`, from which `resume` goes on. Under torchrun every process calls it and gets the same
+    answer. Raises FloatingPointError if the loss is not finite.
     """
     _quiet()
     device = place().device
@@ -380,7 +399,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "loaded.json", loaded)
     identity = _identity(task, arch, seed, world, tensors, train)
-    trainer = _Training(cfg, model, train, out, device, identity, task.name)
+    trainer = _Training(cfg, model, train, out, device, identity, task.name, task.accumulate)
     seconds = {"train": trainer.run(resume)}
     start = time.monotonic()
     metrics: dict[str, float] = {}
@@ -397,12 +416,12 @@ def run(
             "norm": norm,
             "world_size": world,
             "precision": task.precision,
+            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
         },
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
     if main:
-        write_json(out / "metrics.json", result)
-        (out / "last.pth").unlink(missing_ok=True)
+        write_json(out / "metrics.json", result | {"trained": fingerprint(model.state_dict())})
     comm.synchronize()
     return result
 
@@ -534,10 +553,21 @@ class _Images(Dataset):
         position, index = key
         with _DRAWING:
             np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
-            return self.mapper(self.images[index])
+            return mapped(self.mapper, self.images[index])
 
 
 _DRAWING = threading.Lock()  # one image at a time has numpy's global generator
+
+
+def mapped(mapper: DatasetMapper, image: datasets.Record) -> dict[str, Any]:
+    """What detectron2's mapper makes of an image. Raises ValueError that names the file of a broken one."""
+    try:
+        return mapper(image)
+    except (OSError, SyntaxError, SizeMismatchError) as error:  # PIL's, and detectron2's for other sizes than annotated
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"expected a readable image, found a broken or foreign file: {image['file_name']} ({reason:.200}); fetch it again"
+        ) from None
 
 
 def batches(
@@ -579,7 +609,9 @@ class _Training:
         device: torch.device,
         identity: dict[str, Any],
         name: str,
+        accumulate: int = 1,
     ):
+        self.accumulate = accumulate
         self.name, self.cfg, self.model, self.images, self.out, self.identity = name, cfg, model, images, out, identity
         self.total, self.batch = cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH
         self.workers = 0 if device.type == "cpu" else cfg.DATALOADER.NUM_WORKERS
@@ -590,16 +622,18 @@ class _Training:
             )
         self.optimizer = build_optimizer(cfg, model)
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
-        self.saved = time.monotonic()
+        self.watch = Watch(out, self.batch, self.total, SAVE_SECONDS, device)
 
     def run(self, resume: bool) -> float:
         """Trains to the end, takes the norms' statistics, and returns the seconds that all of it took."""
         iteration, before = self._resumed() if resume else (0, 0.0)
+        if not resume and comm.is_main_process():
+            checkpoint.remove(self.out)
         start = time.monotonic()
         self.model.train()
         log, quiet = self.out / "log.jsonl", not comm.is_main_process()
         progress = Progress(self.name, self.total, self.batch, iteration, log, quiet)
-        with progress, EventStorage(iteration) as storage:
+        with progress, EventStorage(iteration) as storage, self.watch:
             for inputs in itertools.islice(self._loader(iteration), self.total - iteration):
                 losses = self._step(inputs, iteration)
                 iteration += 1
@@ -608,26 +642,26 @@ class _Training:
                 self.scheduler.step()
                 if self._due(iteration):
                     self._save(iteration, before + time.monotonic() - start)
-            if self.cfg.TEST.PRECISE_BN.ENABLED:
-                self._precise_bn()
+                self.watch.pass_on(iteration)
+        if self.cfg.TEST.PRECISE_BN.ENABLED:
+            self._precise_bn()
         return before + time.monotonic() - start
 
     def _step(self, inputs: list[dict], iteration: int) -> dict[str, float]:
-        lr = self.optimizer.param_groups[0]["lr"]
-        try:
-            losses = self.parallel(inputs)
-            total = sum(losses.values())
-            values = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
-            broken = None if math.isfinite(values["loss"]) else f"a loss of {values['loss']}"
-        except FloatingPointError:  # detectron2's RPN looks at its proposals first
-            broken = "proposals that are not numbers"
-        if broken:
-            raise FloatingPointError(
-                f"expected a finite loss, found {broken} in iteration {iteration} with learning rate {lr:g} and batch "
-                f"{self.batch}: look at the weights' traits and norms, or lower SOLVER.BASE_LR (the run is then nonstandard)"
-            )
+        lr, parts = self.optimizer.param_groups[0]["lr"], in_parts(inputs, self.accumulate)
+        values: dict[str, float] = {}
         self.optimizer.zero_grad()
-        total.backward()
+        for part in parts:
+            with unsynchronised(self.parallel, part is parts[-1]):
+                try:
+                    losses = {k: v * (len(part) / len(inputs)) for k, v in self.parallel(part).items()}
+                    total = sum(losses.values())
+                    found = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
+                except FloatingPointError:  # detectron2's RPN looks at its proposals first
+                    found = {"loss": math.nan}
+                self.watch.look(found["loss"], iteration, lr)
+                total.backward()
+            values = {k: values.get(k, 0.0) + v for k, v in found.items()}
         self.optimizer.step()
         return values
 
@@ -660,16 +694,8 @@ class _Training:
                     torch.distributed.all_reduce(statistic)
                     statistic /= comm.get_world_size()
 
-    def _due(self, iteration: int, every: float = SAVE_SECONDS) -> bool:
-        """Whether to write a checkpoint now: every few minutes, as the first process's clock says, and at the end."""
-        if iteration == self.total:
-            return True
-        if iteration % 10:
-            return False
-        now = time.monotonic()
-        due = comm.all_gather(now - self.saved > every)[0]
-        self.saved = now if due else self.saved
-        return due
+    def _due(self, iteration: int) -> bool:
+        return self.watch.due(iteration)
 
     def _save(self, iteration: int, seconds: float) -> None:
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
@@ -677,7 +703,7 @@ class _Training:
         if not comm.is_main_process():
             return
         content = {
-            "identity": self.identity,
+            "origin": self.identity,
             "iteration": iteration,
             "seconds": seconds,
             "model": self.model.state_dict(),
@@ -685,21 +711,12 @@ class _Training:
             "scheduler": self.scheduler.state_dict(),
             "random": states,
         }
-        unfinished = self.out / "last.pth.part"
-        torch.save(content, unfinished)
-        unfinished.replace(self.out / "last.pth")
+        checkpoint.save(self.out, content)
 
     def _resumed(self) -> tuple[int, float]:
-        file = self.out / "last.pth"
-        if not file.is_file():
+        content = checkpoint.load(self.out, self.identity)
+        if content is None:
             return 0, 0.0
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        for key, value in self.identity.items():
-            if content["identity"].get(key) != value:
-                raise ValueError(
-                    f"expected {file} to be of this run, found another {key} ({content['identity'].get(key)}, not {value}): "
-                    "give another --out, or leave out --resume"
-                )
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict(content["scheduler"])
@@ -740,7 +757,7 @@ def _predictions(
     """What the network finds in each image: image_id, boxes, scores, classes, encoded masks or None, keypoints or None."""
     mapper, found = DatasetMapper(cfg, is_train=False), {}
     size = max(1, together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST))
-    inputs = ahead(lambda batch: [mapper(image) for image in batch], _alike(images, size), depth=2)
+    inputs = ahead(lambda batch: [mapped(mapper, image) for image in batch], _alike(images, size), depth=2)
     model.eval()
     progress = Progress(f"testing on {name}", len(images), quiet=not comm.is_main_process())
     # Weights that autocast has narrowed are kept until the outermost autocast ends, which is this one.

@@ -50,11 +50,24 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from downstream import resnets
+from downstream import checkpoint, resnets
 from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
+from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
-from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, cpus, earlier, fingerprint, place, share, write_json
+from downstream.trial import (
+    SAVE_SECONDS,
+    Place,
+    Progress,
+    ahead,
+    cpus,
+    fingerprint,
+    in_parts,
+    place,
+    share,
+    unsynchronised,
+    write_json,
+)
 
 IGNORE = 255
 CLASSES = {
@@ -460,14 +473,19 @@ def features(
         return list(backbone(image))
 
 
+def blank(task: Segmentation, arch: str) -> nn.Module:
+    """The network of a protocol without numbers in its tensors."""
+    with torch.device("meta"):
+        return network(task, arch, {**TRAITS, "stem": resnets.arch(arch).stem})
+
+
 def macs(task: Segmentation, arch: str) -> dict[str, float]:
     """Multiply-accumulates for one image: "train" forward and backward of a crop, "test" forward of a bounded image.
 
     Of convolutions only; the backward pass is taken as two forward ones, the test image as the dataset's usual one.
     """
     width, height = _bounded(*IMAGE[task.dataset], task.resize)
-    with torch.device("meta"):
-        model = network(task, arch, {**TRAITS, "stem": resnets.arch(arch).stem}).eval()
+    model = blank(task, arch).eval()
     return {"train": 3 * _forward_macs(model, task.crop, task.crop), "test": _forward_macs(model, height, width)}
 
 
@@ -505,8 +523,9 @@ def run(
     tensors: the backbone under torchvision's names, or None for a random one
     resume:  goes on from out/last.pth if there is one; otherwise a former training in `out` is overwritten
 
-    Writes out/loaded.json, out/log.jsonl, out/last.pth and out/metrics.json (what is returned, and "IoU" per class). Raises
-    ValueError for weights that do not land and a checkpoint of another run, FloatingPointError for a loss that is not finite.
+    Writes out/loaded.json, out/log.jsonl, out/tensorboard/, out/last.pth and out/metrics.json (what is returned, "IoU" per
+    class, and "trained", the fingerprint of the trained network). Raises ValueError for weights that do not land and a
+    checkpoint of another run, FloatingPointError for a loss that is not finite.
     """
     here = place()
     share(task.batch, here.world)
@@ -542,12 +561,17 @@ def run(
             "norm": norm,
             "world_size": here.world,
             "precision": task.precision,
+            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
         },
         "seconds": {"train": trained, "test": time.monotonic() - started},
     }
     if here.rank == 0:
         per_class = zip(CLASSES[task.dataset], iou(counts).tolist(), strict=True)
-        write_json(out / "metrics.json", result | {"IoU": {c: None if math.isnan(v) else v for c, v in per_class}})
+        more = {
+            "IoU": {c: None if math.isnan(v) else v for c, v in per_class},
+            "trained": fingerprint(model.state_dict()),
+        }
+        write_json(out / "metrics.json", result | more)
     return result
 
 
@@ -588,68 +612,61 @@ def _train(
     resume: bool,
 ) -> float:
     """Trains in place and returns the seconds it took, former parts of a resumed training included."""
-    task, last = crops.task, out / "last.pth"
+    task = crops.task
     optimiser = torch.optim.SGD(
         model.parameters(), lr=task.lr, momentum=task.momentum, weight_decay=task.weight_decay
     )  # norm parameters and biases decay too
     start, seconds = 0, 0.0
-    if resume and last.exists():
-        start, seconds = _resume(last, model, optimiser, origin)
+    if resume:
+        start, seconds = _resume(out, model, optimiser, origin)
     elif place.rank == 0:
-        last.unlink(missing_ok=True)
+        checkpoint.remove(out)
     parallel = model
     if place.world > 1:
-        dist.barrier()  # no process looks for last.pth after the first has taken it away
+        dist.barrier()  # no process looks for a checkpoint after the first has taken it away
         parallel = nn.parallel.DistributedDataParallel(model)
     mine = share(task.batch, place.world)
     wanted = (iteration * task.batch + place.rank * mine + i for iteration in range(start, total) for i in range(mine))
     samples = ahead(crops, wanted, depth=2 * mine)
     progress = Progress(task.name, total, task.batch, start, out / "log.jsonl", quiet=place.rank > 0)
+    watch = Watch(out, task.batch, total, SAVE_SECONDS, place.device)
     model.train()
-    began = saved = time.monotonic()
-    with contextlib.closing(samples), progress:
+    began = time.monotonic()
+    with contextlib.closing(samples), progress, watch:
         for iteration in range(start, total):
             lr = learning_rate(task, steps, iteration)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            loss = _batch_loss(parallel, [next(samples) for _ in range(mine)], place.device, task.precision)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"expected a finite loss, found {value} in iteration {iteration} with lr {lr:g} and batch {task.batch}: "
-                    "lower lr, or look at the checkpoint's weights"
-                )
+            parts, value = in_parts([next(samples) for _ in range(mine)], task.accumulate), 0.0
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for part in parts:
+                with unsynchronised(parallel, part is parts[-1]):
+                    loss = _batch_loss(parallel, part, place.device, task.precision) * (len(part) / mine)
+                    watch.look(loss.item(), iteration, lr)
+                    loss.backward()
+                value += loss.item()
             optimiser.step()
             progress.step(iteration + 1, {"loss": value}, lr)
-            now = time.monotonic()
-            if place.rank == 0 and (now - saved > SAVE_SECONDS or iteration + 1 == total):
-                _save(last, model, optimiser, iteration + 1, seconds + now - began, origin)
-                saved = now
+            if watch.due(iteration + 1) and place.rank == 0:
+                _save(out, model, optimiser, iteration + 1, seconds + time.monotonic() - began, origin)
+            watch.pass_on(iteration + 1)
     return seconds + time.monotonic() - began
 
 
 def _save(
-    last: Path, model: nn.Module, optimiser: torch.optim.Optimizer, done: int, seconds: float, origin: Mapping[str, Any]
+    out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, done: int, seconds: float, origin: Mapping[str, Any]
 ) -> None:
-    state = {
-        "origin": dict(origin),
-        "iteration": done,
-        "seconds": seconds,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    part = last.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(last)
+    state = {"origin": dict(origin), "iteration": done, "seconds": seconds}
+    checkpoint.save(out, state | {"model": model.state_dict(), "optimiser": optimiser.state_dict()})
 
 
 def _resume(
-    last: Path, model: nn.Module, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
+    out: Path, model: nn.Module, optimiser: torch.optim.Optimizer, origin: Mapping[str, Any]
 ) -> tuple[int, float]:
-    """Iterations done and seconds spent; ValueError if the checkpoint belongs to another run."""
-    state = earlier(last, origin)
+    """Iterations done and seconds spent, none where nothing was left; ValueError if the checkpoint belongs to another run."""
+    state = checkpoint.load(out, origin)
+    if state is None:
+        return 0, 0.0
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return state["iteration"], state["seconds"]

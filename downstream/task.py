@@ -7,6 +7,7 @@ convolution, depth) is not in a protocol: it comes with the weights.
 A protocol with results is never edited: its digest stands in every record. A change is a new name.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -34,6 +35,7 @@ class Detection:
     precision: str = "fp32"
     passes: float | None = None  # the training set is seen at most this often
     nonstandard: tuple[str, ...] = ()  # the keys a user changed
+    accumulate: int = 1  # parts of a batch that a process works through one after the other
 
     engine = "detectron2"
 
@@ -67,6 +69,7 @@ class Segmentation:
     precision: str = "fp32"
     passes: float | None = None
     nonstandard: tuple[str, ...] = ()
+    accumulate: int = 1  # parts of a batch that a process works through one after the other
 
     engine = "mmsegmentation"
 
@@ -112,6 +115,7 @@ class Classification:
     scale: str = "paper"
     precision: str = "fp32"
     nonstandard: tuple[str, ...] = ()
+    accumulate: int = 1  # parts of a batch that a process works through one after the other
 
     engine = "torch"
 
@@ -339,6 +343,16 @@ def scaled(task: Task, processes: int) -> tuple[Task, list[str]]:
     return task, [f"{key} {before[key]} -> {value}" for key, value in changed.items()]
 
 
+def accumulated(task: Task, parts: int) -> Task:
+    """The task with each process's share of a batch worked through in parts whose gradients are summed, for fewer GPUs than the
+    papers' 8: batch and learning rate stay, and so does not what batch norm sees. Raises ValueError where nothing is trained.
+    """
+    if isinstance(task, LinearSVM) or (isinstance(task, Classification) and task.kind == "knn"):
+        raise ValueError(f"expected a task that trains a network, found {task.name}: leave out --accumulate")
+    marks = tuple(sorted({*task.nonstandard, "accumulate"} if parts > 1 else task.nonstandard))
+    return dataclasses.replace(task, accumulate=parts, nonstandard=marks)
+
+
 def _longer(value: Any, by: float) -> Any:
     return type(value)(round(v * by) for v in value) if isinstance(value, list | tuple) else round(value * by)
 
@@ -349,7 +363,7 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
     Values are read as YAML. Raises ValueError for a key that the protocol does not have; detectron2 keys are checked by the
     engine, which knows them.
     """
-    parsed = {key: yaml.safe_load(value) for key, value in changes.items()}
+    parsed = {key: _parsed(value) for key, value in changes.items()}
     if isinstance(task, Segmentation | Classification | LinearSVM):
         fields = {f.name for f in dataclasses.fields(task)} - _DESCRIPTION - {"name"}
         if unknown := sorted(set(parsed) - fields):
@@ -362,6 +376,15 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
     return dataclasses.replace(task, settings=dict(task.settings) | changed, nonstandard=tuple(sorted(changed)))
 
 
+def _parsed(text: str) -> Any:
+    """A value as YAML, and 1e-3 as the number that YAML 1.1 does not see in it."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
 def at(task: Task, precision: str) -> Task:
     """The task in "fp32" or "bf16"; another precision than the protocol's is another digest, and listed in `nonstandard`."""
     if precision == task.precision:
@@ -370,8 +393,10 @@ def at(task: Task, precision: str) -> Task:
 
 
 def protocol(task: Task) -> dict[str, Any]:
-    """All that decides the numbers, as plain JSON values."""
+    """All that decides the numbers, as plain JSON values; `accumulate` only where a user asked for it."""
     content = {"engine": task.engine} | {k: v for k, v in dataclasses.asdict(task).items() if k not in _DESCRIPTION}
+    if content.get("accumulate") == 1:
+        del content["accumulate"]
     return json.loads(json.dumps(content, sort_keys=True))
 
 

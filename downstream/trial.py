@@ -1,16 +1,19 @@
-"""What every engine's trial needs: its place among processes, progress for a person and a log for a program, JSON that is
-written whole or not at all, the fingerprint by which a checkpoint knows the run it belongs to, and samples made ahead.
+"""What every engine's trial needs: its place among processes, progress for a person, a log for a program and for TensorBoard,
+JSON that is written whole or not at all, the fingerprint by which a checkpoint knows its run, and samples made ahead.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ import torch.distributed
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from downstream.checkpoint import room
 
 # Between two checkpoints: a killed training loses at most this much.
 SAVE_SECONDS = float(os.environ.get("BENCH_SAVE_SECONDS", "180"))
@@ -62,8 +67,22 @@ def share(batch: int, processes: int) -> int:
     return batch // processes
 
 
+def in_parts(samples: Sequence[Any], parts: int) -> list[Sequence[Any]]:
+    """A process's share of a batch in as many parts, or one a sample where there are fewer."""
+    edges = [len(samples) * i // parts for i in range(parts + 1)]
+    return [samples[low:high] for low, high in pairwise(edges) if high > low]
+
+
+def unsynchronised(network: torch.nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Meanwhile the gradients of a part of a batch stay in this process; the last part's take them along to the others."""
+    if last or not isinstance(network, torch.nn.parallel.DistributedDataParallel):
+        return contextlib.nullcontext()
+    return network.no_sync()
+
+
 class Progress:
-    """Iterations on standard error, a bar on a terminal and a line now and then elsewhere; and, with a log, in log.jsonl.
+    """Iterations on standard error, a bar on a terminal and a line now and then elsewhere; and, with a log, in log.jsonl and
+    in tensorboard/ beside it.
 
     name:  what is under way
     total: iterations in all; `start` of them were done before
@@ -78,9 +97,11 @@ class Progress:
         self.name, self.total, self.batch, self.start, self.log, self.quiet = name, total, batch, start, log, quiet
         self.began = self.spoke = time.monotonic()
         self.bar: Bar | None = None
+        self.events: Events | None = None
         if log and not quiet:
-            earlier = log.read_text().splitlines() if start and log.is_file() else []
-            log.write_text("".join(f"{line}\n" for line in earlier if json.loads(line)["iteration"] <= start))
+            kept = [line for line in lines(log) if line["iteration"] <= start] if start and log.is_file() else []
+            replace(log, "".join(json.dumps(line) + "\n" for line in kept))
+            self.events = Events(log.parent / "tensorboard", start)
         if not quiet and sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.bar = Bar(*columns, console=Console(stderr=True))
@@ -110,17 +131,64 @@ class Progress:
         elif now - self.spoke > SPEAK_SECONDS or done == self.total:
             self.spoke = now
             print(f"{text}  {(self.total - done) / pace:.0f} s left", file=sys.stderr, flush=True)
-        if self.log:
+        if self.log and self.events:
             entry = {"iteration": done, "lr": lr, "images_per_second": round(pace * self.batch, 2)} | dict(losses or {})
-            with self.log.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            line = json.dumps(entry) + "\n"
+            with room(self.log, len(line)), self.log.open("a") as file:
+                file.write(line)
+            self.events.add(done, {name: value for name, value in entry.items() if name != "iteration"})
+
+
+class Events:
+    """TensorBoard's events in a folder, after `start` iterations: each written at once and by this thread, so that a full disk
+    is an error here.
+    """
+
+    def __init__(self, folder: Path, start: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{start}"
+        self._write(file_version="brain.Event:2")
+        if start:  # what an interrupted run has done since its checkpoint does not count
+            self._write(step=start + 1, session_log={"status": "START"})
+
+    def add(self, step: int, values: Mapping[str, float | None]) -> None:
+        known = [{"tag": name, "simple_value": value} for name, value in values.items() if value is not None]
+        self._write(step=step, summary={"value": known})
+
+    def _write(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        event = Event(wall_time=time.time(), **content).SerializeToString()
+        with room(self.file, len(event)), self.file.open("ab") as file:
+            RecordWriter(file).write(event)
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    """The entries of a log, without one that a full disk or a killed process has cut short."""
+    found = []
+    for line in log.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def replace(file: Path, text: str) -> None:
+    """Writes a file whole or not at all: a reader sees the old one or the new one."""
+    unfinished = file.with_name(file.name + ".part")
+    try:
+        with room(file, len(text)), unfinished.open("w") as writing:
+            writing.write(text)
+            writing.flush()
+            os.fsync(writing.fileno())
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file at once: a reader sees the old one or the new one."""
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    unfinished.replace(file)
+    """Writes a JSON file whole or not at all."""
+    replace(file, json.dumps(content, indent=1) + "\n")
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor] | None) -> str:
@@ -129,18 +197,6 @@ def fingerprint(tensors: Mapping[str, torch.Tensor] | None) -> str:
     for name, tensor in sorted((tensors or {}).items()):
         sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
-
-
-def earlier(last: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """What a killed training left in last.pth. Raises ValueError if it was of another run than `origin` says."""
-    state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
-    differing = [name for name in origin if state["origin"].get(name) != origin[name]]
-    if differing:
-        raise ValueError(
-            f"expected {last} to be of this run, found another {' and '.join(differing)}: "
-            "take another --out, or start anew without --resume"
-        )
-    return state
 
 
 def cpus() -> int:

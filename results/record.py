@@ -91,6 +91,9 @@ def replaced(file: Path, content: str | bytes) -> Path:
             writing.flush()
             os.fsync(writing.fileno())
         return partial.replace(file)
+    except OSError as error:  # a full disk does not say where it is
+        error.filename = error.filename or str(file)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -335,7 +335,7 @@ def test_a_linear_classifier_learns_on_a_backbone_that_does_not_move(
     assert all(torch.equal(after[name], tensor) for name, tensor in resnet18.items())
     assert result["loaded"] == {"matched": len(resnet18), "missing": ["head.weight", "head.bias"], "unused": []}
     written = json.loads((tmp_path / "metrics.json").read_text())
-    assert len(written.pop("tests")) == 10 and written == result
+    assert len(written.pop("tests")) == 10 and len(written.pop("trained")) == 64 and written == result
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
 
 

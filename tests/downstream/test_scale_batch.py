@@ -4,7 +4,7 @@ import pytest
 
 from bench import catalog, cli, journey
 from downstream import task as protocols
-from downstream.trial import share
+from downstream.trial import in_parts, share
 
 TRAINED = [name for name in catalog.names("task") if protocols.scaled(catalog.load("task", name).TASK, 1)[1]]
 
@@ -97,3 +97,61 @@ def test_transfer_says_every_number_that_the_linear_rule_changed(monkeypatch, ca
     assert "batch 8, learning rate 0.005, 180000 iterations" in out
     for line in ("batch 16 -> 8", "lr 0.01 -> 0.005", "iterations 90000 -> 180000", "nonstandard"):
         assert line in err
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_accumulating_changes_the_protocol_and_marks_it_and_one_part_changes_nothing(name):
+    task = catalog.load("task", name).TASK
+    assert protocols.accumulated(task, 1) == task
+    parts = protocols.accumulated(task, 4)
+    assert parts.nonstandard == ("accumulate",)
+    old, new = protocols.protocol(task), protocols.protocol(parts)
+    assert {key for key in new if new[key] != old.get(key)} == {"accumulate"} == new.keys() - old.keys()
+    assert protocols.digest(parts) != protocols.digest(task)
+
+
+@pytest.mark.parametrize("name", ["imagenet_knn", "voc07_svm"])
+def test_nothing_is_accumulated_where_nothing_is_trained(name):
+    with pytest.raises(ValueError, match="expected a task that trains a network"):
+        protocols.accumulated(catalog.load("task", name).TASK, 2)
+
+
+def test_every_sample_is_in_one_part():
+    for count in range(1, 9):
+        for parts in range(1, 5):
+            split = in_parts(list(range(count)), parts)
+            assert [i for part in split for i in part] == list(range(count))
+            assert len(split) == min(count, parts)
+            assert max(map(len, split)) - min(map(len, split)) <= 1
+
+
+def test_without_batch_norm_the_gradient_of_parts_is_that_of_the_batch(tmp_path):
+    from downstream import classification, synthetic
+
+    synthetic.synthesize(tmp_path, seed=0, voc=0, coco=0, cityscapes=0, imagenet=2)
+    changes = {"epochs": "1", "steps": "[1]", "batch": "15", "view": "32", "resize": "36", "precision": "fp32"}
+    task = journey.resolve(
+        "imagenet_linear", "mini", changes
+    )  # batches of 15, 15 and 10; the frozen backbone's norms do not see them
+    heads = []
+    for parts in (1, 4):
+        out = tmp_path / str(parts)
+        whole = protocols.accumulated(task, parts)
+        result = classification.run(whole, None, protocols.TRAITS, "resnet18", tmp_path, out, 0)
+        assert result["effective"].get("accumulate", 1) == parts
+        assert result["effective"]["batch"] == 15
+        heads.append(classification.checkpoint.load(out, {})["model"]["weight"])
+    assert heads[0].abs().max() > 1
+    assert (heads[0] - heads[1]).abs().max() < 1e-4 * heads[0].abs().max()
+
+
+def test_transfer_says_that_accumulation_does_not_fix_batch_norm(monkeypatch, capsys):
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    words = ["bench", "transfer", "--task", "cityscapes_semantic", "--accumulate", "4", "--dry-run"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    out, err = capsys.readouterr()
+    assert "batch 16, learning rate 0.01, 90000 iterations" in out
+    assert "4 parts of a batch are summed, nonstandard. This does not fix batch norm" in err

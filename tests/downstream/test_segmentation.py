@@ -200,6 +200,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     }  # fmt: skip
     written = json.loads((tmp_path / "whole/metrics.json").read_text())
     per_class = [v for v in written.pop("IoU").values() if v is not None]
+    assert len(written.pop("trained")) == 64
     assert written == whole
     assert np.mean(per_class) == pytest.approx(whole["metrics"]["mIoU"])
 
@@ -228,7 +229,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 
 def test_a_loss_that_is_not_finite_stops_with_rate_batch_and_iteration(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"found (nan|inf) in iteration \d with lr 1e\+30 and batch 2"):
+    with pytest.raises(
+        FloatingPointError, match=r"found (nan|inf) in iteration \d with learning rate 1e\+30 and batch 2"
+    ):
         run(dataclasses.replace(TINY, lr=1e30), None, data, tmp_path / "out")
 
 

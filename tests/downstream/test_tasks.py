@@ -12,6 +12,7 @@ from downstream import detection, tasks
 from downstream.task import Detection, digest, iterations, mini, overridden
 from downstream.tasks import (
     cityscapes_instance,
+    cityscapes_semantic,
     coco_c4_1x,
     coco_c4_2x,
     coco_fpn_1x,
@@ -199,3 +200,9 @@ def test_a_whole_number_is_a_learning_rate_too():
     changed = overridden(voc_c4.TASK, {"SOLVER.BASE_LR": "1"})
     assert detection.configuration(changed).SOLVER.BASE_LR == 1.0 and changed.nonstandard == ("SOLVER.BASE_LR",)
     assert isinstance(changed, Detection)
+
+
+def test_a_number_in_the_short_scientific_notation_is_a_number():
+    task = overridden(cityscapes_semantic.TASK, {"lr": "1e-3"})
+    assert task.lr == 0.001 and task.nonstandard == ("lr",)
+    assert overridden(cityscapes_semantic.TASK, {"lr": "1e-2"}) == cityscapes_semantic.TASK
