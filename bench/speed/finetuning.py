@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.speed import Row, faster
+from bench.speed import Row, cost, faster
 
 ITERATIONS = 3  # of a training in a call
 LESSONS = 60  # iterations before a test, so that there is something to find
@@ -279,9 +279,9 @@ def infer(folder: Path) -> list[Row]:
             found["theirs"] = _inferred(trainer)
 
         row = faster("infer", "detectron2's inference_on_dataset, Faster R-CNN R50-C4, bf16", 1.5, ours, theirs)
-    apart = max(abs(value - found["theirs"][name]) for name, value in found["ours"].items())
-    far = f"the same: AP, AP50 or AP75 apart, in percent, of AP {found['theirs']['AP']:.1f}"
-    return [row, Row("infer", far, apart, 0.1, False, found["ours"]["AP"], found["theirs"]["AP"])]
+    mine, theirs_ap = (found[whose]["AP"] for whose in ("ours", "theirs"))
+    apart = f"0.1 points of AP between {mine:.3f} here and {theirs_ap:.3f} there"
+    return [row, cost("infer", apart, abs(mine - theirs_ap), 0.1, 1.0)]
 
 
 def _tested(training: Any, data: Path) -> dict[str, float]:
