@@ -91,7 +91,7 @@ def disturbed(task: str, data: Path, out: Path, kills: int, chance: random.Rando
     A moment after the end of a run is none: what was written is removed, and the run begins anew.
     """
     met = {"kills": 0, "within a checkpoint": 0, "before any": 0, "after the training": 0}
-    log = out.with_suffix(".log")
+    log, cut_short = out.with_suffix(".log"), set[int]()
     while met["kills"] < kills:
         process = started(transfer, log, task, data, out)
         process.join(chance.uniform(0.02, span))
@@ -105,7 +105,9 @@ def disturbed(task: str, data: Path, out: Path, kills: int, chance: random.Rando
         met["kills"] += 1
         found = list(out.glob("*/*/*/0/*"))
         names = {file.name for file in found}
-        met["within a checkpoint"] += "last.pth.part" in names
+        parts = {file.stat().st_mtime_ns for file in found if file.name == "last.pth.part"}
+        met["within a checkpoint"] += bool(parts - cut_short)  # an earlier kill's is still there
+        cut_short |= parts
         met["before any"] += "last.pth" not in names
         met["after the training"] += any(f.name == "log.jsonl" and '"iteration": 14' in f.read_text() for f in found)
     process = started(transfer, log, task, data, out)
