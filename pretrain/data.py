@@ -5,8 +5,9 @@ reads is converted to RGB. A folder that fits is decoded once and kept in memory
 the seed and the number of the step, so neither the number of worker processes nor an interruption changes it.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from pretrain import views
+from pretrain import checkpoint, views
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-MEMORY = 2**30  # bytes of decoded images that are kept
+MEMORY = int(os.environ.get("BENCH_CACHE_BYTES", 2**30))  # of decoded images that are kept
 
 
 def decoded(path: Path) -> np.ndarray:
@@ -62,21 +63,56 @@ class Folder:
         self.classes = sorted({top[0] for top in tops if top})
         number = {name: label for label, name in enumerate(self.classes)}
         self.labels = np.array([number[top[0]] if top else -1 for top in tops])
-        self.kept: list[np.ndarray] = []
+        self.kept: list[np.ndarray | None] = []
+        self.allowed = 0  # so many images may be bad; the next image of the folder takes the place of each
+        self.bad: dict[int, str] = {}  # those that are known, and what is wrong with them
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def keep(self) -> bool:
         """Decode every image into memory if together they take less than MEMORY bytes, judged by at most 64 of them."""
-        sample = self.paths[:: max(1, len(self.paths) // 64)]
-        size = sum(decoded(path).nbytes for path in sample) / len(sample) * len(self.paths)
+        sample = range(0, len(self), max(1, len(self) // 64))
+        sizes = [image.nbytes for i in sample if (image := self.decoded_or_bad(i)) is not None]
+        size = sum(sizes) / max(1, len(sizes)) * len(self)
         if size < MEMORY:
-            self.kept = [decoded(path) for path in self.paths]
+            self.kept = [self.decoded_or_bad(index) for index in range(len(self))]
+            self.refuse(sorted(self.bad))
         return bool(self.kept)
 
+    def decoded_or_bad(self, index: int) -> np.ndarray | None:
+        try:
+            return decoded(self.paths[index])
+        except ValueError as error:
+            self.bad[index] = str(error.__cause__)
+            return None
+
     def image(self, index: int) -> np.ndarray:
-        return self.kept[index] if self.kept else decoded(self.paths[index])
+        if not self.kept:
+            return decoded(self.paths[index])
+        image = self.kept[index]
+        return decoded(self.paths[index]) if image is None else image
+
+    def usable(self, index: int) -> tuple[int, np.ndarray]:
+        """The image and its number; where it is bad and bad ones are allowed, the next one that is not."""
+        for other in range(index, index + self.allowed):
+            with contextlib.suppress(ValueError):
+                return other % len(self), self.image(other % len(self))
+        last = (index + self.allowed) % len(self)
+        return last, self.image(last)
+
+    def refuse(self, bad: Sequence[int]) -> None:
+        """ValueError where more images are bad than may be."""
+        if len(bad) > self.allowed:
+            raise ValueError(
+                f"expected at most {self.allowed} images that cannot be decoded, found {self.named(bad)}: repair or remove them; "
+                f"--skip-bad {len(bad)} takes the next image of the folder in the place of each"
+            )
+
+    def named(self, bad: Sequence[int]) -> str:
+        """How many they are, and the first with what is wrong."""
+        first = ", ".join(f"{self.paths[i]} ({self.bad.get(i, 'it cannot be decoded')})" for i in bad[:5])
+        return f"{len(bad)} of {len(self)}: {first}{', ...' if len(bad) > 5 else ''}"
 
 
 Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]  # pixels, boxes, labels, indices
@@ -109,17 +145,21 @@ class Steps(torch.utils.data.Dataset):
         except Exception as error:
             return error
 
-    def batch(self, step: int) -> Batch:
+    def indices(self, step: int) -> np.ndarray:
+        """The numbers of the images of a step, [N]."""
         visit, position = divmod(step, self.window // self.recipe["batch_size"])
         if visit != self.visit:
             self.visit, self.order = visit, self.visited(visit)
         start = position * self.recipe["batch_size"] + self.rank * self.size
-        indices = self.order[start : start + self.size]
+        return self.order[start : start + self.size].copy()
+
+    def batch(self, step: int) -> Batch:
+        indices = self.indices(step)
         pixels: list[list[np.ndarray]] = [[] for _ in range(self.recipe["views"])]
         boxes = np.empty((len(pixels), self.size, 4), np.float32)
         for n, index in enumerate(indices):
-            image = self.folder.image(index)
-            rng = np.random.default_rng((self.seed, visit, int(index)))
+            rng = np.random.default_rng((self.seed, self.visit, int(index)))
+            indices[n], image = self.folder.usable(int(index))
             for v, made in enumerate(pixels):
                 out, boxes[v, n] = views.view(image, self.recipe, v, rng)
                 made.append(out)
@@ -168,7 +208,7 @@ class Survey(torch.utils.data.Dataset):
             indices = self.images[np.arange(start, start + self.size) % len(self.images)]
             pixels: list[list[np.ndarray]] = [[] for _ in range(self.number or 1)]
             for index in indices:
-                image = self.folder.image(index)
+                _, image = self.folder.usable(int(index))
                 rng = np.random.default_rng((self.seed, int(index)))
                 for v, made in enumerate(pixels):
                     if self.number is None:
@@ -185,7 +225,10 @@ def _stacked(pixels: list[list[np.ndarray]]) -> list[torch.Tensor]:
 
 
 def batches(steps: torch.utils.data.Dataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Any]:
-    """steps[start] .. steps[stop - 1] in order, prepared by `workers` processes (0: by this one)."""
+    """steps[start] .. steps[stop - 1] in order, prepared by `workers` processes (0: by this one).
+
+    A signal to the whole group does not end these processes under the step that is finished; they end with this one.
+    """
     loader = torch.utils.data.DataLoader(
         steps,
         sampler=range(start, stop),
@@ -193,6 +236,7 @@ def batches(steps: torch.utils.data.Dataset, start: int, stop: int, workers: int
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=checkpoint.deaf,
         generator=torch.Generator(),  # or it would draw from the one that the methods draw from
     )
     for batch in loader:
