@@ -117,16 +117,22 @@ def locked(out: Path, chief: bool) -> Iterator[None]:
     if not chief:
         yield
         return
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     file = os.open(out / "running", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         _lock(file, out)
-        os.ftruncate(file, 0)
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
         with log.room(out / "running", 100):
-            about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+            os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(about).encode(), 0)
-        yield
-        os.ftruncate(file, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(file, 0)
+            if new and [path.name for path in out.iterdir()] == ["running"]:  # a call that was wrong leaves nothing
+                (out / "running").unlink()
+                out.rmdir()
     finally:
         os.close(file)
 
@@ -134,6 +140,8 @@ def locked(out: Path, chief: bool) -> Iterator[None]:
 def _lock(file: int, out: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(file).st_nlink:
+            raise ValueError(f"expected {out} to stay, found it just removed by another run that failed: call again")
     except (BlockingIOError, PermissionError):
         try:
             about = json.loads(os.pread(file, 4096, 0))

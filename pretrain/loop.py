@@ -97,11 +97,12 @@ def run(
             faults.preflight(folder, skip_bad, chief)
             if chief:
                 log.say(outputs.title(run_of, process))
-                outputs.describe(out, run_of, overrides, state, {"data": str(Path(data).absolute()), **(about or {})})
             training = Training(model, folder, run_of, process)
             if state:
                 training.restore(state)
             watch = monitor.Monitor(folder, labelled, recipe, process, workers(process.device))
+            if chief:
+                outputs.describe(out, run_of, overrides, state, {"data": str(Path(data).absolute()), **(about or {})})
             with contextlib.closing(log.Log(out, training.step, training.lines, chief)) as diary:
                 _train(training, out, diary, watch, stop)
         if chief:
@@ -294,7 +295,7 @@ def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor
             if training.step % per_epoch == 0:
                 looked = _look(training, watch, diary, stop)
                 began, mark = began + looked, mark + looked  # the time of looking is not the training's
-            lr = training.lr()
+            stop.patient, lr = True, training.lr()
             _note_skipped(training, batch[3], diary)
             values = training.update(*batch)
             step, now = training.step, time.monotonic()
@@ -342,11 +343,11 @@ def _look(training: Training, watch: monitor.Monitor, diary: log.Log, stop: chec
     """
     began = time.monotonic()
     stop.hurry()
+    dist.share_statistics(training.model)
     seen = watch.look(training.features)
     diary.line({"epoch": round(training.step / training.per_epoch, 4), "step": training.step, **seen})
     if diary.chief and training.step >= monitor.MATURE and (low := monitor.collapsed(seen)):
         log.say(
             f"warning: the features have collapsed after step {training.step}: {low} ({monitor.__name__} says what they are)"
         )
-    stop.patient = True
     return time.monotonic() - began
