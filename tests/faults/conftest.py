@@ -1,13 +1,8 @@
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -44,30 +39,3 @@ def tmpfs(tmp_path):
     yield of
     for place in mounted:
         subprocess.run(["umount", str(place)], check=True)
-
-
-@pytest.fixture
-def bench():
-    """bench(*words, **environment): `python -m bench` started in a process of its own."""
-    started = []
-
-    def start(*words, cwd=None, stderr=subprocess.PIPE, **environment):
-        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench", *map(str, words)],
-            env=os.environ | own,
-            cwd=cwd,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        if process.stderr:
-            process.stderr.close()

@@ -21,7 +21,7 @@ MOMENTS = int(os.environ.get("BENCH_KILLS", "25"))
 TIMING = ("images_per_second",)
 
 
-def start(photos, out, method="moco", epochs=4):
+def start(photos, out, method="supervised", epochs=6):
     """A child process that runs a pretraining to its end; its id."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
@@ -38,7 +38,7 @@ def start(photos, out, method="moco", epochs=4):
         from pretrain.methods import moco, pixpro, supervised
 
         torch.set_num_threads(1)
-        loop.SAVE_SECONDS = 0  # after every step
+        loop.SAVE_SECONDS = 0.3
         options = {"size": "32", "dim": "16"} | ({"hidden": "16"} if method == "pixpro" else {})
         methods = {"moco": moco, "pixpro": pixpro, "supervised": supervised}
         overrides = {key: value for key, value in options.items() if key in methods[method].recipe()}
