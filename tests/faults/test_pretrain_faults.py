@@ -29,7 +29,13 @@ WORDS = ("--arch", "resnet18", "--scale", "mini", "--batch-size", "8", "size=32"
 
 
 def run(photos, out, method=supervised, **changes):
-    options = {"arch": "resnet18", "scale": "mini", "epochs": 2, "batch_size": 8, "overrides": {"size": "32"}}
+    options = {
+        "arch": "resnet18",
+        "scale": "mini",
+        "epochs": 2,
+        "batch_size": 8,
+        "overrides": {"size": "32", "precision": "fp32"},
+    }
     return loop.run(method, photos, out, **options | changes)
 
 
@@ -187,7 +193,7 @@ def test_a_checkpoint_between_two_lines_of_the_log_keeps_what_the_next_line_aver
         path = tmp_path / "many" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
-    options = {"batch_size": 4, "epochs": 1, "overrides": {"size": "32", "warmup_epochs": "0"}}
+    options = {"batch_size": 4, "epochs": 1, "overrides": {"size": "32", "precision": "fp32", "warmup_epochs": "0"}}
     run(tmp_path / "many", tmp_path / "whole", **options)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
     after(6, dead)
@@ -589,7 +595,7 @@ from pretrain import loop
 from pretrain.methods import supervised
 clock, began = time.time, time.time()
 time.time = lambda: began - 3600 * (clock() - began)  # the clock runs backwards, an hour a second
-options = {"arch": "resnet18", "scale": "mini", "epochs": 2, "batch_size": 8, "overrides": {"size": "32"}, "resume": True}
+options = {"arch": "resnet18", "scale": "mini", "epochs": 2, "batch_size": 8, "overrides": {"size": "32", "precision": "fp32"}, "resume": True}
 loop.run(supervised, Path(sys.argv[1]), Path(sys.argv[2]), **options)
 """
 
