@@ -6,7 +6,10 @@ the seed and the number of the step, so neither the number of worker processes n
 """
 
 import contextlib
+import io
 import os
+import struct
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +17,24 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from pretrain import checkpoint, views
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MEMORY = int(os.environ.get("BENCH_CACHE_BYTES", 2**30))  # of decoded images that are kept
 
 
 def decoded(path: Path) -> np.ndarray:
     """uint8 [H, W, 3], RGB; ValueError names a file that cannot be read."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb", buffering=0) as file:
+            content = bytearray(file.read())  # torch warns of memory that cannot be written
+        if ordinary_jpeg(content):
+            with contextlib.suppress(RuntimeError):  # damaged: PIL decides, and says why
+                coded = torch.frombuffer(content, dtype=torch.uint8)
+                return decode_jpeg(coded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+        with Image.open(io.BytesIO(content)) as image:
             if image.mode.startswith("I;16"):  # PIL would clip 16 bits where it should scale them
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             # a palette with transparency has to pass through RGBA, or PIL warns
@@ -35,6 +45,64 @@ def decoded(path: Path) -> np.ndarray:
         raise ValueError(
             f"expected an image that can be decoded, found {path} ({error}): repair or remove it"
         ) from error
+
+
+def ordinary_jpeg(content: bytearray) -> bool:
+    """Whether it is a JPEG of one or three channels of 8 bits, no larger than PIL reads: torchvision gives what PIL does, sooner.
+
+    The frame's header tells (ITU-T T.81, B.2.2); it comes after segments that say how long they are.
+    """
+    place = 2 if content.startswith(b"\xff\xd8") else len(content)
+    while place + 9 < len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if 0xC0 <= marker <= 0xC2:
+            precision, height, width, channels = struct.unpack_from(">BHHB", content, place + 4)
+            return precision == 8 and channels in (1, 3) and 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+        place += 2 + struct.unpack_from(">H", content, place + 2)[0]
+    return False
+
+
+class Paths(Sequence[Path]):
+    """Paths below a folder in little memory: one string and where each begins, however many there are."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.names, self.ends = root, bytearray(), array("q", [0])
+
+    def append(self, name: str) -> None:
+        """One more, as it is called below the root."""
+        self.names += os.fsencode(name)
+        self.ends.append(len(self.names))
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        """A path, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        number = range(len(self))[index]
+        return self.root / os.fsdecode(bytes(self.names[self.ends[number] : self.ends[number + 1]]))
+
+
+def found(folder: str, below: str = "") -> Iterator[str]:
+    """The images in and below a folder, as they are called below it, in the order of their paths; links are followed.
+
+    At a time there is only what lies in one folder, and in those above it. A folder that cannot be opened is passed over.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            here = sorted((entry.name, entry.is_dir()) for entry in entries if image_name(entry.name) or entry.is_dir())
+    except OSError:
+        return
+    for name, is_folder in here:
+        if is_folder:
+            yield from found(f"{folder}/{name}", f"{below}{name}/")
+        elif image_name(name):
+            yield below + name
+
+
+def image_name(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 class Folder:
@@ -48,22 +116,18 @@ class Folder:
         self.name = (
             "/".join(parts[-2:]) if parts[-1] == "train" else parts[-1]
         )  # never the whole path: it tells of a machine
-        self.paths = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(root, followlinks=True)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        )
+        self.paths, number, labels = Paths(root), dict[str, int](), array("q")
+        for name in found(str(root)):
+            self.paths.append(name)
+            top, below, _ = name.partition("/")
+            labels.append(number.setdefault(top, len(number)) if below else -1)
         if not self.paths:
             raise FileNotFoundError(
-                f"expected images ({' '.join(sorted(SUFFIXES))}) below {root}, found none: check --data, "
+                f"expected images ({' '.join(SUFFIXES)}) below {root}, found none: check --data, "
                 "for ImageNet it is imagenet/train"
             )
-        tops = [path.relative_to(root).parts[:-1][:1] for path in self.paths]
-        self.classes = sorted({top[0] for top in tops if top})
-        number = {name: label for label, name in enumerate(self.classes)}
-        self.labels = np.array([number[top[0]] if top else -1 for top in tops])
-        self.kept: list[np.ndarray | None] = []
+        self.classes, self.labels = list(number), np.array(labels)
+        self.kept: np.ndarray | None = None
         self.allowed = 0  # so many images may be bad; the next image of the folder takes the place of each
         self.bad: dict[int, str] = {}  # those that are known, and what is wrong with them
 
@@ -71,14 +135,27 @@ class Folder:
         return len(self.paths)
 
     def keep(self) -> bool:
-        """Decode every image into memory if together they take less than MEMORY bytes, judged by at most 64 of them."""
+        """Decode every image into memory if together they take less than MEMORY bytes, judged by at most 64 of them first."""
         sample = range(0, len(self), max(1, len(self) // 64))
         sizes = [image.nbytes for i in sample if (image := self.decoded_or_bad(i)) is not None]
-        size = sum(sizes) / max(1, len(sizes)) * len(self)
-        if size < MEMORY:
-            self.kept = [self.decoded_or_bad(index) for index in range(len(self))]
+        if sum(sizes) / max(1, len(sizes)) * len(self) < MEMORY:
+            self._fill()
             self.refuse(sorted(self.bad))
-        return bool(self.kept)
+        return self.kept is not None
+
+    def _fill(self) -> None:
+        """Every image into one piece of memory, which a loader's workers share; nothing where they are more than MEMORY after all."""
+        pixels, ends, sizes = bytearray(), array("q", [0]), array("q")
+        for index in range(len(self)):
+            image = self.decoded_or_bad(index)
+            if image is None:
+                image = np.empty((0, 0, 3), np.uint8)
+            if len(pixels) + image.nbytes > MEMORY:
+                return
+            pixels += image.data if image.size else b""
+            ends.append(len(pixels))
+            sizes.extend(image.shape[:2])
+        self.kept, self.ends, self.sizes = np.frombuffer(pixels, np.uint8), ends, sizes
 
     def decoded_or_bad(self, index: int) -> np.ndarray | None:
         try:
@@ -88,10 +165,11 @@ class Folder:
             return None
 
     def image(self, index: int) -> np.ndarray:
-        if not self.kept:
+        """uint8 [H, W, 3], RGB; ValueError names a file that cannot be read."""
+        if self.kept is None or index in self.bad:
             return decoded(self.paths[index])
-        image = self.kept[index]
-        return decoded(self.paths[index]) if image is None else image
+        shape = (self.sizes[2 * index], self.sizes[2 * index + 1], 3)
+        return self.kept[self.ends[index] : self.ends[index + 1]].reshape(shape)
 
     def usable(self, index: int) -> tuple[int, np.ndarray]:
         """The image and its number; where it is bad and bad ones are allowed, the next one that is not."""
@@ -155,16 +233,16 @@ class Steps(torch.utils.data.Dataset):
 
     def batch(self, step: int) -> Batch:
         indices = self.indices(step)
-        pixels: list[list[np.ndarray]] = [[] for _ in range(self.recipe["views"])]
-        boxes = np.empty((len(pixels), self.size, 4), np.float32)
+        pixels: list[torch.Tensor] = []
+        boxes = np.empty((self.recipe["views"], self.size, 4), np.float32)
         for n, index in enumerate(indices):
             rng = np.random.default_rng((self.seed, self.visit, int(index)))
             indices[n], image = self.folder.usable(int(index))
-            for v, made in enumerate(pixels):
+            for v in range(len(boxes)):
                 out, boxes[v, n] = views.view(image, self.recipe, v, rng)
-                made.append(out)
+                _put(out, pixels, v, n, self.size)
         labels = torch.from_numpy(self.folder.labels[indices])
-        return _stacked(pixels), torch.from_numpy(boxes), labels, torch.from_numpy(indices)
+        return pixels, torch.from_numpy(boxes), labels, torch.from_numpy(indices)
 
     def visited(self, visit: int) -> np.ndarray:
         """The images of an epoch, or of a window, in the order in which they come."""
@@ -206,22 +284,26 @@ class Survey(torch.utils.data.Dataset):
         try:
             start = (i * self.world_size + self.rank) * self.size
             indices = self.images[np.arange(start, start + self.size) % len(self.images)]
-            pixels: list[list[np.ndarray]] = [[] for _ in range(self.number or 1)]
-            for index in indices:
+            pixels: list[torch.Tensor] = []
+            for n, index in enumerate(indices):
                 _, image = self.folder.usable(int(index))
                 rng = np.random.default_rng((self.seed, int(index)))
-                for v, made in enumerate(pixels):
-                    if self.number is None:
-                        made.append(views.centre(image, views.side(self.recipe)))
-                    else:
-                        made.append(views.view(image, self.recipe, v, rng)[0])
-            return _stacked(pixels), torch.from_numpy(indices)
+                if self.number is None:
+                    _put(views.centre(image, views.side(self.recipe)), pixels, 0, n, self.size)
+                for v in range(self.number or 0):
+                    _put(views.view(image, self.recipe, v, rng)[0], pixels, v, n, self.size)
+            return pixels, torch.from_numpy(indices)
         except Exception as error:
             return error
 
 
-def _stacked(pixels: list[list[np.ndarray]]) -> list[torch.Tensor]:
-    return [torch.from_numpy(np.stack(made)) for made in pixels]
+def _put(view: np.ndarray, pixels: list[torch.Tensor], v: int, n: int, size: int) -> None:
+    """A view into its place, pixels[v][n]; the first of a kind makes room for `size` of them, where other processes see it too if
+    this one is a loader's worker: then nothing is copied on its way to the training."""
+    if n == 0:
+        room = torch.empty((size, *view.shape), dtype=torch.uint8)
+        pixels.append(room if torch.utils.data.get_worker_info() is None else room.share_memory_())
+    pixels[v].numpy()[n] = view
 
 
 def batches(steps: torch.utils.data.Dataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Any]:

@@ -68,7 +68,7 @@ def in_words(folder: Folder, batch: int, workers: int) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError, cv2.error) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(s in str(error) for s in SIGNS):
             raise
-        kept = sum(image.nbytes for image in folder.kept if image is not None)
+        kept = 0 if folder.kept is None else folder.kept.nbytes
         raise RuntimeError(
             f"expected memory enough and every process alive, found {' '.join(str(error).split())[:300] or 'no memory left'}: lower "
             f"--batch-size (now {batch}), the number of processes that prepare batches (BENCH_WORKERS, now {workers}) or the decoded "

@@ -26,14 +26,18 @@ from torch.nn.functional import interpolate
 
 from pretrain import randaugment
 
+COLOURS = ("brightness", "contrast", "saturation", "hue")
+LUMA = (0.299, 0.587, 0.114)  # red, green and blue in PIL's grey
+
 cv2.setNumThreads(0)  # OpenCV's thread pool does not survive the fork of a loader's worker
 
 
 def crop(height: int, width: int, area: Sequence[float], rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random crop: a fraction of the area, aspect 3/4 to 4/3, the centre after 10 failures."""
+    low, high = area
     for _ in range(10):
-        target = height * width * rng.uniform(*area)
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        target = height * width * (low + (high - low) * rng.random())
+        aspect = math.exp((2 * rng.random() - 1) * math.log(4 / 3))
         w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
@@ -47,7 +51,9 @@ def resized(image: np.ndarray, height: int, width: int, interpolation: str = "bi
     if interpolation == "bilinear" and image.shape[0] <= height and image.shape[1] <= width:
         # no averaging: OpenCV's filter is the same and faster
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # torch's antialiased uint8 kernel is PIL's, vectorised
+    # torch's antialiased uint8 kernel is PIL's, vectorised; it is fast, and its result lies as OpenCV wants it, where even the
+    # stride of the batch's one entry is that of channels-last, as reshape makes it and [None] does not
+    pixels = torch.from_numpy(np.ascontiguousarray(image).reshape(1, *image.shape)).permute(0, 3, 1, 2)
     return interpolate(pixels, (height, width), mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
 
 
@@ -55,53 +61,99 @@ def gray(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-def brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    return _blended(image, 0, factor)
-
-
-def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return _blended(image, mean, factor)
-
-
-def _blended(image: np.ndarray, level: int, factor: float) -> np.ndarray:
-    """level + factor * (image - level), in PIL's single precision and cut, not rounded, as PIL's blend does."""
-    table = np.float32(level) + np.float32(factor) * (np.arange(256, dtype=np.float32) - np.float32(level))
-    return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8))
-
-
-def saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    return cv2.addWeighted(image, factor, gray(image), 1 - factor, 0)
-
-
 def hue(image: np.ndarray, shift: float) -> np.ndarray:
     """Hues turned by `shift` of a full circle, -0.5 to 0.5."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(int(shift * 255) % 256)  # uint8 wraps, as the circle does
+    turn = np.zeros(hsv[0].size, np.uint8)
+    turn[::3] = int(shift * 255) % 256
+    lines = hsv.reshape(len(hsv), -1)
+    np.add(
+        lines, turn, out=lines
+    )  # uint8 wraps, as the circle does; whole lines are added faster than every third byte
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-def jittered(image: np.ndarray, strength: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast, saturation and hue changed in a random order."""
-    for operation in rng.permutation(4):
-        amount = rng.uniform(-1, 1) * strength[operation]
-        if operation == 3:
-            image = hue(image, amount)
+def drawn(strength: Sequence[float], rng: np.random.Generator) -> list[tuple[str, float]]:
+    """Brightness, contrast and saturation with their factors and hue with its shift, in a random order."""
+    found = []
+    for number in rng.permutation(4):
+        amount = (2 * rng.random() - 1) * strength[number]
+        found.append((COLOURS[number], amount if number == 3 else max(0.0, 1 + amount)))
+    return found
+
+
+def jittered(image: np.ndarray, operations: Sequence[tuple[str, float]]) -> np.ndarray:
+    """The operations done in turn, by their names in COLOURS.
+
+    Those that wait make a x + g l + c of a pixel x, where l is its grey. That goes over the image before hue, and before the next
+    operation where the last may have gone beyond 0..255, which it does by a factor above 1 only.
+    """
+    a, g, c, waiting, last = 1.0, 0.0, 0.0, False, 1.0
+    for operation, f in operations:
+        if waiting and (last > 1 or operation == "hue"):
+            image = linear(image, a, g, c)
+            a, g, c, waiting = 1.0, 0.0, 0.0, False
+        if operation == "hue":
+            image = hue(image, f)
+            continue
+        if operation == "saturation":
+            g = f * g + (1 - f) * (a + g)
         else:
-            image = (brightness, contrast, saturation)[operation](image, max(0.0, 1 + amount))
-    return image
+            level = int((a + g) * luma(image) + c + 0.5) if operation == "contrast" else 0
+            g, c = f * g, f * c + (1 - f) * level
+        # PIL cuts what cv2.transform rounds: half a level, less a little for what is whole already
+        a, c, waiting, last = f * a, c - 0.498, True, f
+    return linear(image, a, g, c) if waiting else image
+
+
+def luma(image: np.ndarray) -> float:
+    """The mean of the image in PIL's grey."""
+    return sum(weight * mean for weight, mean in zip(LUMA, cv2.mean(image), strict=False))
+
+
+def linear(image: np.ndarray, a: float, g: float, c: float) -> np.ndarray:
+    """Of every pixel x with the grey l, a x + g l + c, rounded and cut to 0..255."""
+    red, green, blue = (g * weight for weight in LUMA)
+    matrix = ((a + red, green, blue, c), (red, a + green, blue, c), (red, green, a + blue, c))
+    return cv2.transform(image, np.array(matrix))
 
 
 def blurred(image: np.ndarray, sigma: float, kernel: int | None = None) -> np.ndarray:
-    """PIL's Gaussian blur with radius sigma, or a kernel of `kernel` pixels a side with mirrored borders, torchvision's."""
-    if kernel is None:
-        return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    """PIL's Gaussian blur with radius sigma, or a kernel of `kernel` pixels a side with mirrored borders, torchvision's.
+
+    The kernel is cut at three sigma: what lies beyond weighs less than half a level.
+    """
+    if kernel is None and not 0.5 <= sigma < 1.1:
+        return boxed(image, sigma)
+    if kernel is None:  # between no box and boxes of three pixels, five taps of a Gaussian are nearer to PIL's
+        return cv2.GaussianBlur(image, (5, 5), sigma, borderType=cv2.BORDER_REPLICATE)
+    kernel = min(kernel, 2 * math.ceil(3 * sigma) + 1)
     return cv2.GaussianBlur(image, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+
+def boxed(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Three box filters whose variances add up to sigma squared, which is what PIL calls a Gaussian blur.
+
+    PIL's three have one radius, whole or not; here they have whole ones, and one of them is a mixture of two.
+    """
+    radius = int((math.sqrt(4 * sigma**2 + 1) - 1) / 2)  # a box of 2 r + 1 pixels has the variance r (r + 1) / 3
+    larger = (sigma**2 - radius * (radius + 1)) / (2 * (radius + 1) / 3)  # how many of the three have the next radius
+    for _ in range(int(larger)):
+        image = box(image, radius + 1)
+    image = cv2.addWeighted(box(image, radius + 1), larger % 1, box(image, radius), 1 - larger % 1, 0)
+    for _ in range(2 - int(larger)):
+        image = box(image, radius)
+    return image
+
+
+def box(image: np.ndarray, radius: int) -> np.ndarray:
+    side = 2 * radius + 1
+    return cv2.blur(image, (side, side), borderType=cv2.BORDER_REPLICATE) if radius else image
 
 
 def solarized(image: np.ndarray) -> np.ndarray:
     """The upper half of the scale inverted."""
-    return np.where(image < 128, image, 255 - image)
+    return cv2.min(image, cv2.bitwise_not(image))
 
 
 def side(recipe: Mapping[str, Any]) -> int:
@@ -156,7 +208,7 @@ def view(
     if not jigsaw:
         out = coloured(out, said, rng)
     if rng.random() < said["flip_p"]:
-        out, x0, x1 = out[:, ::-1], x1, x0
+        out, x0, x1 = cv2.flip(out, 1), x1, x0
     if jigsaw:
         cut = patches(out, recipe["jigsaw_patch"], rng)
         out = np.stack([coloured(patch, said, rng) for patch in cut] if recipe["jigsaw_colours"] else cut)
@@ -169,7 +221,7 @@ def coloured(out: np.ndarray, said: Mapping[str, Any], rng: np.random.Generator)
     if said["gray_first"] and rng.random() < said["gray_p"]:
         out = gray(out)
     if rng.random() < said["jitter_p"]:
-        out = jittered(out, said["jitter"], rng)
+        out = jittered(out, drawn(said["jitter"], rng))
     if not (said["gray_first"] or late) and rng.random() < said["gray_p"]:
         out = gray(out)
     if rng.random() < said["blur_p"]:

@@ -22,6 +22,7 @@ PAIRS = 5
 
 # A part is the function of its name, of a scratch folder, in the module of this package.
 PARTS: Mapping[str, str] = {
+    "views": "loading",
     "convert": "checkpoints",
     "inspect": "checkpoints",
     "table": "tables",

@@ -60,7 +60,12 @@ def record(monkeypatch):
     def recorder(name):
         return lambda image, *arguments: (calls.append((name, arguments)), image)[1]
 
-    for name in ("gray", "brightness", "contrast", "saturation", "hue", "blurred", "solarized"):
+    def jittered(image, operations):
+        calls.extend((name, (amount,)) for name, amount in operations)
+        return image
+
+    monkeypatch.setattr(views, "jittered", jittered)
+    for name in ("gray", "blurred", "solarized"):
         monkeypatch.setattr(views, name, recorder(name))
     for name in ("augmented", "strengthened", "photometric"):
         monkeypatch.setattr(randaugment, name, recorder(name))
