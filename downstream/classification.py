@@ -41,13 +41,13 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
+from downstream.neighbours import nearest, vote
 from downstream.task import TRAITS, Classification, digest, iterations
 from downstream.trial import SAVE_SECONDS, Place, Progress, ahead, earlier, fingerprint, place, share, write_json
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 CHECKED_IMAGES = 64  # of a split that are opened before a training
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
-SIMILARITIES = 1 << 24  # that are held at a time
 DRAW_SEED = 0  # of the labelled images where there is no list
 SIMCLR = {  # sha256 of google-research/simclr imagenet_subsets/{1,10}percent.txt: 12,811 and 128,116 names
     1: "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17",
@@ -650,25 +650,6 @@ def _features(model: Network, job: Job, split: Split, name: str) -> Tensor:
     if not features.isfinite().all():
         raise FloatingPointError("expected finite features, found infinity or NaN: look at the checkpoint's weights")
     return features
-
-
-def nearest(queries: Tensor, keys: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest cosines, falling, and the labels of their keys: [Q, k] each; fewer where there are fewer keys.
-
-    queries: [Q, D], keys: [N, D], of unit length; labels: [N]. Works through the queries in parts of bounded memory.
-    """
-    cosines, voters = [], []
-    for part in queries.split(max(1, SIMILARITIES // len(keys))):
-        near = (part @ keys.T).topk(min(k, len(keys)))
-        cosines.append(near.values)
-        voters.append(labels[near.indices])
-    return torch.cat(cosines), torch.cat(voters)
-
-
-def vote(cosines: Tensor, voters: Tensor, k: int, temperature: float, classes: int) -> Tensor:
-    """[Q, classes]: the sum over the k nearest of exp(cosine / temperature), by their class."""
-    weights = (cosines[:, :k] / temperature).exp()
-    return weights.new_zeros(len(weights), classes).scatter_add_(1, voters[:, :k], weights)
 
 
 def _neighbours(model: Network, job: Job) -> tuple[dict[str, float], dict[str, float], list[dict[str, float]]]:

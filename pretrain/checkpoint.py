@@ -164,6 +164,7 @@ class Stop:
 
     def __init__(self, chief: bool) -> None:
         self.chief, self.number, self.patient = chief, 0, False
+        self.said = torch.zeros(())
 
     def __call__(self, number: int, frame: Any = None) -> None:
         self.number = self.number or number
@@ -171,10 +172,14 @@ class Stop:
             self.end("there was nothing to save")
 
     def asked(self, process: dist.Process) -> bool:
-        """Whether a signal has come to one of the processes: all of them end after the same step."""
+        """Whether a signal had come to one of the processes: all of them end after the same step.
+
+        Of many processes it answers a step later, when what they said is there without waiting for it.
+        """
         if process.world_size == 1:
             return self.number > 0
-        return bool(dist.summed(torch.tensor(float(self.number > 0), device=process.device)))
+        said, self.said = self.said, dist.summed(torch.tensor(float(self.number > 0), device=process.device))
+        return bool(said)
 
     def hurry(self) -> None:
         """Be patient no longer."""

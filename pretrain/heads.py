@@ -3,12 +3,14 @@
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 BLOCKS: dict[str, tuple[type[nn.Module], list[int]]] = {
@@ -96,9 +98,32 @@ def multi_crop(net: nn.Module, views: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([net(torch.cat(list(group))) for _, group in sides])
 
 
-def by_group(net: nn.Module, x: torch.Tensor, size: int) -> torch.Tensor:
-    """net(x), normalised `size` images at a time: what x.shape[0] / size GPUs without SyncBN would compute."""
-    return torch.cat([net(part) for part in x.split(size)])
+class _Groups(TorchFunctionMode):
+    """Inside, batch norm sees its input, [N, ...], as `count` equal parts, one after the other; all else sees the whole."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function is not F.batch_norm:
+            return function(*args, **(kwargs or {}))
+        x, *rest = args
+        return torch.cat([function(part, *rest, **(kwargs or {})) for part in x.chunk(self.count)])
+
+
+def by_group(net: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, size: int) -> torch.Tensor:
+    """net(x), normalised `size` images at a time: what x.shape[0] / size GPUs without SyncBN would compute.
+
+    Only batch norm sees the groups: convolutions of all images at once are faster than of a few.
+    """
+    if len(x) == size:
+        return net(x)
+    assert len(x) % size == 0, "the recipe's check sees to it"
+    with _Groups(len(x) // size):
+        return net(x)
 
 
 def full_precision(x: torch.Tensor) -> torch.autocast:

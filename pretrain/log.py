@@ -163,10 +163,11 @@ def megabytes(size: int) -> str:
 
 
 @contextlib.contextmanager
-def progress(
-    title: str, batch: int, steps: int, step: int, chief: bool
-) -> Iterator[Callable[[int, float, float], None]]:
-    """A function of step, loss and images a second: a bar on a terminal, a line every LINE_SECONDS elsewhere."""
+def progress(title: str, batch: int, steps: int, step: int, chief: bool) -> Iterator[Callable[[int, Any, float], None]]:
+    """A function of step, loss and images a second: a bar on a terminal, a line every LINE_SECONDS elsewhere.
+
+    The loss may be a scalar on a device: only what is shown is waited for.
+    """
     if not chief:
         yield lambda step, loss, speed: None
     elif sys.stderr.isatty():
@@ -183,7 +184,7 @@ def progress(
     else:
         printed = [0.0]
 
-        def line(step: int, loss: float, speed: float) -> None:
+        def line(step: int, loss: Any, speed: float) -> None:
             if time.monotonic() - printed[0] >= LINE_SECONDS or step == steps:
                 printed[0] = time.monotonic()
                 left = (steps - step) * batch / speed / 60

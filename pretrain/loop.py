@@ -133,15 +133,16 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe["precision"] == "fp16")
         self.step, self.seconds = 0, 0.0
         # of the line that log.jsonl gets next: what was summed up over how many steps; the lines that it has
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, torch.Tensor] = {}
         self.counted, self.lines = 0, 0
         self.skipped: list[int] = []  # bad images that were met, by their numbers
-        self.losses: deque[float] = deque(maxlen=5)  # the last finite ones
+        self.losses: deque[torch.Tensor] = deque(maxlen=60)  # the last ones, of more steps than a line of the log has
         self.net: nn.Module = model
         if process.world_size > 1:
             # buffers are equal by what the methods do, but for the statistics of batch norm, of which rank 0's are kept
             on = [self.device.index] if self.device.type == "cuda" else None
             self.net = DistributedDataParallel(model, device_ids=on, broadcast_buffers=False)
+        self.wrong = torch.zeros(2, dtype=torch.double, device=self.device)  # the first loss of inf or NaN, its step
         traits = self.traits()
         self.mean, self.std = (torch.tensor(traits[key], device=self.device).view(-1, 1, 1) for key in ("mean", "std"))
 
@@ -155,8 +156,11 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         for key in KEPT:
             setattr(self, key, state[key])
+        self.sums = {key: value.to(self.device) for key, value in self.sums.items()}
 
     def state(self) -> dict[str, Any]:
+        """What last.pth keeps. FloatingPointError: the loss is no longer finite."""
+        self.check()
         return {
             "run": self.run_of,
             "steps": self.steps,
@@ -172,7 +176,7 @@ class Training:
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [..., S, S, 3] -> [..., 3, S, S] on the device; NHWC uint8 seen as NCHW is channels-last."""
-        return (pixels.to(self.device, non_blocking=True).movedim(-1, -3).float() - self.mean) / self.std
+        return pixels.to(self.device, non_blocking=True).movedim(-1, -3).float().sub_(self.mean).div_(self.std)
 
     def call(self, hook: str, *arguments: Any) -> None:
         """A method's hook, where it has it."""
@@ -196,25 +200,33 @@ class Training:
         for pixels, indices in batches(look, 0, len(look), workers(self.device), self.device.type == "cuda"):
             yield [self.normalised(x) for x in pixels], indices.to(self.device)
 
-    def update(self, pixels: list[torch.Tensor], boxes: Any, labels: Any, indices: Any) -> dict[str, float]:
-        """One step on a batch; its loss and the method's statistics. FloatingPointError: the loss is no longer finite."""
+    def update(self, pixels: list[torch.Tensor], boxes: Any, labels: Any, indices: Any) -> dict[str, torch.Tensor]:
+        """One step on a batch; its loss and the method's statistics, scalars on the device, for which nothing has waited."""
         if self.step % self.per_epoch == 0:
             self.begin_epoch()
         optim.set_learning_rate(self.optimiser, self.lr(), self.recipe["lr"])
         torch.manual_seed(self.seed * 1_000_003 + self.step)  # what the method draws depends on the step alone
         progress = self.step / self.horizon
+        boxes, labels, indices = (x.to(self.device, non_blocking=True) for x in (boxes, labels, indices))
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.backward(pixels, *(x.to(self.device) for x in (boxes, labels)), progress, indices.to(self.device))
+        loss = self.backward(pixels, boxes, labels, progress, indices)
         self.call("before_update", self.step, self.per_epoch)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.call("after_update", progress)
-        values = {"loss": loss.item(), **{key: float(value) for key, value in self.model.statistics.items()}}
-        if not math.isfinite(values["loss"]):
-            raise self.diverged(f"a finite loss, found {values['loss']}", self.step + 1)
-        self.losses.append(values["loss"])
+        loss = loss.double()
+        self.losses.append(loss)
         self.step += 1
-        return values
+        found = torch.stack([loss, torch.full_like(loss, self.step)])
+        self.wrong = torch.where((self.wrong[1] == 0) & ~loss.isfinite(), found, self.wrong)
+        statistics = {key: torch.as_tensor(x, device=self.device) for key, x in self.model.statistics.items()}
+        return {"loss": loss, **{key: x.detach().double() for key, x in statistics.items()}}
+
+    def check(self) -> None:
+        """FloatingPointError: a step's loss was not finite. It waits for the device, and therefore stands where the log does."""
+        loss, step = self.wrong.tolist()
+        if step:
+            raise self.diverged(f"a finite loss, found {loss}", int(step))
 
     def backward(
         self, pixels: list[torch.Tensor], boxes: Any, labels: Any, progress: float, indices: Any
@@ -238,15 +250,18 @@ class Training:
         return total
 
     def diverged(self, what: str, step: int) -> FloatingPointError:
-        """Says at which step, with which learning rate and batch, and what the losses before were."""
-        lr, before = self.lr(), ", ".join(f"{loss:.6g}" for loss in self.losses) or "none"
+        """Says at which step, with which learning rate and batch, and what the last finite losses were."""
+        lr = optim.learning_rate(step - 1, self.per_epoch, self.recipe)
+        finite = [f"{loss:.6g}" for loss in map(float, self.losses) if math.isfinite(loss)]
         return FloatingPointError(
-            f"expected {what} at lr {lr:.6g}, batch {self.recipe['batch_size']}, step {step} of {self.steps} (the losses before: "
-            f"{before}): the last good checkpoint is kept; lower the learning rate (lr={lr / 2:.3g}) or lengthen the warm-up"
+            f"expected {what} at lr {lr:.6g}, batch {self.recipe['batch_size']}, step {step} of {self.steps} (the last finite losses: "
+            f"{', '.join(finite[-5:]) or 'none'}): the last good checkpoint is kept; lower the learning rate (lr={lr / 2:.3g}) or "
+            "lengthen the warm-up"
         )
 
     def check_weights(self) -> None:
         """FloatingPointError where a weight is no longer finite: the next loss would not be, and this state is not worth keeping."""
+        self.check()
         for name, parameter in self.model.named_parameters():
             if not parameter.isfinite().all():
                 raise self.diverged(f"finite weights, found others in {name}", self.step)
@@ -301,10 +316,12 @@ def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor
             step, now = training.step, time.monotonic()
             training.seconds = before + now - began
             training.counted, fresh = training.counted + 1, fresh + 1
-            training.sums = {key: training.sums.get(key, 0.0) + value for key, value in values.items()}
+            sums = training.sums
+            training.sums = {key: sums[key] + value if key in sums else value for key, value in values.items()}
             if step % every == 0 or step == steps:
+                training.check()
                 line = {"epoch": round(step / per_epoch, 4), "step": step, "lr": lr}
-                line |= {key: value / training.counted for key, value in training.sums.items()}
+                line |= {key: float(value) / training.counted for key, value in training.sums.items()}
                 speed = fresh * recipe["batch_size"] / max(now - mark, 1e-9)
                 diary.line(line | {"images_per_second": round(speed, 1)})
                 training.sums, mark, training.counted, fresh = {}, now, 0, 0

@@ -27,10 +27,12 @@ class Queue(nn.Module):
     @torch.no_grad()
     def enqueue(self, k: torch.Tensor) -> None:
         """Replace the oldest keys by k, [N, C] of all processes; K is a multiple of N."""
-        size, start = self.queue.shape[1], int(self.pointer)
+        size = self.queue.shape[1]
         assert size % len(k) == 0, "the loop checks that the queue is a multiple of the batch"
-        self.queue[:, start : start + len(k)] = k.T
-        self.pointer.fill_((start + len(k)) % size)
+        # int(pointer) would wait for the device
+        oldest = self.pointer + torch.arange(len(k), device=k.device)
+        self.queue.index_copy_(1, oldest, k.T.to(self.queue.dtype))
+        self.pointer.copy_((self.pointer + len(k)) % size)
 
 
 class Bank(nn.Module):

@@ -21,8 +21,10 @@ def follower(module: nn.Module) -> nn.Module:
 @torch.no_grad()
 def follow(key: nn.Module, query: nn.Module, m: float) -> None:
     """key <- m * key + (1 - m) * query, for every parameter and no buffer."""
-    for k, q in zip(key.parameters(), query.parameters(), strict=True):
-        k.lerp_(q, 1 - m)
+    keys, queries = list(key.parameters()), list(query.parameters())
+    assert len(keys) == len(queries)
+    if keys:  # some parts learn nothing
+        torch._foreach_lerp_(keys, queries, 1 - m)  # on CUDA a few kernels instead of one a tensor
 
 
 def cosine(base: float, progress: float) -> float:

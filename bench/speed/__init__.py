@@ -27,6 +27,9 @@ PARTS: Mapping[str, str] = {
     "inspect": "checkpoints",
     "table": "tables",
     "start": "tables",
+    "step": "steps",
+    "pretrain": "steps",
+    "knn": "neighbours",
 }
 
 

@@ -311,25 +311,6 @@ def test_macs_of_a_resnet_50_are_the_known_ones() -> None:
 # Nearest neighbours
 
 
-@pytest.mark.parametrize("k", [1, 5, 20, 50])
-def test_votes_are_those_written_out_in_numpy(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classification, "SIMILARITIES", 200)  # several parts, the last one smaller
-    draw = np.random.default_rng(k)
-    keys, queries = (draw.normal(size=(n, 6)) for n in (50, 33))
-    keys, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (keys, queries))
-    labels = draw.integers(0, 4, 50)
-    expected = np.zeros((33, 4))
-    for i, query in enumerate(queries):
-        cosines = [float(np.dot(query, key)) for key in keys]
-        for j in sorted(range(50), key=lambda j: -cosines[j])[:k]:
-            expected[i, labels[j]] += np.exp(cosines[j] / 0.07)
-    tensors = (torch.tensor(x) for x in (queries, keys, labels))
-    cosines, voters = classification.nearest(*tensors, 50)
-    votes = classification.vote(cosines, voters, k, 0.07, 4).numpy()
-    assert np.allclose(votes, expected, rtol=1e-9)
-    assert np.array_equal(votes.argmax(1), expected.argmax(1))
-
-
 def test_nearest_neighbours_tell_colours_apart(resnet18: dict[str, torch.Tensor], data: Path, tmp_path: Path) -> None:
     task = dataclasses.replace(TINY_KNN, neighbours=(4, 1))
     result = run(task, resnet18, data, tmp_path)

@@ -1,0 +1,320 @@
+"""Training steps against the plain loop, and a whole pretraining against the plain loop behind the plain loader.
+
+step      a step on a batch that is there already, bfloat16 and channels-last as `bench pretrain ... precision=bf16` trains, against
+          the step as the published repositories have it, in float32 and contiguous: MoCo v2 with ResNet-50 at 224 pixels, batch 16
+          (3.2 times) and with ResNet-18 at 64 pixels, batch 128 (2.1 times); SimCLR, BYOL, SwAV and PixPro with ResNet-18 at 64
+          pixels, batch 128 (2 times each). Ours take uint8 views and normalise them, log the loss and look whether it is finite.
+pretrain  images a second from JPEG files to weights, MoCo v2 with ResNet-18 at 64 pixels, batch 128: torchvision's transforms on
+          PIL in a DataLoader with as many workers as there are cores, and the plain step: at least 2.5 times. And the seconds that
+          our step waits for its loader, as a share of the step: at most 0.05.
+
+The plain steps follow facebookresearch/moco main_moco.py and moco/builder.py; for the other methods the same loop around the
+published loss.
+"""
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.speed import Row, cost, faster
+
+IMAGES = 1280  # of the folder of `pretrain`; the ten batches of an epoch
+KEYS = 4096  # MoCo's queue: what a plain step spends on it is the smaller, the shorter it is
+
+
+def step(folder: Path) -> list[Row]:
+    """MoCo v2 at the two sizes, and the other methods at the smaller one."""
+    rows = [_moco("resnet50", 224, 16, 3.2), _moco("resnet18", 64, 128, 2.1)]
+    plain = {"simclr": _plain_simclr, "byol": _plain_byol, "swav": _plain_swav, "pixpro": _plain_pixpro}
+    for method, theirs in plain.items():
+        training, batch = _ours(method, "resnet18", 64, 128)
+        against = f"the plain fp32 step: {method}, ResNet-18, 64 px, batch 128"
+        rows.append(faster("step", against, 2.0, lambda t=training, b=batch: _step(t, b), theirs(training, batch)))
+    return rows
+
+
+def _moco(arch: str, side: int, batch: int, target: float) -> Row:
+    training, pixels = _ours("moco", arch, side, batch)
+    against = f"the plain fp32 step: moco v2, {arch.replace('resnet', 'ResNet-')}, {side} px, batch {batch}"
+    loop = plain_moco(arch)
+    views = [_floats(x) for x in pixels[0]]
+    return faster("step", against, target, lambda: _step(training, pixels), lambda: loop(views))
+
+
+def _ours(method: str, arch: str, side: int, batch: int) -> tuple[Any, Any]:
+    """A training of the method by its published recipe for `side` and `batch` in bfloat16, and a batch of it."""
+    import numpy
+    import torch
+
+    from bench import catalog
+    from pretrain import dist, loop, recipes
+    from pretrain.data import Folder
+
+    class Blank(Folder):
+        """As many images as KEYS * 2, of which only the number is asked."""
+
+        def __init__(self) -> None:
+            self.root, self.paths = Path("blank"), [Path("0.png")] * (2 * KEYS)
+            self.labels, self.classes = numpy.zeros(len(self.paths), numpy.int64), ["0", "1"]
+
+    folder, module = Blank(), catalog.load("pretrain.methods", method)
+    asked = {"precision": "bf16"} | ({"bn_group": str(batch)} if method == "moco" else {})
+    scale = "mini" if side == 64 else "paper"
+    if method == "moco" and scale == "paper":
+        asked["queue"] = str(KEYS)
+    recipe = recipes.resolved(module, folder, scale, batch_size=batch, overrides=asked)
+    torch.manual_seed(0)
+    model = module.METHOD(arch, recipe).to(memory_format=torch.channels_last)
+    training = loop.Training(model, folder, {"recipe": recipe, "seed": 0}, dist.process())
+    sides = recipe["size"] if isinstance(recipe["size"], tuple) else (recipe["size"],) * recipe["views"]
+    pixels = [torch.randint(0, 256, (batch, s, s, 3), dtype=torch.uint8) for s in sides]
+    corners = torch.rand(len(sides), batch, 4)
+    corners[..., 2:] = corners[..., :2] / 2 + 0.5
+    corners[..., :2] /= 4
+    return training, (pixels, corners, torch.zeros(batch, dtype=torch.long), torch.arange(batch))
+
+
+def _step(training: Any, batch: Any) -> None:
+    training.update(*batch)
+    training.check()
+
+
+def _floats(pixels: Any) -> Any:
+    """uint8 [N, S, S, 3] -> float32 [N, 3, S, S], contiguous, as a loader behind ToTensor and Normalize gives it."""
+    return pixels.permute(0, 3, 1, 2).float().sub(120).div(60).contiguous()
+
+
+def plain_moco(arch: str, keys: int = KEYS) -> Callable[[list[Any]], float]:
+    """A step of facebookresearch/moco with --mlp --moco-t 0.2 --cos on one device: the loss after views [q, k]."""
+    import torch
+    import torchvision
+    from torch import nn
+
+    torch.manual_seed(0)
+    encoder_q = torchvision.models.get_model(arch, num_classes=128)
+    width = encoder_q.fc.weight.shape[1]
+    encoder_q.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), encoder_q.fc)
+    encoder_k = copy.deepcopy(encoder_q)
+    for parameter in encoder_k.parameters():
+        parameter.requires_grad = False
+    queue, pointer = nn.functional.normalize(torch.randn(128, keys), dim=0), torch.zeros(1, dtype=torch.long)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(encoder_q.parameters(), 0.03, momentum=0.9, weight_decay=1e-4)
+
+    def step(views: list[Any]) -> float:
+        q = nn.functional.normalize(encoder_q(views[0]), dim=1)
+        with torch.no_grad():
+            _plain_follow(encoder_k, encoder_q, 0.999)
+            shuffle = torch.randperm(len(views[1]))
+            k = nn.functional.normalize(encoder_k(views[1][shuffle]), dim=1)[torch.argsort(shuffle)]
+        positive = torch.einsum("nc,nc->n", q, k).unsqueeze(-1)
+        negative = torch.einsum("nc,ck->nk", q, queue.clone().detach())
+        logits = torch.cat([positive, negative], dim=1) / 0.2
+        start = int(pointer)
+        queue[:, start : start + len(k)] = k.T
+        pointer[0] = (start + len(k)) % keys
+        return _plain_update(optimizer, criterion(logits, torch.zeros(len(logits), dtype=torch.long)))
+
+    return step
+
+
+def _plain_follow(key: Any, query: Any, m: float) -> None:
+    for k, q in zip(key.parameters(), query.parameters(), strict=True):
+        k.data = k.data * m + q.data * (1.0 - m)
+
+
+def _plain_update(optimizer: Any, loss: Any) -> float:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _plain(training: Any, batch: Any) -> tuple[Any, Any, list[Any]]:
+    """The method's network in float32 and contiguous, torch's SGD over it, and float views: what a plain loop begins with."""
+    import torch
+
+    model = copy.deepcopy(training.model).to(memory_format=torch.contiguous_format)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return model, torch.optim.SGD(learning, 0.03, momentum=0.9, weight_decay=1e-4), [_floats(x) for x in batch[0]]
+
+
+def _plain_simclr(training: Any, batch: Any) -> Callable[[], float]:
+    import torch
+    from torch import nn
+
+    model, optimizer, views = _plain(training, batch)
+    criterion, images = nn.CrossEntropyLoss(), len(views[0])
+
+    def step() -> float:
+        z = nn.functional.normalize(model.head(model.backbone(torch.cat(views))), dim=1)
+        similarity = (z @ z.T / 0.1).masked_fill(torch.eye(2 * images, dtype=torch.bool), -1e9)
+        partner = torch.cat([torch.arange(images) + images, torch.arange(images)])
+        return _plain_update(optimizer, criterion(similarity, partner))
+
+    return step
+
+
+def _plain_byol(training: Any, batch: Any) -> Callable[[], float]:
+    import torch
+    from torch import nn
+
+    model, optimizer, views = _plain(training, batch)
+    online, target = nn.Sequential(model.backbone, model.projector), nn.Sequential(model.target_backbone, model.target_projector)
+
+    def step() -> float:
+        predictions = [model.predictor(online(x)) for x in views]
+        with torch.no_grad():
+            targets = [target(x) for x in views]
+        similarity = nn.functional.cosine_similarity
+        losses = [2 - 2 * similarity(p, z).mean() for p, z in zip(predictions, targets[::-1], strict=True)]
+        loss = _plain_update(optimizer, losses[0] + losses[1])
+        with torch.no_grad():
+            _plain_follow(target, online, 0.99)
+        return loss
+
+    return step
+
+
+def _plain_swav(training: Any, batch: Any) -> Callable[[], float]:
+    import torch
+    from torch import nn
+
+    model, optimizer, views = _plain(training, batch)
+    sizes = [2, len(views) - 2]
+
+    @torch.no_grad()
+    def sinkhorn(scores: Any) -> Any:
+        q = torch.exp(scores / 0.03).t()
+        q /= torch.sum(q)
+        for _ in range(3):
+            q /= torch.sum(q, dim=1, keepdim=True) * q.shape[0]
+            q /= torch.sum(q, dim=0, keepdim=True) * q.shape[1]
+        return (q * q.shape[1]).t()
+
+    def step() -> float:
+        with torch.no_grad():
+            model.prototypes.weight.copy_(nn.functional.normalize(model.prototypes.weight.data.clone(), dim=1, p=2))
+        crops = [torch.cat(part) for part in (views[: sizes[0]], views[sizes[0] :]) if part]
+        embedding = nn.functional.normalize(model.head(torch.cat([model.backbone(x) for x in crops])), dim=1)
+        scores = model.prototypes(embedding).chunk(len(views))
+        loss = torch.zeros(())
+        for crop in (0, 1):
+            q = sinkhorn(scores[crop].detach())
+            others = [v for v in range(len(views)) if v != crop]
+            swapped = [-(q * nn.functional.log_softmax(scores[v] / 0.1, dim=1)).sum(dim=1).mean() for v in others]
+            loss = loss + sum(swapped) / len(others) / 2
+        return _plain_update(optimizer, loss)
+
+    return step
+
+
+def _plain_pixpro(training: Any, batch: Any) -> Callable[[], float]:
+    import torch
+
+    model, optimizer, views = _plain(training, batch)
+    boxes, labels = batch[1], batch[2]
+
+    def step() -> float:
+        loss = _plain_update(optimizer, model(views, boxes, labels, 0.1, batch[3]))
+        with torch.no_grad():
+            pass
+        return loss
+
+    return step
+
+
+def pretrain(folder: Path) -> list[Row]:
+    """From JPEG files to weights."""
+    import torch
+
+    from pretrain import dist, loop, recipes
+    from pretrain.data import Folder, batches
+    from pretrain.methods import moco
+
+    _photographs(folder / "photographs")
+    source = Folder(folder / "photographs")
+    recipe = recipes.resolved(moco, source, "mini", batch_size=128, overrides={"queue": "256"})
+    model = moco.METHOD("resnet18", recipe).to(memory_format=torch.channels_last)
+    training = loop.Training(model, source, {"recipe": recipe, "seed": 0}, dist.process())
+    steps, waited, spent = IMAGES // 128, [0.0], [0.0]
+
+    def ours() -> None:
+        began = ended = time.perf_counter()
+        first = training.step % training.per_epoch
+        for number, batch in enumerate(batches(training.source, first, first + steps, loop.workers(training.device), False)):
+            now = time.perf_counter()
+            if number:  # the first batch is the worker's beginning
+                waited[0] += now - ended
+            training.update(*batch)
+            ended = time.perf_counter()
+        training.check()
+        spent[0] += ended - began
+
+    loader, plain = _plain_loader(folder / "photographs", 64, 128), plain_moco("resnet18", 256)
+
+    def theirs() -> None:
+        for views in loader:
+            plain(views)
+
+    return [
+        faster("pretrain", "torchvision on PIL and the plain fp32 step: moco v2, ResNet-18, 64 px", 2.5, ours, theirs),
+        cost("pretrain", "the time of training: waiting for the loader", waited[0], spent[0], 0.05),
+    ]
+
+
+def _plain_loader(folder: Path, side: int, batch: int) -> Any:
+    """MoCo v2's loader (main_moco.py, --aug-plus; moco/loader.py): pairs of float views [N, 3, S, S]."""
+    import random
+
+    import torch
+    from PIL import ImageFilter
+    from torchvision import datasets, transforms
+
+    class GaussianBlur:
+        def __call__(self, x: Any) -> Any:
+            return x.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
+
+    class TwoCrops:
+        def __call__(self, x: Any) -> list[Any]:
+            return [view(x), view(x)]
+
+    view = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(side, scale=(0.2, 1.0)),
+            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            transforms.RandomGrayscale(p=0.2),
+            transforms.RandomApply([GaussianBlur()], p=0.5),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        ]
+    )
+    data = datasets.ImageFolder(str(folder), TwoCrops())
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=batch, shuffle=True, num_workers=len(os.sched_getaffinity(0)), drop_last=True
+    )
+
+    class Views:
+        def __iter__(self) -> Iterator[list[Any]]:
+            return (views for views, _ in loader)
+
+    return Views()
+
+
+def _photographs(root: Path) -> None:
+    """IMAGES JPEG files of 500x375, smooth as photographs are, in two class folders."""
+    import numpy
+    from PIL import Image
+
+    draw = numpy.random.default_rng(0)
+    for number in range(IMAGES):
+        file = root / str(number % 2) / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=numpy.uint8))
+        large = numpy.asarray(small.resize((500, 375), Image.Resampling.BICUBIC)).astype(numpy.int16)
+        noisy = large + draw.integers(-12, 13, large.shape, dtype=numpy.int16)
+        Image.fromarray(noisy.clip(0, 255).astype(numpy.uint8)).save(file, quality=90)
