@@ -211,6 +211,18 @@ def signals(chief: bool) -> Iterator[Stop]:
 
 
 def deaf(worker: int) -> None:
-    """For a process that prepares batches: a signal to the whole group must not end it under the step that is finished."""
-    for number in SIGNALS:
+    """For a process that prepares batches: a signal to all of a run's processes must not end it under the step that is finished.
+
+    Its parent's SIGTERM, by which the loader ends it, it obeys; where the system does not say who sent one, it obeys all.
+    """
+    for number in SIGNALS[1:]:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
