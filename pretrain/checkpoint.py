@@ -159,11 +159,11 @@ class Stop:
     """The signal that asks a run to end, 0 before one has come.
 
     While `patient` it is only noted, so that the step and its checkpoint are finished. Before and after, when there is nothing to
-    save that is not saved already, the process ends at once.
+    save that is not saved already, the process ends at once; but not one of many that wait for one another.
     """
 
-    def __init__(self, chief: bool) -> None:
-        self.chief, self.number, self.patient = chief, 0, False
+    def __init__(self, process: dist.Process) -> None:
+        self.process, self.number, self.patient = process, 0, False
         self.said = torch.zeros(())
 
     def __call__(self, number: int, frame: Any = None) -> None:
@@ -171,34 +171,34 @@ class Stop:
         if not self.patient:
             self.end("there was nothing to save")
 
-    def asked(self, process: dist.Process) -> bool:
+    def asked(self) -> bool:
         """Whether a signal had come to one of the processes: all of them end after the same step.
 
         Of many processes it answers a step later, when what they said is there without waiting for it.
         """
-        if process.world_size == 1:
+        if self.process.world_size == 1:
             return self.number > 0
-        said, self.said = self.said, dist.summed(torch.tensor(float(self.number > 0), device=process.device))
+        said, self.said = self.said, dist.summed(torch.tensor(float(self.number > 0), device=self.process.device))
         return bool(said)
 
     def hurry(self) -> None:
         """Be patient no longer."""
-        self.patient = False
-        if self.number:
+        self.patient = self.patient and self.process.world_size > 1
+        if self.number and not self.patient:
             self.end("it had been saved just before")
 
     def end(self, how: str) -> None:
         """Leave the process: exit code 130 after Ctrl-C, else 143."""
-        if self.chief:
+        if self.process.rank == 0:
             name = signal.Signals(self.number).name if self.number else "a signal to another process"
             log.say(f"ended by {name}; {how}: the same call with --resume goes on")
         raise SystemExit(128 + (signal.SIGINT if self.number == signal.SIGINT else signal.SIGTERM))
 
 
 @contextlib.contextmanager
-def signals(chief: bool) -> Iterator[Stop]:
+def signals(process: dist.Process) -> Iterator[Stop]:
     """A Stop that hears SIGTERM, Ctrl-C and Slurm's warning; outside the main thread it hears nothing."""
-    stop = Stop(chief)
+    stop = Stop(process)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -88,7 +88,7 @@ def run(
         "accumulate": accumulate,
     }
     chief = process.rank == 0
-    with checkpoint.locked(out, chief), checkpoint.signals(chief) as stop:
+    with checkpoint.locked(out, chief), checkpoint.signals(process) as stop:
         state = checkpoint.load(out, run_of, resume)
         if state and state["step"] == state["steps"] and (out / "backbone.json").exists():
             log.say(f"{out / 'backbone.pth'} is finished already")
@@ -326,7 +326,7 @@ def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor
                 diary.line(line | {"images_per_second": round(speed, 1)})
                 training.sums, mark, training.counted, fresh = {}, now, 0, 0
             show(step, values["loss"], (step - first) * recipe["batch_size"] / (now - began))
-            ending = stop.asked(training.process)
+            ending = stop.asked()
             if step % per_epoch == 0 or now - saved > SAVE_SECONDS or ending:
                 training.check_weights()
                 training.lines, saved = diary.count, now
