@@ -180,6 +180,7 @@ def test_a_run_that_dies_in_the_middle_of_writing_goes_on_to_the_same_end(
     monkeypatch.setattr(torch, "save", save)
     monkeypatch.setattr(Path, "replace", replace)
     monkeypatch.setattr(log.Log, "line", line)
+    after(-1, dead)
     if moment == "half":
         (out / "left").rename(out / ".last.pth.part")
     assert (out / "last.pth").exists() == (moment != "moved")
@@ -222,6 +223,8 @@ def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_when_there_is_room(
             for _ in range(room.f_bavail * room.f_bsize // 2**20 - free // 2**20):
                 filler.write(block)
             if free < 2**20:
+                with (out / "log.jsonl").open("a") as file:
+                    file.write("\n" * (4096 - file.tell() % 4096))  # no room is left in its page
                 with pytest.raises(OSError, match="No space"):
                     while True:
                         filler.write(bytes(64))
