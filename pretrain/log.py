@@ -60,6 +60,7 @@ class Log:
             yield
         except OSError as error:
             say(f"warning: TensorBoard is told nothing from here on ({error}); log.jsonl has it all")
+            self.close()
             self.board = None
 
     def close(self) -> None:
