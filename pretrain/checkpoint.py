@@ -169,7 +169,7 @@ class Stop:
     def __call__(self, number: int, frame: Any = None) -> None:
         self.number = self.number or number
         if not self.patient:
-            self.end("there was nothing to save")
+            self.end("what was done is saved already")
 
     def asked(self) -> bool:
         """Whether a signal had come to one of the processes: all of them end after the same step.
@@ -185,7 +185,7 @@ class Stop:
         """Be patient no longer."""
         self.patient = self.patient and self.process.world_size > 1
         if self.number and not self.patient:
-            self.end("it had been saved just before")
+            self.end("what was done is saved already")
 
     def end(self, how: str) -> None:
         """Leave the process: exit code 130 after Ctrl-C, else 143."""

@@ -75,19 +75,26 @@ def result(out):
     return hashlib.sha256((out / "backbone.pth").read_bytes()).hexdigest(), tensors.hexdigest(), kept
 
 
+def changed(path):
+    """When a file was written last; None where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def killed(photos, out, moments, seed=0):
     """Starts a run again and again and kills it, `moments` times in all; how many were before the first step, how many found a
     checkpoint half written, and how often the run had to begin anew because it had got to its end."""
     rng, done = random.Random(seed), {"moments": 0, "early": 0, "while a checkpoint was written": 0, "runs": 1}
     part, last = out / ".last.pth.part", out / "last.pth"
     while done["moments"] < moments:
+        stale, before = changed(part), changed(last)
         child, until, aimed = start(photos, out), time.monotonic() + 60, rng.random() < 0.4
-        before = last.stat().st_mtime_ns if last.exists() else 0
-        wait = rng.uniform(0, 3.0)
-        fresh = time.monotonic()
+        moment = time.monotonic() + rng.uniform(0, 3)
         while time.monotonic() < until and os.waitpid(child, os.WNOHANG) == (0, 0):
-            moved = last.exists() and last.stat().st_mtime_ns != before
-            if (part.exists() and moved) if aimed else (time.monotonic() - fresh > wait):
+            writing = changed(part) not in (None, stale)
+            if (writing and changed(last) != before) if aimed else time.monotonic() > moment:
                 break
             time.sleep(0.0005)
         else:
@@ -100,7 +107,7 @@ def killed(photos, out, moments, seed=0):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         done["moments"] += 1
-        done["while a checkpoint was written"] += part.exists()
+        done["while a checkpoint was written"] += changed(part) not in (None, stale)
         done["early"] += not last.exists()
     yield done
 
