@@ -668,7 +668,11 @@ def show(
 
 @app.command()
 def speed(
-    part: Annotated[str | None, typer.Argument(help="One part, e.g. convert. Default: all.")] = None, json: Json = False
+    part: Annotated[str | None, typer.Argument(help="One part, e.g. convert. Default: all.")] = None,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="How listing and reading grow from 1,000 to 100,000 images, instead.")
+    ] = False,
+    json: Json = False,
 ) -> None:
     """Measure this machine: each part's cost against what people use today, in one run. Takes minutes and a gigabyte of disk.
 
@@ -676,12 +680,29 @@ def speed(
     """
     from bench import speed
 
+    if scaling:
+        _scaling(json)
+        return
     rows = speed.run(part, say)
     if json:
         print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
         return
     for row in rows:
         print(speed.described(row))
+
+
+def _scaling(json: bool) -> None:
+    import tempfile
+
+    from bench.speed import scaling
+
+    with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
+        grown = scaling.run(Path(folder), say)
+    if json:
+        print(jsonlib.dumps({"scaling": [growth.plain() for growth in grown]}, indent=1))
+        return
+    for growth in grown:
+        print(scaling.described(growth))
 
 
 @app.command()

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -31,6 +32,67 @@ def test_classes_are_the_first_folders_and_deeper_images_belong_to_them(tmp_path
         "2.JPEG": 0,
         "1.png": 1,
     }
+
+
+def test_the_order_is_that_of_the_sorted_paths(tmp_path):
+    draw(
+        tmp_path,
+        ["a/z.png", "a-b/x.png", "a.png", "a.b/c.png", "B/1.png", "ä/2.png", "a/b/c.png", "a/b.png", "a/B/d.png"],
+    )
+    (tmp_path / "c.png").mkdir()
+    draw(tmp_path, ["c.png/e.png"])
+    paths = list(data.Folder(tmp_path).paths)
+    assert paths == sorted(set(tmp_path.rglob("*.png")) - {tmp_path / "c.png"})
+    assert data.Folder(tmp_path).paths[2:5] == paths[2:5]
+
+
+def test_a_listed_image_takes_its_name_and_sixteen_bytes(tmp_path):
+    for top in range(4):
+        (tmp_path / f"n{top:08}").mkdir()
+        for number in range(2500):
+            (tmp_path / f"n{top:08}" / f"{number:016}.JPEG").touch()
+    tracemalloc.start()
+    folder = data.Folder(tmp_path)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    name = len("n00000000/0000000000000000.JPEG")
+    assert len(folder) == 10_000
+    assert held < 10_000 * 1.3 * (name + 16) + 50_000
+    assert peak - held < 2500 * 400  # what lies in one folder, while it is read
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 5}], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_is_decoded_as_pil_decodes_it_and_a_cut_one_is_refused_as_pil_refuses_it(tmp_path, mode, options):
+    noise = np.random.default_rng(0).normal(128, 60, (30, 41, 3)).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(noise).resize((123, 91)).convert(mode)
+    image.save(tmp_path / "whole.jpg", **options)
+    with Image.open(tmp_path / "whole.jpg") as pil:
+        theirs = np.asarray(pil.convert("RGB"))
+    assert np.array_equal(data.decoded(tmp_path / "whole.jpg"), theirs)
+    content = (tmp_path / "whole.jpg").read_bytes()
+    assert data.ordinary_jpeg(bytearray(content)) == (mode != "CMYK")
+    for length in (0, 1, 2, 3, 20, 170, len(content) // 2, len(content) - 30):
+        (tmp_path / "cut.jpg").write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"cut\.jpg"):
+            data.decoded(tmp_path / "cut.jpg")
+
+
+def test_a_jpeg_that_says_it_is_enormous_is_left_to_pil(tmp_path, monkeypatch):
+    draw(tmp_path, ["1.jpg"])
+    content = bytearray((tmp_path / "1.jpg").read_bytes())
+    assert data.ordinary_jpeg(content)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 399)
+    assert not data.ordinary_jpeg(content)
+
+
+def test_images_that_turn_out_too_large_together_are_not_kept(tmp_path, monkeypatch):
+    draw(tmp_path, [f"{i:03}.png" for i in range(0, 130, 2)], side=4)  # every second one is judged by
+    draw(tmp_path, [f"{i:03}.png" for i in range(1, 130, 2)], side=40)
+    folder = data.Folder(tmp_path)
+    monkeypatch.setattr(data, "MEMORY", 20_000)
+    assert not folder.keep() and folder.kept is None
+    assert folder.image(1).shape == (40, 40, 3)
 
 
 def test_linked_class_folders_are_followed(tmp_path):

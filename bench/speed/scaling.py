@@ -1,0 +1,124 @@
+"""How the cost of the images grows with their number: `bench speed --scaling`.
+
+Folders of 1,000 to 100,000 images are listed and read, by one process that prepares batches and by two. A cost is fitted by
+cost = c * images ** exponent, by least squares on the logarithms: 1 is proportional, 0 is none.
+"""
+
+import math
+import multiprocessing
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.speed import forget_peak, peak_memory
+
+COUNTS = (1_000, 3_000, 10_000, 30_000, 100_000)
+BATCHES, BATCH = 8, 128  # what is read of every folder, however large
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What one cost is at every number of images."""
+
+    what: str
+    unit: str
+    images: tuple[int, ...]
+    values: tuple[float, ...]
+    exponent: float
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def run(folder: Path, say: Callable[[str], None], counts: tuple[int, ...] = COUNTS) -> list[Growth]:
+    """Every cost at every number of images, each measured in a process of its own."""
+    listed, one, two = [], [], []
+    for count in counts:
+        say(f"bench speed --scaling: {count:,} images")
+        root = folder / str(count)
+        _links(root, count)
+        listed.append(_apart(_listed, root))
+        one.append(_apart(_read, root, 1))
+        two.append(_apart(_read, root, 2))
+        shutil.rmtree(root)
+    return [
+        _growth("listing a folder", "seconds", counts, [seconds for seconds, _ in listed]),
+        _growth("listing a folder: memory at most", "bytes", counts, [peak for _, peak in listed]),
+        _growth("an image, by 1 process", "seconds", counts, [seconds for seconds, _ in one]),
+        _growth("an image, by 2 processes", "seconds", counts, [seconds for seconds, _ in two]),
+        _growth("a loader's process: memory at most", "bytes", counts, [peak for _, peak in one]),
+    ]
+
+
+def described(growth: Growth) -> str:
+    """A growth for a person."""
+    first, last = (f"{value:.3g}" for value in (growth.values[0], growth.values[-1]))
+    span = f"{first} {growth.unit} at {growth.images[0]:,} images, {last} at {growth.images[-1]:,}"
+    return f"{growth.what:<36} images ** {growth.exponent:.2f}: {span}"
+
+
+def _growth(what: str, unit: str, counts: tuple[int, ...], values: list[float]) -> Growth:
+    return Growth(what, unit, counts, tuple(values), exponent(counts, values))
+
+
+def exponent(counts: tuple[int, ...], values: list[float]) -> float:
+    """The slope of the logarithms, by least squares."""
+    return float(np.polyfit([math.log(count) for count in counts], [math.log(max(v, 1e-9)) for v in values], 1)[0])
+
+
+def _apart(measured: Callable[..., tuple[float, float]], *arguments: Any) -> tuple[float, float]:
+    """What a function measures in a process that has done nothing else."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured, *arguments).result()
+
+
+def _links(root: Path, count: int) -> None:
+    """`count` names of one small photograph, in class folders of 1,000."""
+    from bench.speed.loading import photographs
+
+    root.mkdir()
+    photographs(root, 1, 64, 64)
+    original = (root / "0.jpg").rename(root.with_suffix(".jpg"))
+    for number in range(count):
+        if number % 1_000 == 0:
+            (root / f"{number // 1_000:03}").mkdir()
+        os.link(original, root / f"{number // 1_000:03}" / f"{number:08}.jpg")
+
+
+def _listed(root: Path) -> tuple[float, float]:
+    """Seconds and bytes that it takes to list a folder; the bytes are 0 where the system does not tell."""
+    from pretrain.data import Folder
+
+    forget_peak()
+    before, began = peak_memory() or 0, time.perf_counter()
+    Folder(root)
+    return time.perf_counter() - began, max((peak_memory() or 0) - before, 4096)  # a page is the least that can be seen
+
+
+def _read(root: Path, workers: int) -> tuple[float, float]:
+    """Seconds an image, and the most bytes that one of the loader's processes held, what it shares with this one included."""
+    import torch
+
+    from pretrain import data
+    from pretrain.methods import moco
+
+    torch.set_num_threads(1)
+    recipe = moco.recipe() | {"size": 64, "batch_size": BATCH}
+    # a small folder comes again, as in the next epoch
+    source = data.batches(data.Steps(data.Folder(root), recipe, seed=0), 0, BATCHES + 2 * workers, workers, False)
+    for _ in range(2 * workers):  # the processes start
+        next(source)
+    began = time.perf_counter()
+    for _ in source:
+        pass
+    seconds = (time.perf_counter() - began) / (BATCHES * BATCH)
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
