@@ -145,6 +145,9 @@ def pretrain(
     variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Over all processes, instead of the recipe's.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16 (CUDA), instead of the recipe's; backbone.json says which.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
     resume: Annotated[
@@ -200,7 +203,7 @@ def pretrain(
         batch_size=batch_size,
         seed=seed,
         resume=resume,
-        overrides=pairs(changes),
+        overrides=pairs(changes) | ({"precision": precision} if precision else {}),
         labelled=monitor,
         accumulate=accumulate,
         skip_bad=skip_bad,

@@ -16,13 +16,13 @@ import copy
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.speed import Row, cost, faster
 
 IMAGES = 1280  # of the folder of `pretrain`; the ten batches of an epoch
-KEYS = 4096  # MoCo's queue: what a plain step spends on it is the smaller, the shorter it is
 
 
 def step(folder: Path) -> list[Row]:
@@ -32,20 +32,20 @@ def step(folder: Path) -> list[Row]:
     for method, theirs in plain.items():
         training, batch = _ours(method, "resnet18", 64, 128)
         against = f"the plain fp32 step: {method}, ResNet-18, 64 px, batch 128"
-        rows.append(faster("step", against, 2.0, lambda t=training, b=batch: _step(t, b), theirs(training, batch)))
+        rows.append(faster("step", against, 2.0, partial(_step, training, batch), theirs(training, batch)))
     return rows
 
 
 def _moco(arch: str, side: int, batch: int, target: float) -> Row:
     training, pixels = _ours("moco", arch, side, batch)
     against = f"the plain fp32 step: moco v2, {arch.replace('resnet', 'ResNet-')}, {side} px, batch {batch}"
-    loop = plain_moco(arch)
-    views = [_floats(x) for x in pixels[0]]
+    loop = plain_moco(arch, training.recipe["queue"])
+    views = _floats(training, pixels)
     return faster("step", against, target, lambda: _step(training, pixels), lambda: loop(views))
 
 
 def _ours(method: str, arch: str, side: int, batch: int) -> tuple[Any, Any]:
-    """A training of the method by its published recipe for `side` and `batch` in bfloat16, and a batch of it."""
+    """A training of the method in bfloat16, by its recipe at the mini scale (64 pixels) or the published one, and a batch."""
     import numpy
     import torch
 
@@ -54,18 +54,15 @@ def _ours(method: str, arch: str, side: int, batch: int) -> tuple[Any, Any]:
     from pretrain.data import Folder
 
     class Blank(Folder):
-        """As many images as KEYS * 2, of which only the number is asked."""
+        """Images of which only the number is asked."""
 
         def __init__(self) -> None:
-            self.root, self.paths = Path("blank"), [Path("0.png")] * (2 * KEYS)
+            self.root, self.paths = Path("blank"), [Path("0.png")] * 20_000
             self.labels, self.classes = numpy.zeros(len(self.paths), numpy.int64), ["0", "1"]
 
-    folder, module = Blank(), catalog.load("pretrain.methods", method)
-    asked = {"precision": "bf16"} | ({"bn_group": str(batch)} if method == "moco" else {})
+    folder, module = Blank(), catalog.load("method", method)
     scale = "mini" if side == 64 else "paper"
-    if method == "moco" and scale == "paper":
-        asked["queue"] = str(KEYS)
-    recipe = recipes.resolved(module, folder, scale, batch_size=batch, overrides=asked)
+    recipe = recipes.resolved(module, folder, scale, batch_size=batch, overrides={"precision": "bf16"})
     torch.manual_seed(0)
     model = module.METHOD(arch, recipe).to(memory_format=torch.channels_last)
     training = loop.Training(model, folder, {"recipe": recipe, "seed": 0}, dist.process())
@@ -82,12 +79,12 @@ def _step(training: Any, batch: Any) -> None:
     training.check()
 
 
-def _floats(pixels: Any) -> Any:
-    """uint8 [N, S, S, 3] -> float32 [N, 3, S, S], contiguous, as a loader behind ToTensor and Normalize gives it."""
-    return pixels.permute(0, 3, 1, 2).float().sub(120).div(60).contiguous()
+def _floats(training: Any, batch: Any) -> list[Any]:
+    """The batch's views as a loader behind ToTensor and Normalize gives them: float32 [N, 3, S, S], contiguous."""
+    return [training.normalised(pixels).contiguous() for pixels in batch[0]]
 
 
-def plain_moco(arch: str, keys: int = KEYS) -> Callable[[list[Any]], float]:
+def plain_moco(arch: str, keys: int) -> Callable[[list[Any]], float]:
     """A step of facebookresearch/moco with --mlp --moco-t 0.2 --cos on one device: the loss after views [q, k]."""
     import torch
     import torchvision
@@ -139,7 +136,7 @@ def _plain(training: Any, batch: Any) -> tuple[Any, Any, list[Any]]:
 
     model = copy.deepcopy(training.model).to(memory_format=torch.contiguous_format)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return model, torch.optim.SGD(learning, 0.03, momentum=0.9, weight_decay=1e-4), [_floats(x) for x in batch[0]]
+    return model, torch.optim.SGD(learning, 0.03, momentum=0.9, weight_decay=1e-4), _floats(training, batch)
 
 
 def _plain_simclr(training: Any, batch: Any) -> Callable[[], float]:
@@ -163,7 +160,10 @@ def _plain_byol(training: Any, batch: Any) -> Callable[[], float]:
     from torch import nn
 
     model, optimizer, views = _plain(training, batch)
-    online, target = nn.Sequential(model.backbone, model.projector), nn.Sequential(model.target_backbone, model.target_projector)
+    online, target = (
+        nn.Sequential(model.backbone, model.projector),
+        nn.Sequential(model.target_backbone, model.target_projector),
+    )
 
     def step() -> float:
         predictions = [model.predictor(online(x)) for x in views]
@@ -213,18 +213,10 @@ def _plain_swav(training: Any, batch: Any) -> Callable[[], float]:
 
 
 def _plain_pixpro(training: Any, batch: Any) -> Callable[[], float]:
-    import torch
-
     model, optimizer, views = _plain(training, batch)
-    boxes, labels = batch[1], batch[2]
-
-    def step() -> float:
-        loss = _plain_update(optimizer, model(views, boxes, labels, 0.1, batch[3]))
-        with torch.no_grad():
-            pass
-        return loss
-
-    return step
+    return lambda: _plain_update(
+        optimizer, model(views, *batch[1:3])
+    )  # the loss and the key network as PixPro.py has them
 
 
 def pretrain(folder: Path) -> list[Row]:
@@ -237,15 +229,15 @@ def pretrain(folder: Path) -> list[Row]:
 
     _photographs(folder / "photographs")
     source = Folder(folder / "photographs")
-    recipe = recipes.resolved(moco, source, "mini", batch_size=128, overrides={"queue": "256"})
+    recipe = recipes.resolved(moco, source, "mini", batch_size=128)
     model = moco.METHOD("resnet18", recipe).to(memory_format=torch.channels_last)
     training = loop.Training(model, source, {"recipe": recipe, "seed": 0}, dist.process())
     steps, waited, spent = IMAGES // 128, [0.0], [0.0]
 
     def ours() -> None:
         began = ended = time.perf_counter()
-        first = training.step % training.per_epoch
-        for number, batch in enumerate(batches(training.source, first, first + steps, loop.workers(training.device), False)):
+        first, workers = training.step, loop.workers(training.device)
+        for number, batch in enumerate(batches(training.source, first, first + steps, workers, False)):
             now = time.perf_counter()
             if number:  # the first batch is the worker's beginning
                 waited[0] += now - ended
@@ -254,7 +246,7 @@ def pretrain(folder: Path) -> list[Row]:
         training.check()
         spent[0] += ended - began
 
-    loader, plain = _plain_loader(folder / "photographs", 64, 128), plain_moco("resnet18", 256)
+    loader, plain = _plain_loader(folder / "photographs", 64, 128), plain_moco("resnet18", recipe["queue"])
 
     def theirs() -> None:
         for views in loader:

@@ -95,3 +95,25 @@ def test_scaling_tells_every_cost_at_every_number_of_images(tmp_path: Path, monk
     assert [growth.values for growth in grown] == [(10, 100), (2, 2), (10, 100), (10, 100), (2, 2)]
     assert [round(growth.exponent, 6) for growth in grown] == [1, 0, 1, 1, 0]
     assert "images ** 1.00" in scaling.described(grown[0]) and not list(tmp_path.glob("1*0"))
+
+
+def test_plain_moco_begins_at_a_loss_like_ours() -> None:
+    from bench.speed import steps
+
+    training, batch = steps._ours("moco", "resnet18", 64, 16)
+    assert training.recipe["precision"] == "bf16"
+    theirs = steps.plain_moco("resnet18", training.recipe["queue"])(steps._floats(training, batch))
+    assert theirs == pytest.approx(float(training.update(*batch)["loss"]), abs=1.5)  # another draw of the weights
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol", "swav", "pixpro"])
+def test_the_plain_step_of_a_method_begins_at_the_methods_own_loss(method: str) -> None:
+    from bench.speed import steps
+
+    training, batch = steps._ours(method, "resnet18", 64, 16)
+    assert training.recipe["precision"] == "bf16"
+    training.recipe["precision"] = "fp32"
+    theirs = getattr(steps, f"_plain_{method}")(training, batch)()
+    ours = float(training.update(*batch)["loss"])
+    # objective.py of SimCLR sums the two directions, a plain loop takes their mean
+    assert theirs == pytest.approx(ours / (2 if method == "simclr" else 1), rel=0.01, abs=0.01)

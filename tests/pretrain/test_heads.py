@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -74,3 +76,26 @@ def test_crops_of_one_size_pass_together_and_come_back_in_order():
     out = heads.multi_crop(net, views)
     assert passed == [(4, 3, 8, 8), (6, 3, 4, 4)]
     assert out[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_groups_give_the_outputs_gradients_and_statistics_of_one_group_after_the_other():
+    torch.manual_seed(0)
+    net = heads.backbone("resnet18")[0].double()
+    x = torch.randn(12, 3, 32, 32, dtype=torch.double)
+    found = {}
+    for way in ("together", "in turn"):
+        one = copy.deepcopy(net)
+        out = heads.by_group(one, x, 4) if way == "together" else torch.cat([one(part) for part in x.split(4)])
+        out.square().sum().backward()
+        buffers = {name: b for name, b in one.named_buffers() if b.is_floating_point()}
+        found[way] = (out, {name: p.grad for name, p in one.named_parameters()}, buffers)
+    torch.testing.assert_close(found["together"], found["in turn"])
+    assert (found["together"][0] - copy.deepcopy(net)(x)).abs().max() > 0.1
+
+
+def test_what_follows_a_grouped_pass_is_normalised_as_a_whole():
+    norm, x = nn.BatchNorm1d(2), torch.arange(8.0).view(4, 2)
+    with pytest.raises(ZeroDivisionError):
+        heads.by_group(lambda x: 1 // 0, x, 2)
+    assert norm(x).mean(dim=0).abs().max() < 1e-6
+    assert norm(x)[:2].mean(dim=0).abs().min() > 0.5

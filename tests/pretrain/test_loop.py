@@ -12,7 +12,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from pretrain import log, loop, memory
+from pretrain import dist, log, loop, memory, optim
 from pretrain.methods import moco, pixpro, simsiam, supervised
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -227,6 +227,42 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_rate_batch_and_step(photos,
     with pytest.raises(FloatingPointError, match=r"finite loss.*lr .*batch 8, step"):
         run(supervised, photos, tmp_path / "out", epochs=20, overrides={**QUICK, "lr": "1e30", "warmup_epochs": "0"})
     assert not (tmp_path / "out" / "backbone.pth").exists()
+
+
+def test_the_step_that_is_named_is_the_first_whose_loss_was_not_finite_and_nothing_is_saved_behind_it(
+    photos, tmp_path, monkeypatch
+):
+    class Broken(moco.MoCo):
+        steps = 0
+
+        def forward(self, *arguments):
+            self.steps += 1
+            return super().forward(*arguments) * (float("inf") if self.steps >= 3 else 1)
+
+    monkeypatch.setattr(moco, "METHOD", Broken)
+    folder = loop.Folder(photos)
+    recipe = loop.resolved(moco, folder, "mini", batch_size=8, overrides=QUICK)
+    training = loop.Training(Broken("resnet18", recipe), folder, {"recipe": recipe, "seed": 0}, dist.process())
+    for step in range(5):  # nothing waits for the loss
+        training.update(*training.source.batch(step))
+    message = rf"found inf at lr {optim.learning_rate(2, 3, recipe):.6g}, batch 8, step 3 of 30"
+    for ending in (training.check, training.state):
+        with pytest.raises(FloatingPointError, match=message):
+            ending()
+    with pytest.raises(FloatingPointError, match="step 3 of 30"):
+        run(moco, photos, tmp_path / "out", epochs=10)
+    assert not (tmp_path / "out" / "last.pth").exists()
+
+
+def test_bfloat16_follows_the_loss_of_float32(photos, tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        run(supervised, photos, out, epochs=8, overrides={**QUICK, "precision": precision, "warmup_epochs": "1"})
+        losses[precision] = np.array([line["loss"] for line in log.lines(out / "log.jsonl") if "loss" in line])
+        assert json.loads((out / "backbone.json").read_text())["recipe"]["precision"] == precision
+    assert np.abs(losses["bf16"][:2] - losses["fp32"][:2]).max() < 0.05  # before the paths part
+    assert abs(losses["bf16"].mean() - losses["fp32"].mean()) < 0.2
 
 
 @pytest.mark.parametrize(
