@@ -23,8 +23,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain import checkpoint, dist, faults, log, monitor, optim, outputs, recipes
+from pretrain import checkpoint, dist, faults, log, monitor, optim, outputs
 from pretrain.data import Folder, Steps, Survey, batches
+from pretrain.recipes import check_parts, resolved
 
 TRAITS = {
     "channel_order": "RGB",
@@ -71,13 +72,13 @@ def run(
     """
     name = method.__name__.rpartition(".")[2]
     folder = Folder(Path(data))
-    recipe = recipes.resolved(method, folder, scale, variant, epochs, batch_size, overrides)
+    recipe = resolved(method, folder, scale, variant, epochs, batch_size, overrides)
     process = dist.process()
     if process.device.type != "cuda" and recipe["precision"] == "fp16":
         raise ValueError("expected CUDA for precision=fp16, found the CPU: precision=bf16 or precision=fp32")
     torch.manual_seed(seed)
     model = method.METHOD(arch, recipe).to(process.device, memory_format=torch.channels_last)
-    recipes.check_parts(name, model, recipe, accumulate)
+    check_parts(name, model, recipe, accumulate)
     run_of = {
         "method": name,
         "arch": arch,

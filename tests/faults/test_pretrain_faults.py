@@ -666,7 +666,7 @@ def test_without_batch_norm_a_step_in_parts_is_the_step_of_the_whole_batch(metho
     frozen_norms(method, monkeypatch)
     found = {}
     for parts in (1, 4):
-        recipe = loop.recipes.resolved(
+        recipe = loop.resolved(
             method, folder := data.Folder(photos), "mini", None, 1, 8, {"size": "32", "precision": "fp32"}
         )
         torch.manual_seed(0)
