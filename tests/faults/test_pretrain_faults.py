@@ -400,7 +400,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_batch_and_the_losses_before(p
     forward, calls = supervised.Supervised.forward, []
 
     def poisoned(self, *arguments):
-        calls.append(float(loss := forward(self, *arguments)))
+        calls.append((loss := forward(self, *arguments)).item())
         return loss * (float("nan") if len(calls) == 5 else 1)
 
     monkeypatch.setattr(supervised.Supervised, "forward", poisoned)
