@@ -157,13 +157,30 @@ def pretrain(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pth where it exists.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from OUT/last.pth; ends in the same weights.")
+    ] = False,
     monitor: Annotated[
         Path | None, typer.Option(help="Labelled folders: nearest neighbours are tested on them every epoch.")
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw loss and nearest neighbours into OUT/log.png.")] = False,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Parts in which each process takes its images of a step, to need less memory. Nonstandard: it mends neither batch "
+            "norm nor the negatives within a batch. For methods whose loss is a mean over the images.",
+        ),
+    ] = 1,
+    skip_bad: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Go on with up to N bad images, each named in the log.")
+    ] = 0,
 ) -> None:
-    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, last.pth, log.jsonl and tensorboard/.
+    """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, run.json, last.pth, log.jsonl, tensorboard/.
+
+    SIGTERM, Ctrl-C and Slurm's warning (SIGUSR1, SIGUSR2) end a run with a checkpoint after the step under way, exit code 143 or
+    130. Of last.pth the one before stays as previous.pth, should it be damaged. The environment has BENCH_WORKERS (processes that
+    prepare batches), BENCH_CACHE_BYTES (of decoded images in memory) and BENCH_SAVE_SECONDS (between checkpoints).
 
     --monitor DIR has train/ and val/ with class folders, or class folders of which a fifth is set apart for validation. A log that
     is there already is drawn by `python -m pretrain.plot OUT/log.jsonl`.
@@ -177,6 +194,7 @@ def pretrain(
       bench pretrain moco --variant v1 --data photos --epochs 100 lr=0.06
     """
     module = catalog.load("method", method)
+    from bench import provenance
     from pretrain import loop
 
     out = out or Path("runs") / (f"{method}_{variant}" if variant else method)
@@ -194,6 +212,9 @@ def pretrain(
         resume=resume,
         overrides=pairs(changes) | ({"precision": precision} if precision else {}),
         labelled=monitor,
+        accumulate=accumulate,
+        skip_bad=skip_bad,
+        about={"commit": provenance.commit(), "machine": provenance.machine()},
     )
     if plot and os.environ.get("RANK", "0") == "0":
         from pretrain import plot as picture

@@ -134,6 +134,7 @@ def opened(
         "sha256": source.sha256,
         "traits": source.traits,
         **{("pretrain_data" if k == "data" else k): v for k, v in about.items()},
+        **({"pretrain_nonstandard": changed} if (changed := source.about.get("nonstandard")) else {}),
         **({"equal": list(source.equal)} if source.equal else {}),
         **({"allow_missing": list(allow_missing), "missing": list(source.missing)} if source.missing else {}),
         **(fetched.provenance() if fetched else {}),

@@ -19,11 +19,11 @@ import torch
 import torchvision  # noqa: F401  registers torch.ops.image
 from PIL import Image, UnidentifiedImageError
 
-from pretrain import views
+from pretrain import checkpoint, views
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RGB = 3  # torchvision.io.ImageReadMode's
-MEMORY = 2**30  # bytes of decoded images that are kept
+MEMORY = int(os.environ.get("BENCH_CACHE_BYTES", 2**30))  # of decoded images that are kept
 
 
 def decoded(path: Path) -> np.ndarray:
@@ -131,35 +131,69 @@ class Folder:
             )
         self.classes, self.labels = list(number), np.array(labels)
         self.kept: np.ndarray | None = None
+        self.allowed = 0  # so many images may be bad; the next image of the folder takes the place of each
+        self.bad: dict[int, str] = {}  # those that are known, and what is wrong with them
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def keep(self) -> bool:
         """Decode every image into memory if together they take less than MEMORY bytes, judged by at most 64 of them first."""
-        sample = self.paths[:: max(1, len(self.paths) // 64)]
-        if sum(decoded(path).nbytes for path in sample) / len(sample) * len(self.paths) < MEMORY:
+        sample = range(0, len(self), max(1, len(self) // 64))
+        sizes = [image.nbytes for i in sample if (image := self.decoded_or_bad(i)) is not None]
+        if sum(sizes) / max(1, len(sizes)) * len(self) < MEMORY:
             self._fill()
+            self.refuse(sorted(self.bad))
         return self.kept is not None
 
     def _fill(self) -> None:
         """Every image into one piece of memory, which a loader's workers share; nothing where they are more than MEMORY after all."""
         pixels, ends, sizes = bytearray(), array("q", [0]), array("q")
-        for path in self.paths:
-            image = decoded(path)
+        for index in range(len(self)):
+            image = self.decoded_or_bad(index)
+            if image is None:
+                image = np.empty((0, 0, 3), np.uint8)
             if len(pixels) + image.nbytes > MEMORY:
                 return
-            pixels += image.data
+            pixels += image.data if image.size else b""
             ends.append(len(pixels))
             sizes.extend(image.shape[:2])
         self.kept, self.ends, self.sizes = np.frombuffer(pixels, np.uint8), ends, sizes
 
+    def decoded_or_bad(self, index: int) -> np.ndarray | None:
+        try:
+            return decoded(self.paths[index])
+        except ValueError as error:
+            self.bad[index] = str(error.__cause__)
+            return None
+
     def image(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3], RGB; ValueError names a file that cannot be read."""
-        if self.kept is None:
+        if self.kept is None or index in self.bad:
             return decoded(self.paths[index])
         shape = (self.sizes[2 * index], self.sizes[2 * index + 1], 3)
         return self.kept[self.ends[index] : self.ends[index + 1]].reshape(shape)
+
+    def usable(self, index: int) -> tuple[int, np.ndarray]:
+        """The image and its number; where it is bad and bad ones are allowed, the next one that is not."""
+        for other in range(index, index + self.allowed):
+            with contextlib.suppress(ValueError):
+                return other % len(self), self.image(other % len(self))
+        last = (index + self.allowed) % len(self)
+        return last, self.image(last)
+
+    def refuse(self, bad: Sequence[int]) -> None:
+        """ValueError where more images are bad than may be."""
+        if len(bad) > self.allowed:
+            raise ValueError(
+                f"expected at most {self.allowed} images that cannot be decoded, found {self.named(bad)}: repair or remove them; "
+                f"--skip-bad {len(bad)} takes the next image of the folder in the place of each"
+            )
+
+    def named(self, bad: Sequence[int]) -> str:
+        """How many they are, and the first with what is wrong."""
+        first = ", ".join(f"{self.paths[i]} ({self.bad.get(i, 'it cannot be decoded')})" for i in bad[:5])
+        return f"{len(bad)} of {len(self)}: {first}{', ...' if len(bad) > 5 else ''}"
 
 
 Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]  # pixels, boxes, labels, indices
@@ -192,17 +226,21 @@ class Steps(torch.utils.data.Dataset):
         except Exception as error:
             return error
 
-    def batch(self, step: int) -> Batch:
+    def indices(self, step: int) -> np.ndarray:
+        """The numbers of the images of a step, [N]."""
         visit, position = divmod(step, self.window // self.recipe["batch_size"])
         if visit != self.visit:
             self.visit, self.order = visit, self.visited(visit)
         start = position * self.recipe["batch_size"] + self.rank * self.size
-        indices = self.order[start : start + self.size]
+        return self.order[start : start + self.size].copy()
+
+    def batch(self, step: int) -> Batch:
+        indices = self.indices(step)
         pixels: list[torch.Tensor] = []
         boxes = np.empty((self.recipe["views"], self.size, 4), np.float32)
         for n, index in enumerate(indices):
-            image = self.folder.image(index)
-            rng = np.random.default_rng((self.seed, visit, int(index)))
+            rng = np.random.default_rng((self.seed, self.visit, int(index)))
+            indices[n], image = self.folder.usable(int(index))
             for v in range(len(boxes)):
                 out, boxes[v, n] = views.view(image, self.recipe, v, rng)
                 _put(out, pixels, v, n, self.size)
@@ -251,7 +289,7 @@ class Survey(torch.utils.data.Dataset):
             indices = self.images[np.arange(start, start + self.size) % len(self.images)]
             pixels: list[torch.Tensor] = []
             for n, index in enumerate(indices):
-                image = self.folder.image(index)
+                _, image = self.folder.usable(int(index))
                 rng = np.random.default_rng((self.seed, int(index)))
                 if self.number is None:
                     _put(views.centre(image, views.side(self.recipe)), pixels, 0, n, self.size)
@@ -272,7 +310,10 @@ def _put(view: np.ndarray, pixels: list[torch.Tensor], v: int, n: int, size: int
 
 
 def batches(steps: torch.utils.data.Dataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Any]:
-    """steps[start] .. steps[stop - 1] in order, prepared by `workers` processes (0: by this one)."""
+    """steps[start] .. steps[stop - 1] in order, prepared by `workers` processes (0: by this one).
+
+    A signal to the whole group does not end these processes under the step that is finished; they end with this one.
+    """
     loader = torch.utils.data.DataLoader(
         steps,
         sampler=range(start, stop),
@@ -280,6 +321,7 @@ def batches(steps: torch.utils.data.Dataset, start: int, stop: int, workers: int
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=checkpoint.deaf,
         generator=torch.Generator(),  # or it would draw from the one that the methods draw from
     )
     for batch in loader:

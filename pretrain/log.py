@@ -5,14 +5,17 @@ step and after every epoch (epoch, step, feature_std, feature_rank, output_std, 
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
+import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,28 +24,72 @@ LINE_SECONDS = 10  # between two lines of progress where there is no terminal
 
 
 class Log:
-    """log.jsonl and TensorBoard's events in `out`, after `step` (0: from the beginning); silent unless this is the chief."""
+    """log.jsonl and TensorBoard's events in `out`; silent unless this is the chief.
 
-    def __init__(self, out: Path, step: int, chief: bool) -> None:
-        self.path, self.chief = out / "log.jsonl", chief
+    count: the lines that log.jsonl has; at the beginning the first `count` of those that are there, whole ones
+    step:  TensorBoard forgets what it has seen after this one
+    """
+
+    def __init__(self, out: Path, step: int, count: int, chief: bool) -> None:
+        self.path, self.chief, self.count = out / "log.jsonl", chief, 0
         if chief:
-            from torch.utils.tensorboard import SummaryWriter
-
             out.mkdir(parents=True, exist_ok=True)
-            cut(self.path, step or -1)
-            self.events = SummaryWriter(out / "tensorboard", purge_step=step + 1 if step else 0)
+            self.count = cut(self.path, count)
+            self.board: Board | None = None
+            with self.board_or_none():
+                self.board = Board(out / "tensorboard", step + 1 if step else 0)
 
-    def line(self, values: Mapping[str, float]) -> None:
+    def line(self, values: Mapping[str, Any]) -> None:
+        """A line of log.jsonl, on the disk when this returns; its numbers for TensorBoard. OSError: the disk is full."""
         if not self.chief:
             return
-        with self.path.open("a") as log:
-            log.write(json.dumps(values) + "\n")
-        for key in values.keys() - {"step"}:
-            self.events.add_scalar(key, values[key], int(values["step"]))
+        text = json.dumps(values) + "\n"
+        with room(self.path, len(text)), self.path.open("a", encoding="utf-8") as log:
+            log.write(text)
+            log.flush()
+            os.fsync(log.fileno())
+        self.count += 1
+        if self.board:
+            with self.board_or_none():
+                self.board.add(values)
+
+    @contextlib.contextmanager
+    def board_or_none(self) -> Iterator[None]:
+        """TensorBoard repeats what log.jsonl says: it ends no run, but where it cannot be written it ends."""
+        try:
+            yield
+        except OSError as error:
+            say(f"warning: TensorBoard is told nothing from here on ({error}); log.jsonl has it all")
+            self.close()
+            self.board = None
 
     def close(self) -> None:
-        if self.chief:
-            self.events.close()
+        if self.chief and self.board:
+            self.board.file.close()
+
+
+class Board:
+    """A file of TensorBoard's events, written at once. torch's SummaryWriter has a thread for it, which dies of a full disk."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self.file = (folder / name).open("wb", buffering=0)
+        self.write, self.event, self.summary = RecordWriter(self.file).write, event_pb2.Event, summary_pb2.Summary
+        self.put(file_version="brain.Event:2")
+        self.put(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def put(self, **content: Any) -> None:
+        self.write(self.event(wall_time=time.time(), **content).SerializeToString())
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """The numbers of a line."""
+        numbers = {key: value for key, value in values.items() if key != "step" and not isinstance(value, str)}
+        found = [self.summary.Value(tag=key, simple_value=value) for key, value in numbers.items()]
+        self.put(step=int(values["step"]), summary=self.summary(value=found))
 
 
 def lines(path: Path) -> list[dict[str, float]]:
@@ -58,21 +105,62 @@ def first_and_last(path: Path, key: str) -> dict[str, float] | None:
     return {"first": found[0], "last": found[-1]} if found else None
 
 
-def cut(path: Path, step: int) -> None:
-    """Drop the lines of steps that will be done again."""
-    if path.exists():
-        kept = [line for line in lines(path) if line["step"] <= step]
-        replace(path, lambda beside: beside.write_text("".join(json.dumps(line) + "\n" for line in kept)))
+def cut(path: Path, count: int) -> int:
+    """Keep the first `count` lines, of the steps that will not be done again; how many there were."""
+    if not path.exists():
+        return 0
+    kept = lines(path)[:count]
+    replace(path, lambda file: file.write("".join(json.dumps(line) + "\n" for line in kept).encode()))
+    return len(kept)
 
 
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside `path`, then take its place in one move: a killed process leaves the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write beside `path`, onto the disk, then take its place in one move: what is there is the old file or the new one.
+
+    Whatever ends the process; only the file beside it may be left, which the next writer takes for its own.
+    """
+    beside = path.with_name(f".{path.name}.part")
     try:
-        write(beside)
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
+        settled(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def settled(folder: Path) -> None:
+    """The names in a folder are on the disk too, on file systems that can say so."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+@contextlib.contextmanager
+def room(path: Path, size: int) -> Iterator[None]:
+    """Writing `size` bytes into `path`; OSError with what is needed and where, if the disk or a quota is full."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch has a RuntimeError in place of the writer's OSError
+        cause: BaseException | None = error
+        while cause and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"expected {megabytes(size)} free for {path.name} in {path.parent}, found {megabytes(free)} ({cause}): make room "
+            "there, then the same call with --resume goes on"
+        ) from error
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 @contextlib.contextmanager

@@ -3,33 +3,29 @@
     from pretrain.methods import moco
     run(moco, Path("imagenet/train"), Path("runs/moco"), arch="resnet18", scale="mini")
 
-Writes into `out`: log.jsonl and tensorboard/ (pretrain/log.py), last.pth (everything needed to go on), and at the end backbone.pth
-(torchvision's names, without fc; of methods that pretrain a detector's parts, those too) with backbone.json beside it (method,
-recipe, traits, sha256, seconds, and loss and nearest-neighbour accuracy at the beginning and at the end).
+Writes into `out`: run.json (the call, its recipe and every start with its versions), log.jsonl and tensorboard/ (pretrain/log.py),
+last.pth and previous.pth (everything needed to go on, pretrain/checkpoint.py), and at the end backbone.pth (torchvision's names,
+without fc; of methods that pretrain a detector's parts, those too) with backbone.json beside it (method, recipe, traits, sha256,
+seconds, and loss and nearest-neighbour accuracy at the beginning and at the end).
 """
 
 import contextlib
-import hashlib
-import json
+import math
 import os
-import platform
-import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
-import numpy
 import torch
-import torchvision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain import dist, log, monitor, optim
+from pretrain import checkpoint, dist, faults, log, monitor, optim, outputs
 from pretrain.data import Folder, Steps, Survey, batches
-from pretrain.recipes import resolved
+from pretrain.recipes import check_parts, resolved
 
 TRAITS = {
     "channel_order": "RGB",
@@ -38,7 +34,8 @@ TRAITS = {
     "stem": "7x7",
     "stride_in_1x1": False,
 }
-SAVE_SECONDS = 180  # last.pth is written at every epoch's end and at least this often
+# last.pth is written at every epoch's end and at least this often
+SAVE_SECONDS = float(os.environ.get("BENCH_SAVE_SECONDS", "180"))
 
 
 def run(
@@ -54,6 +51,9 @@ def run(
     resume: bool = False,
     overrides: Mapping[str, str] | None = None,
     labelled: Path | None = None,
+    accumulate: int = 1,
+    skip_bad: int = 0,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Pretrain and give the path of backbone.pth.
 
@@ -62,9 +62,13 @@ def run(
     resume:     go on from out/last.pth if it is there; a finished run is not repeated
     overrides:  fields of the recipe by name, as text
     labelled:   folders of labelled images for the nearest-neighbour accuracy in the log, see pretrain/monitor.py
+    accumulate: parts in which each process takes its share of the batch, to need less memory; nonstandard
+    skip_bad:   so many images may fail to decode; the next one of the folder takes the place of each
+    about:      what else run.json is to say of this start
 
-    ValueError: the call and the data do not fit. FileNotFoundError: there are no images. FloatingPointError: the loss is no
-    longer finite.
+    ValueError: the call and the data do not fit, or another process runs in `out`. FileNotFoundError: there are no images.
+    FloatingPointError: the loss or the weights are no longer finite. OSError: the disk is full. RuntimeError: memory has run out or
+    a process that prepares batches has died. SystemExit, with a checkpoint written: a signal came (pretrain/checkpoint.py).
     """
     name = method.__name__.rpartition(".")[2]
     folder = Folder(Path(data))
@@ -74,6 +78,7 @@ def run(
         raise ValueError("expected CUDA for precision=fp16, found the CPU: precision=bf16 or precision=fp32")
     torch.manual_seed(seed)
     model = method.METHOD(arch, recipe).to(process.device, memory_format=torch.channels_last)
+    check_parts(name, model, recipe, accumulate)
     run_of = {
         "method": name,
         "arch": arch,
@@ -81,57 +86,33 @@ def run(
         "seed": seed,
         "recipe": recipe,
         "data": {"folder": folder.name, "images": len(folder)},
+        "accumulate": accumulate,
     }
-    last = out / "last.pth"
-    state = None
-    if last.exists():
-        if not resume:
-            raise ValueError(
-                f"expected no earlier run in {out}, found last.pth: --resume goes on with it, or choose another --out"
-            )
-        state = _state(last, run_of)
-        if state["step"] == state["steps"] and (out / "backbone.json").exists():
-            print(f"{out / 'backbone.pth'} is finished already", file=sys.stderr)
+    chief = process.rank == 0
+    with checkpoint.locked(out, chief), checkpoint.signals(process) as stop:
+        state = checkpoint.load(out, run_of, resume)
+        if state and state["step"] == state["steps"] and (out / "backbone.json").exists():
+            log.say(f"{out / 'backbone.pth'} is finished already")
             return out / "backbone.pth"
-    folder.keep()
-    if process.rank == 0:
-        print(
-            f"{' '.join(filter(None, (name, recipe['variant'], arch)))}, {scale} scale: {len(folder)} images, {recipe['epochs']} epochs of "
-            f"{len(folder) // recipe['batch_size']} batches of {recipe['batch_size']}, lr {recipe['lr']:.4g}, "
-            f"{recipe['precision']}, {process.world_size} x {process.device.type}",
-            file=sys.stderr,
-        )
-    training = Training(model, folder, run_of, process)
-    if state is not None:
-        training.restore(state)
-    watch = monitor.Monitor(folder, labelled, recipe, process, workers(process.device))
-    with contextlib.closing(log.Log(out, training.step, process.rank == 0)) as diary:
-        _train(training, out, diary, watch)
-    if process.rank == 0:
-        _write_backbone(training, dict(overrides or {}), out)
-    dist.leave()
+        with faults.in_words(folder, recipe["batch_size"], workers(process.device)):
+            faults.preflight(folder, skip_bad, chief)
+            if chief:
+                log.say(outputs.title(run_of, process))
+            training = Training(model, folder, run_of, process)
+            if state:
+                training.restore(state)
+            watch = monitor.Monitor(folder, labelled, recipe, process, workers(process.device))
+            if chief:
+                outputs.describe(out, run_of, overrides, state, {"data": str(Path(data).absolute()), **(about or {})})
+            with contextlib.closing(log.Log(out, training.step, training.lines, chief)) as diary:
+                _train(training, out, diary, watch, stop)
+        if chief:
+            outputs.write_backbone(training, dict(overrides or {}), out)
+        dist.leave()
     return out / "backbone.pth"
 
 
-def _state(last: Path, run_of: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of last.pth; ValueError where it is damaged or belongs to another run."""
-    try:
-        state = torch.load(last, map_location="cpu", weights_only=True)
-        found = state["run"]
-    except Exception as error:
-        raise ValueError(
-            f"expected a checkpoint of this project in {last}, found {error}: remove it to start again"
-        ) from error
-    old, new = ({**part, **part["recipe"], "images": part["data"]["images"]} for part in (found, run_of))
-    del old["data"], new["data"]  # the folder may have moved
-    if old != new:
-        changed = [
-            f"{key} {old.get(key)} -> {new.get(key)}" for key in new if key != "recipe" and old.get(key) != new[key]
-        ]
-        raise ValueError(
-            f"expected the call that began {last}, found changes ({', '.join(changed)}): call as before, or choose another --out"
-        )
-    return state
+KEPT = ("step", "seconds", "sums", "counted", "lines", "skipped")  # of Training's plain values
 
 
 class Training:
@@ -139,6 +120,7 @@ class Training:
 
     def __init__(self, model: nn.Module, folder: Folder, run_of: dict[str, Any], process: dist.Process) -> None:
         self.recipe, self.seed, self.device = run_of["recipe"], run_of["seed"], process.device
+        self.parts = run_of.get("accumulate", 1)
         self.run_of, self.folder, self.process = run_of, folder, process
         self.source = Steps(folder, self.recipe, self.seed, process.rank, process.world_size)
         self.per_epoch = self.source.per_epoch
@@ -151,6 +133,11 @@ class Training:
         self.optimiser = optim.optimiser(model, self.recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe["precision"] == "fp16")
         self.step, self.seconds = 0, 0.0
+        # of the line that log.jsonl gets next: what was summed up over how many steps; the lines that it has
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counted, self.lines = 0, 0
+        self.skipped: list[int] = []  # bad images that were met, by their numbers
+        self.losses: deque[torch.Tensor] = deque(maxlen=60)  # the last ones, of more steps than a line of the log has
         self.net: nn.Module = model
         if process.world_size > 1:
             # buffers are equal by what the methods do, but for the statistics of batch norm, of which rank 0's are kept
@@ -168,16 +155,17 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        for key in KEPT:
+            setattr(self, key, state[key])
+        self.sums = {key: value.to(self.device) for key, value in self.sums.items()}
 
     def state(self) -> dict[str, Any]:
         """What last.pth keeps. FloatingPointError: the loss is no longer finite."""
         self.check()
         return {
             "run": self.run_of,
-            "step": self.step,
             "steps": self.steps,
-            "seconds": self.seconds,
+            **{key: getattr(self, key) for key in KEPT},
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -218,19 +206,17 @@ class Training:
         if self.step % self.per_epoch == 0:
             self.begin_epoch()
         optim.set_learning_rate(self.optimiser, self.lr(), self.recipe["lr"])
-        views = [self.normalised(x) for x in pixels]
         torch.manual_seed(self.seed * 1_000_003 + self.step)  # what the method draws depends on the step alone
         progress = self.step / self.horizon
         boxes, labels, indices = (x.to(self.device, non_blocking=True) for x in (boxes, labels, indices))
-        with self.autocast():
-            loss = self.net(views, boxes, labels, progress, indices)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss = self.backward(pixels, boxes, labels, progress, indices)
         self.call("before_update", self.step, self.per_epoch)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.call("after_update", progress)
-        loss = loss.detach().double()
+        loss = loss.double()
+        self.losses.append(loss)
         self.step += 1
         found = torch.stack([loss, torch.full_like(loss, self.step)])
         self.wrong = torch.where((self.wrong[1] == 0) & ~loss.isfinite(), found, self.wrong)
@@ -241,11 +227,45 @@ class Training:
         """FloatingPointError: a step's loss was not finite. It waits for the device, and therefore stands where the log does."""
         loss, step = self.wrong.tolist()
         if step:
-            lr = optim.learning_rate(int(step) - 1, self.per_epoch, self.recipe)
-            raise FloatingPointError(
-                f"expected a finite loss, found {loss} at lr {lr:.6g}, batch {self.recipe['batch_size']}, step "
-                f"{step:.0f} of {self.steps}: lower the learning rate (lr={lr / 2:.3g}) or lengthen the warm-up"
-            )
+            raise self.diverged(f"a finite loss, found {loss}", int(step))
+
+    def backward(
+        self, pixels: list[torch.Tensor], boxes: Any, labels: Any, progress: float, indices: Any
+    ) -> torch.Tensor:
+        """The loss of a batch, whose gradient is left in the parameters.
+
+        With `accumulate`, loss, gradient and statistics are the mean over parts of the batch; the processes exchange gradients once.
+        """
+        total, statistics, size = torch.zeros((), device=self.device), [], len(indices) // self.parts
+        for start in range(0, len(indices), size):
+            part = slice(start, start + size)
+            views = [self.normalised(x[part]) for x in pixels]
+            more = start + size < len(indices) and self.process.world_size > 1
+            with self.net.no_sync() if more else contextlib.nullcontext():
+                with self.autocast():
+                    loss = self.net(views, boxes[:, part], labels[part], progress, indices[part]) / self.parts
+                self.scaler.scale(loss).backward()
+            total, statistics = total + loss.detach(), [*statistics, self.model.statistics]
+        if self.parts > 1:
+            self.model.statistics = {key: sum(float(s[key]) for s in statistics) / self.parts for key in statistics[0]}
+        return total
+
+    def diverged(self, what: str, step: int) -> FloatingPointError:
+        """Says at which step, with which learning rate and batch, and what the last finite losses were."""
+        lr = optim.learning_rate(step - 1, self.per_epoch, self.recipe)
+        finite = [f"{loss:.6g}" for loss in map(float, self.losses) if math.isfinite(loss)]
+        return FloatingPointError(
+            f"expected {what} at lr {lr:.6g}, batch {self.recipe['batch_size']}, step {step} of {self.steps} (the last finite losses: "
+            f"{', '.join(finite[-5:]) or 'none'}): the last good checkpoint is kept; lower the learning rate (lr={lr / 2:.3g}) or "
+            "lengthen the warm-up"
+        )
+
+    def check_weights(self) -> None:
+        """FloatingPointError where a weight is no longer finite: the next loss would not be, and this state is not worth keeping."""
+        self.check()
+        for name, parameter in self.model.named_parameters():
+            if not parameter.isfinite().all():
+                raise self.diverged(f"finite weights, found others in {name}", self.step)
 
     @torch.no_grad()
     def features(self, pixels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -272,49 +292,76 @@ class Training:
 
 def workers(device: torch.device) -> int:
     """How many processes prepare batches."""
+    if "BENCH_WORKERS" in os.environ:
+        return int(os.environ["BENCH_WORKERS"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))) if device.type == "cuda" else 1
 
 
-def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor) -> None:
+def _train(training: Training, out: Path, diary: log.Log, watch: monitor.Monitor, stop: checkpoint.Stop) -> None:
     """All steps that are left, with their log, last.pth and a look before the first and after every epoch."""
     recipe, steps, per_epoch = training.recipe, training.steps, training.per_epoch
-    chief = training.process.rank == 0
-    if training.step == 0:
-        _look(training, watch, diary)
     first, before, saved = training.step, training.seconds, time.monotonic()
     began = mark = saved
+    fresh = 0  # steps since `mark`
     every = max(1, min(50, per_epoch // 10))
-    sums: dict[str, torch.Tensor] = {}
-    counted = 0
     pin, title = training.device.type == "cuda", f"{training.run_of['method']} {training.run_of['arch']}"
-    with log.progress(title, recipe["batch_size"], steps, first, chief) as show:
+    with log.progress(title, recipe["batch_size"], steps, first, diary.chief) as show:
         for batch in batches(training.source, first, steps, workers(training.device), pin):
-            lr = training.lr()
+            if training.step % per_epoch == 0:
+                looked = _look(training, watch, diary, stop)
+                began, mark = began + looked, mark + looked  # the time of looking is not the training's
+            stop.patient, lr = True, training.lr()
+            _note_skipped(training, batch[3], diary)
             values = training.update(*batch)
             step, now = training.step, time.monotonic()
             training.seconds = before + now - began
-            counted += 1
-            sums = {key: sums[key] + value if key in sums else value for key, value in values.items()}
+            training.counted, fresh = training.counted + 1, fresh + 1
+            sums = training.sums
+            training.sums = {key: sums[key] + value if key in sums else value for key, value in values.items()}
             if step % every == 0 or step == steps:
                 training.check()
                 line = {"epoch": round(step / per_epoch, 4), "step": step, "lr": lr}
-                line |= {key: float(value) / counted for key, value in sums.items()}
-                speed = counted * recipe["batch_size"] / max(now - mark, 1e-9)
+                line |= {key: float(value) / training.counted for key, value in training.sums.items()}
+                speed = fresh * recipe["batch_size"] / max(now - mark, 1e-9)
                 diary.line(line | {"images_per_second": round(speed, 1)})
-                sums, mark, counted = {}, now, 0
+                training.sums, mark, training.counted, fresh = {}, now, 0, 0
             show(step, values["loss"], (step - first) * recipe["batch_size"] / (now - began))
-            if step % per_epoch == 0:
-                looked = _look(training, watch, diary)
-                began, mark = began + looked, mark + looked  # the time of looking is not the training's
-            if chief and (step % per_epoch == 0 or now - saved > SAVE_SECONDS or step == steps):
-                log.replace(out / "last.pth", lambda path: torch.save(training.state(), path))
-                saved = now
+            ending = stop.asked()
+            if step % per_epoch == 0 or now - saved > SAVE_SECONDS or ending:
+                training.check_weights()
+                training.lines, saved = diary.count, now
+                if diary.chief:
+                    checkpoint.save(out, training.state())
+            if ending:
+                dist.leave()
+                stop.end(f"saved after step {step} of {steps} in {out / 'last.pth'}")
+    _look(training, watch, diary, stop)
 
 
-def _look(training: Training, watch: monitor.Monitor, diary: log.Log) -> float:
-    """Write what the monitor sees into the log, warn of a collapse, and give the seconds that this took."""
+def _note_skipped(training: Training, used: torch.Tensor, diary: log.Log) -> None:
+    """Name in the log the images of this step that are bad, the first time. ValueError: they are more than may be."""
+    folder = training.folder
+    if not folder.allowed:
+        return
+    wanted = torch.from_numpy(training.source.indices(training.step))
+    wanted, used = (dist.gathered(x.to(training.device)).cpu() for x in (wanted, used))
+    new = [i for i in faults.skipped(folder, wanted, used) if i not in training.skipped]
+    training.skipped = training.skipped + new
+    folder.refuse(training.skipped)
+    for i in new:
+        name = str(folder.paths[i].relative_to(folder.root))
+        diary.line({"epoch": round(training.step / training.per_epoch, 4), "step": training.step + 1, "skipped": name})
+
+
+def _look(training: Training, watch: monitor.Monitor, diary: log.Log, stop: checkpoint.Stop) -> float:
+    """Write what the monitor sees into the log, warn of a collapse, and give the seconds that this took.
+
+    What stands before a look is saved, so that a signal may end it.
+    """
     began = time.monotonic()
+    stop.hurry()
+    dist.share_statistics(training.model)
     seen = watch.look(training.features)
     diary.line({"epoch": round(training.step / training.per_epoch, 4), "step": training.step, **seen})
     if diary.chief and training.step >= monitor.MATURE and (low := monitor.collapsed(seen)):
@@ -322,44 +369,3 @@ def _look(training: Training, watch: monitor.Monitor, diary: log.Log) -> float:
             f"warning: the features have collapsed after step {training.step}: {low} ({monitor.__name__} says what they are)"
         )
     return time.monotonic() - began
-
-
-def _write_backbone(training: Training, overrides: dict[str, str], out: Path) -> None:
-    """backbone.pth and backbone.json; a detector's parts that were pretrained too stand under "detectron2/"."""
-    model, run_of, recipe = training.model, training.run_of, dict(training.recipe)
-    if "checkpoint" in recipe:  # the file's name, not where it lies on this machine
-        recipe["checkpoint"] = Path(recipe["checkpoint"]).name
-        overrides = overrides | {"checkpoint": recipe["checkpoint"]}
-    found = model.backbone.state_dict()
-    if hasattr(model, "detector"):
-        found |= {f"detectron2/{key}": value for key, value in model.detector().items()}
-    tensors = {
-        key: (value.float() if value.is_floating_point() else value).detach().cpu().contiguous().clone()
-        for key, value in found.items()
-    }
-    log.replace(out / "backbone.pth", lambda path: torch.save(tensors, path))
-    about = {
-        "method": run_of["method"],
-        "variant": recipe.pop("variant"),
-        "arch": run_of["arch"],
-        "scale": run_of["scale"],
-        "seed": run_of["seed"],
-        "epochs": recipe["epochs"],
-        "images_seen": training.steps * recipe["batch_size"],
-        "seconds": round(training.seconds, 1),
-        "data": run_of["data"],
-        "recipe": recipe,
-        "overrides": overrides,
-        "traits": training.traits(),
-        "loss": log.first_and_last(out / "log.jsonl", "loss"),
-        "knn": log.first_and_last(out / "log.jsonl", "knn"),
-        "sha256": hashlib.sha256((out / "backbone.pth").read_bytes()).hexdigest(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "numpy": numpy.__version__,
-            "opencv": cv2.__version__,
-        },
-    }
-    log.replace(out / "backbone.json", lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))

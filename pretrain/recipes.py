@@ -241,3 +241,16 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
         raise ValueError(
             f"expected class folders in {folder.root}, found the splits {folder.classes}: --data {folder.root}/train"
         )
+
+
+def check_parts(name: str, model: Any, recipe: Mapping[str, Any], parts: int) -> None:
+    """ValueError where a step taken in so many parts (--accumulate) would not be the step of the whole batch, but for batch norm."""
+    share = recipe["batch_size"] // int(os.environ.get("WORLD_SIZE", 1))
+    if parts > 1 and not getattr(model, "mean_over_images", False):
+        raise ValueError(
+            f"expected no --accumulate for {name}, whose loss or memory takes the images of a batch together, found {parts}: parts "
+            "would be another method; take a smaller --batch-size"
+        )
+    if share % parts or (parts > 1 and share // parts < 2):
+        fit = ", ".join(str(n) for n in range(1, share // 2 + 1) if share % n == 0)
+        raise ValueError(f"expected --accumulate to divide the {share} images of each process ({fit}), found {parts}")

@@ -70,6 +70,8 @@ def regression_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 class BYOL(nn.Module):
+    mean_over_images = True  # of the loss, so that a step can be taken in parts (--accumulate)
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.m = recipe["ema"]

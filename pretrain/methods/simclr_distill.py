@@ -58,6 +58,8 @@ def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, temperature:
 
 
 class SimCLRDistill(nn.Module):
+    mean_over_images = True  # of the loss, so that a step can be taken in parts (--accumulate)
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.temperature = recipe["temperature"]

@@ -87,6 +87,8 @@ class Classifier(nn.Module):
 
 
 class SimCLRFinetune(Classifier):
+    mean_over_images = True  # of the loss, so that a step can be taken in parts (--accumulate)
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__(arch, recipe["classes"])
         pretrained = loaded(recipe["checkpoint"], "simclr")

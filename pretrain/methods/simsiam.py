@@ -36,6 +36,8 @@ def recipe(variant: str | None = None) -> dict:
 
 
 class SimSiam(nn.Module):
+    mean_over_images = True  # of the loss, so that a step can be taken in parts (--accumulate)
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         dim, hidden = recipe["dim"], recipe["predictor_hidden"]

@@ -33,6 +33,8 @@ def recipe(variant: str | None = None) -> dict:
 
 
 class Supervised(nn.Module):
+    mean_over_images = True  # of the loss, so that a step can be taken in parts (--accumulate)
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.backbone, width = heads.backbone(arch)
