@@ -18,7 +18,7 @@ NEEDED = (
     ("detectron2", "detectron2", "detection tasks and the forward proof"),
     ("downstream.segmentation", "mmsegmentation", "segmentation tasks and the forward proof"),
     ("pycocotools", "pycocotools", "COCO tasks"),
-    ("faster_coco_eval", "faster-coco-eval", "COCO tasks"),
+    ("faster_coco_eval", "faster-coco-eval", "COCO keypoints"),
     ("pandas", "pandas", "tables"),
     ("scipy", "scipy", "intervals in tables"),
     ("sklearn", "scikit-learn", "voc07_svm"),

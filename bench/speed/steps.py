@@ -51,13 +51,15 @@ def _ours(method: str, arch: str, side: int, batch: int) -> tuple[Any, Any]:
 
     from bench import catalog
     from pretrain import dist, loop, recipes
-    from pretrain.data import Folder
+    from pretrain.data import Folder, Paths
 
     class Blank(Folder):
         """Images of which only the number is asked."""
 
         def __init__(self) -> None:
-            self.root, self.paths = Path("blank"), [Path("0.png")] * 20_000
+            self.root, self.paths = Path("blank"), Paths(Path("blank"))
+            for _ in range(20_000):
+                self.paths.append("0.png")
             self.labels, self.classes = numpy.zeros(len(self.paths), numpy.int64), ["0", "1"]
 
     folder, module = Blank(), catalog.load("method", method)
