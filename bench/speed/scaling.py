@@ -28,7 +28,7 @@ COSTS = (
     ("an image, by 2 processes", "seconds"),
     ("a loader's process: memory at most", "bytes"),
 )
-BATCHES, BATCH = 8, 128  # what is read of every folder, however large
+BATCHES, BATCH = 32, 128  # what is read of every folder, however large
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _read(root: Path, workers: int) -> float:
 
     torch.set_num_threads(1)
     recipe = moco.recipe() | {"size": 64, "batch_size": BATCH}
-    source = data.batches(data.Steps(data.Folder(root), recipe, seed=0), 0, BATCHES + 2 * workers, workers, False)
-    for _ in range(2 * workers):  # the processes start
+    source = data.batches(data.Steps(data.Folder(root), recipe, seed=0), 0, BATCHES + workers, workers, False)
+    for _ in range(workers):  # the processes start
         next(source)
     began = time.perf_counter()
     for _ in source:
