@@ -97,7 +97,7 @@ def test_every_trainable_tensor_gets_a_gradient_and_the_bank_takes_the_image_not
 
 def test_batch_norm_sees_the_patches_of_one_group_of_images():
     net, outs = model(), []
-    net.backbone.bn1.register_forward_hook(lambda _, __, out: outs.append(out.detach()))
+    net.backbone.bn1.register_forward_hook(lambda _, __, out: outs.append(out.detach().clone()))
     net(views(), indices=torch.arange(4))
     assert [len(out) for out in outs] == [36, 4]
     for out, size in zip(outs, (18, 2), strict=True):  # of two images
