@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401  registers torch.ops.image
 from PIL import Image, UnidentifiedImageError
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from pretrain import checkpoint, views
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+RGB = 3  # torchvision.io.ImageReadMode's
 MEMORY = int(os.environ.get("BENCH_CACHE_BYTES", 2**30))  # of decoded images that are kept
 
 
@@ -31,9 +32,11 @@ def decoded(path: Path) -> np.ndarray:
         with path.open("rb", buffering=0) as file:
             content = bytearray(file.read())  # torch warns of memory that cannot be written
         if ordinary_jpeg(content):
-            with contextlib.suppress(RuntimeError):  # damaged: PIL decides, and says why
+            # RuntimeError: it is damaged, PIL decides and says why. AttributeError: a torchvision without the operator, whose
+            # public name is deprecated since 0.29; PIL gives the same pixels
+            with contextlib.suppress(RuntimeError, AttributeError):
                 coded = torch.frombuffer(content, dtype=torch.uint8)
-                return decode_jpeg(coded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+                return torch.ops.image.decode_jpeg(coded, RGB, False).permute(1, 2, 0).numpy()
         with Image.open(io.BytesIO(content)) as image:
             if image.mode.startswith("I;16"):  # PIL would clip 16 bits where it should scale them
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)

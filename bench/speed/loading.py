@@ -25,8 +25,8 @@ COUNT = 32  # photographs, each read once a call
 def views(folder: Path) -> list[Row]:
     """One row a method, and one against decoding alone."""
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
 
+    from pretrain import data
     from pretrain.methods import byol, moco, pixpro, simclr, swav
 
     photographs(folder, COUNT)
@@ -44,7 +44,7 @@ def views(folder: Path) -> list[Row]:
 
         def decoded() -> None:
             for file in files:
-                decode_jpeg(torch.from_numpy(np.fromfile(file, np.uint8)), ImageReadMode.RGB)
+                data.decoded(file)
 
         ours = _batches(moco.recipe(), folder)
         rows.insert(1, faster("views", "the rate of decoding alone: MoCo v2's two views", 0.35, ours, decoded))

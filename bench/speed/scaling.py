@@ -21,6 +21,13 @@ import numpy as np
 from bench.speed import forget_peak, peak_memory
 
 COUNTS = (1_000, 3_000, 10_000, 30_000, 100_000)
+COSTS = (
+    ("listing a folder", "seconds"),
+    ("listing a folder: memory at most", "bytes"),
+    ("an image, by 1 process", "seconds"),
+    ("an image, by 2 processes", "seconds"),
+    ("a loader's process: memory at most", "bytes"),
+)
 BATCHES, BATCH = 8, 128  # what is read of every folder, however large
 
 
@@ -41,22 +48,15 @@ class Growth:
 
 def run(folder: Path, say: Callable[[str], None], counts: tuple[int, ...] = COUNTS) -> list[Growth]:
     """Every cost at every number of images, each measured in a process of its own."""
-    listed, one, two = [], [], []
+    found = []
     for count in counts:
         say(f"bench speed --scaling: {count:,} images")
         root = folder / str(count)
         _links(root, count)
-        listed.append(_apart(_listed, root))
-        one.append(_apart(_read, root, 1))
-        two.append(_apart(_read, root, 2))
+        found.append(_apart(_measured, root))
         shutil.rmtree(root)
-    return [
-        _growth("listing a folder", "seconds", counts, [seconds for seconds, _ in listed]),
-        _growth("listing a folder: memory at most", "bytes", counts, [peak for _, peak in listed]),
-        _growth("an image, by 1 process", "seconds", counts, [seconds for seconds, _ in one]),
-        _growth("an image, by 2 processes", "seconds", counts, [seconds for seconds, _ in two]),
-        _growth("a loader's process: memory at most", "bytes", counts, [peak for _, peak in one]),
-    ]
+    costs = zip(COSTS, zip(*found, strict=True), strict=True)
+    return [Growth(what, unit, counts, values, exponent(counts, values)) for (what, unit), values in costs]
 
 
 def described(growth: Growth) -> str:
@@ -66,19 +66,15 @@ def described(growth: Growth) -> str:
     return f"{growth.what:<36} images ** {growth.exponent:.2f}: {span}"
 
 
-def _growth(what: str, unit: str, counts: tuple[int, ...], values: list[float]) -> Growth:
-    return Growth(what, unit, counts, tuple(values), exponent(counts, values))
-
-
-def exponent(counts: tuple[int, ...], values: list[float]) -> float:
+def exponent(counts: tuple[int, ...], values: tuple[float, ...]) -> float:
     """The slope of the logarithms, by least squares."""
     return float(np.polyfit([math.log(count) for count in counts], [math.log(max(v, 1e-9)) for v in values], 1)[0])
 
 
-def _apart(measured: Callable[..., tuple[float, float]], *arguments: Any) -> tuple[float, float]:
+def _apart(measured: Callable[[Path], tuple[float, ...]], root: Path) -> tuple[float, ...]:
     """What a function measures in a process that has done nothing else."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measured, *arguments).result()
+        return pool.submit(measured, root).result()
 
 
 def _links(root: Path, count: int) -> None:
@@ -94,18 +90,30 @@ def _links(root: Path, count: int) -> None:
         os.link(original, root / f"{number // 1_000:03}" / f"{number:08}.jpg")
 
 
+def _measured(root: Path) -> tuple[float, ...]:
+    """The COSTS of a folder. The bytes of the loader's process include what it shares with this one."""
+    seconds, peak = _listed(root)
+    return (
+        seconds,
+        peak,
+        _read(root, 1),
+        _read(root, 2),
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024.0,
+    )
+
+
 def _listed(root: Path) -> tuple[float, float]:
-    """Seconds and bytes that it takes to list a folder; the bytes are 0 where the system does not tell."""
+    """Seconds and bytes that it takes to list a folder; a page where nothing is seen, or the system does not tell."""
     from pretrain.data import Folder
 
     forget_peak()
     before, began = peak_memory() or 0, time.perf_counter()
     Folder(root)
-    return time.perf_counter() - began, max((peak_memory() or 0) - before, 4096)  # a page is the least that can be seen
+    return time.perf_counter() - began, max((peak_memory() or 0) - before, 4096)
 
 
-def _read(root: Path, workers: int) -> tuple[float, float]:
-    """Seconds an image, and the most bytes that one of the loader's processes held, what it shares with this one included."""
+def _read(root: Path, workers: int) -> float:
+    """Seconds an image; a small folder comes again, as in the next epoch."""
     import torch
 
     from pretrain import data
@@ -113,12 +121,10 @@ def _read(root: Path, workers: int) -> tuple[float, float]:
 
     torch.set_num_threads(1)
     recipe = moco.recipe() | {"size": 64, "batch_size": BATCH}
-    # a small folder comes again, as in the next epoch
     source = data.batches(data.Steps(data.Folder(root), recipe, seed=0), 0, BATCHES + 2 * workers, workers, False)
     for _ in range(2 * workers):  # the processes start
         next(source)
     began = time.perf_counter()
     for _ in source:
         pass
-    seconds = (time.perf_counter() - began) / (BATCHES * BATCH)
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return (time.perf_counter() - began) / (BATCHES * BATCH)

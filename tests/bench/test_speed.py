@@ -88,12 +88,13 @@ def test_the_fitted_growth_is_the_exponent(power: float) -> None:
 def test_scaling_tells_every_cost_at_every_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.speed import scaling
 
-    monkeypatch.setattr(
-        scaling, "_apart", lambda measured, *arguments: (float(len(list(arguments[0].glob("*/*.jpg")))), 2.0)
-    )
+    def measured(measure: object, root: Path) -> tuple[float, ...]:
+        return float(len(list(root.glob("*/*.jpg")))), 2.0, 3.0, 4.0, 5.0
+
+    monkeypatch.setattr(scaling, "_apart", measured)
     grown = scaling.run(tmp_path, lambda line: None, (10, 100))
-    assert [growth.values for growth in grown] == [(10, 100), (2, 2), (10, 100), (10, 100), (2, 2)]
-    assert [round(growth.exponent, 6) for growth in grown] == [1, 0, 1, 1, 0]
+    assert [growth.values for growth in grown] == [(10, 100), (2, 2), (3, 3), (4, 4), (5, 5)]
+    assert [round(growth.exponent, 6) for growth in grown] == [1, 0, 0, 0, 0]
     assert "images ** 1.00" in scaling.described(grown[0]) and not list(tmp_path.glob("1*0"))
 
 
