@@ -96,10 +96,14 @@ def test_every_trainable_tensor_gets_a_gradient_and_the_bank_takes_the_image_not
 
 
 def test_batch_norm_sees_the_patches_of_one_group_of_images():
-    net, sizes = model(), []
-    net.backbone.register_forward_hook(lambda _, inputs, __: sizes.append(tuple(inputs[0].shape)))
+    net, outs = model(), []
+    net.backbone.bn1.register_forward_hook(lambda _, __, out: outs.append(out.detach().clone()))
     net(views(), indices=torch.arange(4))
-    assert sizes == [(18, 3, 16, 16)] * 2 + [(2, 3, 32, 32)] * 2
+    assert [len(out) for out in outs] == [36, 4]
+    for out, size in zip(outs, (18, 2), strict=True):  # of two images
+        for group in out.split(size):
+            assert group.mean(dim=(0, 2, 3)).abs().max() < 1e-5
+        assert out[: size // 2].mean(dim=(0, 2, 3)).abs().max() > 1e-3
 
 
 def test_the_recipes_are_the_two_codes():
