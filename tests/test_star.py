@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = ("pretrain", "downstream", "results")
+COMPARED = {"bench/speed/evaluation.py", "bench/speed/finetuning.py"}  # where they are what is compared with
 DOORS = {
-    "detectron2": {"downstream/detection.py", "bench/speed/evaluation.py"},  # there to be compared with
-    "mmseg": {"downstream/segmentation.py", "bench/speed/evaluation.py"},
+    "detectron2": {"downstream/detection.py", *COMPARED},
+    "mmseg": {"downstream/segmentation.py", *COMPARED},
     "mmcv": {"downstream/segmentation.py"},
-    "mmengine": {"downstream/segmentation.py"},
+    "mmengine": {"downstream/segmentation.py", *COMPARED},
 }
 
 

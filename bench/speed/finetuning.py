@@ -14,7 +14,6 @@ which both write, are not reached. The frameworks are imported by name here: onl
 """
 
 import dataclasses
-import importlib
 import itertools
 import logging
 import warnings
@@ -93,11 +92,13 @@ def _training(task: Any, precision: str, folder: Path, arch: str = "resnet50") -
 @contextmanager
 def _default_trainer(task: Any, folder: Path, arch: str = "resnet50") -> Iterator[Any]:
     """detectron2's trainer of the same configuration, with MoCo's head registered as its train_net.py does."""
+    from detectron2 import engine, modeling
+    from detectron2.utils import events
+
     from downstream import detection
 
     detection._quiet()
-    engine = importlib.import_module("detectron2.engine")
-    heads = importlib.import_module("detectron2.modeling").ROI_HEADS_REGISTRY
+    heads = modeling.ROI_HEADS_REGISTRY
     if "Res5ROIHeadsExtraNorm" not in heads:
         heads.register(detection.Res5ROIHeadsExtraNorm)
     cfg = detection.configuration(task, arch)
@@ -107,7 +108,7 @@ def _default_trainer(task: Any, folder: Path, arch: str = "resnet50") -> Iterato
     logging.getLogger("detectron2").setLevel(
         logging.INFO
     )  # its trainer would set up a log on standard output otherwise
-    with warnings.catch_warnings(), importlib.import_module("detectron2.utils.events").EventStorage() as storage:
+    with warnings.catch_warnings(), events.EventStorage() as storage:
         warnings.simplefilter("ignore")
         trainer = engine.DefaultTrainer(cfg)
         trainer.storage = storage
@@ -119,10 +120,12 @@ def _default_trainer(task: Any, folder: Path, arch: str = "resnet50") -> Iterato
 
 def _registered(names: tuple[str, ...], data: Path) -> None:
     """Makes these names of detectron2's catalog mean the drawn data."""
+    from detectron2 import data as catalogs
+    from detectron2.data import datasets as builtin
+    from detectron2.data.datasets import builtin_meta as metadata
+
     from downstream import datasets
 
-    catalogs, builtin = (importlib.import_module(f"detectron2.data{part}") for part in ("", ".datasets"))
-    metadata = importlib.import_module("detectron2.data.datasets.builtin_meta")
     for name in names:
         for known in (catalogs.DatasetCatalog, catalogs.MetadataCatalog):
             if name in known.list():
@@ -218,9 +221,12 @@ def _runner(task: Any, folder: Path) -> Any:
     """mmengine's Runner of the same network, crops and optimiser, after its first iteration."""
     import torch
 
-    from downstream import segmentation
+    from downstream import segmentation  # its stand-in for mmcv's compiled part comes first
 
-    importlib.import_module("mmseg.utils").register_all_modules()
+    from mmengine.runner import Runner  # isort: skip
+    from mmseg.utils import register_all_modules  # isort: skip
+
+    register_all_modules()
     traits = segmentation.TRAITS
     torch.manual_seed(0)
     model = segmentation.network(task, "resnet50")
@@ -238,7 +244,7 @@ def _runner(task: Any, folder: Path) -> Any:
     prefix = {"img_path": "leftImg8bit/train", "seg_map_path": "gtFine/train"}
     data = {"type": "CityscapesDataset", "data_root": str(folder / "data" / "cityscapes"), "data_prefix": prefix}
     optimizer = {"type": "SGD", "lr": task.lr, "momentum": task.momentum, "weight_decay": task.weight_decay}
-    runner = importlib.import_module("mmengine.runner").Runner(
+    runner = Runner(
         model,
         str(folder / "mmengine"),
         train_dataloader={
@@ -292,7 +298,9 @@ def _tested(training: Any, data: Path) -> dict[str, float]:
 
 
 def _inferred(trainer: Any) -> dict[str, float]:
-    evaluation, cfg = importlib.import_module("detectron2.evaluation"), trainer.cfg
+    from detectron2 import evaluation
+
+    cfg = trainer.cfg
     name = cfg.DATASETS.TEST[0]
     evaluator = evaluation.PascalVOCDetectionEvaluator(name)
     loader = trainer.build_test_loader(cfg, name)
