@@ -1,9 +1,9 @@
 """Reading photographs and drawing views of them, on one core.
 
 views     from JPEG files of 500 x 375 pixels to a batch of random views, against torchvision's transforms on PIL images in
-          torch's DataLoader, as the methods' own loaders have them: MoCo v2's two views at least 5 times, the views of SimCLR, BYOL, SwAV (2 of 224 pixels
-          and 6 of 96) and PixPro (with their boxes) at least 4 times; and against decoding the same files and nothing else, by
-          the fastest decoder that is installed: at least 35 % of its rate
+          torch's DataLoader, as the methods' own loaders have them: MoCo v2's two views at least 5 times, the views of SimCLR,
+          BYOL, SwAV (2 of 224 pixels and 6 of 96) and PixPro (with their boxes) at least 4 times; and against decoding the same
+          files and nothing else, by the fastest decoder that is installed: at least 35 % of its rate
 
 Theirs end in normalised floats, as users write them. Ours stay bytes: the training loop normalises them on the device.
 The photographs are synthesised: colours with the spectrum of natural images, saved at quality 95 with halved colour planes.

@@ -15,12 +15,12 @@ published loss.
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.speed import Row, cost, faster
+from bench.speed import Row, cost, faster, loading
 
 IMAGES = 1280  # of the folder of `pretrain`; the ten batches of an epoch
 
@@ -224,13 +224,14 @@ def _plain_pixpro(training: Any, batch: Any) -> Callable[[], float]:
 def pretrain(folder: Path) -> list[Row]:
     """From JPEG files to weights."""
     import torch
+    from torch.utils.data import DataLoader
 
     from pretrain import dist, loop, recipes
     from pretrain.data import Folder, batches
     from pretrain.methods import moco
 
-    _photographs(folder / "photographs")
-    source = Folder(folder / "photographs")
+    loading.photographs(folder, IMAGES)
+    source = Folder(folder)
     recipe = recipes.resolved(moco, source, "mini", batch_size=128)
     model = moco.METHOD("resnet18", recipe).to(memory_format=torch.channels_last)
     training = loop.Training(model, source, {"recipe": recipe, "seed": 0}, dist.process())
@@ -248,7 +249,10 @@ def pretrain(folder: Path) -> list[Row]:
         training.check()
         spent[0] += ended - began
 
-    loader, plain = _plain_loader(folder / "photographs", 64, 128), plain_moco("resnet18", recipe["queue"])
+    cores = len(os.sched_getaffinity(0))
+    files: Any = loading.Plain(sorted(folder.iterdir()), recipe)
+    loader = DataLoader(files, 128, shuffle=True, num_workers=cores, drop_last=True)
+    plain = plain_moco("resnet18", recipe["queue"])
 
     def theirs() -> None:
         for views in loader:
@@ -258,57 +262,3 @@ def pretrain(folder: Path) -> list[Row]:
         faster("pretrain", "torchvision on PIL and the plain fp32 step: moco v2, ResNet-18, 64 px", 2.5, ours, theirs),
         cost("pretrain", "the time of training: waiting for the loader", waited[0], spent[0], 0.05),
     ]
-
-
-def _plain_loader(folder: Path, side: int, batch: int) -> Any:
-    """MoCo v2's loader (main_moco.py, --aug-plus; moco/loader.py): pairs of float views [N, 3, S, S]."""
-    import random
-
-    import torch
-    from PIL import ImageFilter
-    from torchvision import datasets, transforms
-
-    class GaussianBlur:
-        def __call__(self, x: Any) -> Any:
-            return x.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
-
-    class TwoCrops:
-        def __call__(self, x: Any) -> list[Any]:
-            return [view(x), view(x)]
-
-    view = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(side, scale=(0.2, 1.0)),
-            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-            transforms.RandomGrayscale(p=0.2),
-            transforms.RandomApply([GaussianBlur()], p=0.5),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-        ]
-    )
-    data = datasets.ImageFolder(str(folder), TwoCrops())
-    loader = torch.utils.data.DataLoader(
-        data, batch_size=batch, shuffle=True, num_workers=len(os.sched_getaffinity(0)), drop_last=True
-    )
-
-    class Views:
-        def __iter__(self) -> Iterator[list[Any]]:
-            return (views for views, _ in loader)
-
-    return Views()
-
-
-def _photographs(root: Path) -> None:
-    """IMAGES JPEG files of 500x375, smooth as photographs are, in two class folders."""
-    import numpy
-    from PIL import Image
-
-    draw = numpy.random.default_rng(0)
-    for number in range(IMAGES):
-        file = root / str(number % 2) / f"{number}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        small = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=numpy.uint8))
-        large = numpy.asarray(small.resize((500, 375), Image.Resampling.BICUBIC)).astype(numpy.int16)
-        noisy = large + draw.integers(-12, 13, large.shape, dtype=numpy.int16)
-        Image.fromarray(noisy.clip(0, 255).astype(numpy.uint8)).save(file, quality=90)
