@@ -709,23 +709,29 @@ def speed(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="How listing and reading grow from 1,000 to 100,000 images, instead.")
     ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Write the ratios into results/measured/speed.json.")] = False,
     json: Json = False,
 ) -> None:
     """Measure this machine: each part's cost against what people use today, in one run. Takes minutes and a gigabyte of disk.
 
+    A ratio that was kept before stands beside the new one; one that has become worse by a tenth is told, and nothing fails.
+
     Example: bench speed convert
     """
     from bench import speed
+    from bench.speed import kept
 
     if scaling:
         _scaling(json)
         return
-    rows = speed.run(part, say)
+    rows, before = speed.run(part, say), kept.rows()
+    if keep:
+        kept.keep(rows)
     if json:
         print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
         return
     for row in rows:
-        print(speed.described(row))
+        print(speed.described(row) + kept.since(row, before))
 
 
 def _scaling(json: bool) -> None:

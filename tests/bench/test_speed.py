@@ -118,3 +118,24 @@ def test_scaling_tells_every_cost_at_every_number_of_images(tmp_path: Path, monk
     assert [growth.values for growth in grown] == [(10, 100), (2, 2), (3, 3), (4, 4), (5, 5)]
     assert [round(growth.exponent, 6) for growth in grown] == [1, 0, 0, 0, 0]
     assert "images ** 1.00" in scaling.described(grown[0]) and not list(tmp_path.glob("1*0"))
+
+
+def test_a_kept_ratio_gives_way_to_a_new_one_and_says_when_it_was_better(tmp_path: Path) -> None:
+    from bench.speed import kept
+
+    file = tmp_path / "speed.json"
+    assert kept.rows(file) == []
+    slow, fast = (
+        speed.Row("views", "PIL", 4.0, 5.0, True, 1.0, 4.0, 2**20),
+        speed.Row("start", "pass", 1.2, 1.5, False, 1.2, 1),
+    )
+    kept.keep([fast, slow], file)
+    assert [row["part"] for row in kept.rows(file)] == ["views", "start"]
+    kept.keep([speed.Row("views", "PIL", 6.0, 5.0, True, 1.0, 6.0)], file)
+    before = kept.rows(file)
+    assert [row["ratio"] for row in before] == [6.0, 1.2]
+    assert {"date", "commit", "machine", "versions"} <= before[0].keys()
+    assert "WORSE" in kept.since(slow, before) and "6.00" in kept.since(slow, before)
+    assert "1.20" in kept.since(fast, before) and "WORSE" not in kept.since(fast, before)
+    assert kept.since(speed.Row("views", "cv2", 1.0, None, True, 1.0, 1.0), before) == ""
+    assert "| `views` | PIL | 6.00 | ≥ 5 | yes |" in kept.table(file)
