@@ -640,7 +640,7 @@ def test_umask_zone_locale_clock_odd_names_links_and_a_read_only_package_change_
     odd.mkdir()
     photos.rename(odd / "photos")
     photos.symlink_to(odd / "photos")
-    own = {"PYTHONPATH": str(ROOT), "TZ": zone, "LC_ALL": locale, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    own = {"PYTHONPATH": str(ROOT), "TZ": zone, "LC_ALL": locale, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     words = [*read_only(), sys.executable, "-c", ODD, str(photos), str(odd / "out")]
     done = subprocess.run(words, env=os.environ | own, umask=umask, cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
