@@ -22,7 +22,7 @@ def draw(root, count=24, side=32):
 
 @pytest.fixture
 def tmpfs(tmp_path):
-    """A small file system of its own: tmpfs(bytes) is where it lies; skipped where it cannot be mounted."""
+    """A small file system of its own: tmpfs("64k") is where one of 64 kB lies; skipped where it cannot be mounted."""
     mounted = []
 
     def of(size):

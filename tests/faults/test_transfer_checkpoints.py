@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,25 +34,6 @@ def same(state, iteration, size=64):
     return state["iteration"] == iteration and all(
         torch.equal(state["model"][k], v) for k, v in wanted["model"].items()
     )
-
-
-@pytest.fixture
-def small(tmp_path):
-    """A function that mounts a file system of so many kB; skipped where this user may not mount one."""
-    mounted = []
-
-    def mount(size):
-        folder = tmp_path / f"small{len(mounted)}"
-        folder.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", folder], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"no small file system may be mounted here: {done.stderr.decode().strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", folder], check=True)
 
 
 def fill(folder):
@@ -202,8 +182,8 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     assert same(checkpoint.load(tmp_path, ORIGIN), 1)
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_both_checkpoints(small):
-    folder = small(1024)
+def test_a_full_disk_is_a_sentence_and_leaves_both_checkpoints(tmpfs):
+    folder = tmpfs("1024k")
     for iteration in (1, 2):
         checkpoint.save(folder, content(iteration, 60_000))  # 240 kB each
     ballast = fill(folder)
@@ -216,8 +196,8 @@ def test_a_full_disk_is_a_sentence_and_leaves_both_checkpoints(small):
     assert same(checkpoint.load(folder, ORIGIN), 3, 60_000)
 
 
-def test_a_log_on_a_full_disk_is_a_sentence_and_what_was_cut_short_is_dropped(small):
-    folder = small(64)
+def test_a_log_on_a_full_disk_is_a_sentence_and_what_was_cut_short_is_dropped(tmpfs):
+    folder = tmpfs("64k")
     log, losses = folder / "log.jsonl", {"loss": 1.0, "loss_" + "x" * 3000: 1.0}
     progress = Progress("tiny", 1000, log=log)
     with pytest.raises(OSError, match=r"room for \d+ bytes in \S+ to write (log\.jsonl|events\S+), found the disk"):
