@@ -13,6 +13,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from pretrain.small_maps import dense
+
 BLOCKS: dict[str, tuple[type[nn.Module], list[int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
@@ -59,6 +61,7 @@ def backbone(arch: str, zero_init_residual: bool = False) -> tuple[nn.Module, in
         net = torchvision.models.get_model(arch, zero_init_residual=zero_init_residual)
         width = net.fc.in_features
     net.fc = nn.Identity()
+    dense(net)
     return net, width
 
 
