@@ -333,6 +333,14 @@ def transfer(
             "batch and learning rate stay the protocol's, what batch norm sees does not. The record is nonstandard.",
         ),
     ] = 1,
+    skip_bad: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Training images that may be broken: all are decoded first, and the next one of the list takes the place of each. "
+            "The record names them and is nonstandard.",
+        ),
+    ] = 0,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -380,6 +388,8 @@ def transfer(
             f"{resolved.name}: gradients of {accumulate} parts of a batch are summed, nonstandard. This does not fix batch norm, "
             "whose statistics are those of a part"
         )
+    if skip_bad:
+        resolved = journey.tolerant(resolved, skip_bad)
     seeds = [seed] if seed is not None else list(range(trials or resolved.trials))
     if dry_run:
         from bench import preview

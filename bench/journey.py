@@ -66,6 +66,11 @@ def accumulated(task: protocols.Task, parts: int) -> protocols.Task:
     return protocols.accumulated(task, parts)
 
 
+def tolerant(task: protocols.Task, images: int) -> protocols.Task:
+    """The task with so many training images that may be broken, nonstandard."""
+    return protocols.tolerant(task, images)
+
+
 def engine(task: protocols.Task) -> ModuleType:
     """The module that runs a task."""
     return importlib.import_module(ENGINES[task.engine])

@@ -41,7 +41,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
-from downstream import checkpoint
+from downstream import broken, checkpoint
 from downstream.interruption import Watch
 from downstream.neighbours import nearest, vote
 from downstream.task import TRAITS, Classification, digest, iterations
@@ -116,7 +116,9 @@ def _splits(task: Classification, data: Path) -> tuple[dict[str, Any], Split, Sp
     for name, split in (("train", train), ("val", test)):
         for file, size in zip(split.files, split.sizes, strict=True):
             content.update(f"{name} {file.parent.name}/{file.name} {size}\n".encode())
-        for i in np.linspace(0, len(split.files) - 1, min(len(split.files), CHECKED_IMAGES)).round().astype(int):
+        tolerant = name == "train" and task.skip_bad  # then every image is decoded later
+        checked = 0 if tolerant else min(len(split.files), CHECKED_IMAGES)
+        for i in np.linspace(0, len(split.files) - 1, checked).round().astype(int):
             _read(split.files[i])
     counts = {"train": len(train.files), "test": len(test.files), "classes": len(classes)}
     return counts | {"digest": content.hexdigest()} | about, train, test
@@ -483,6 +485,10 @@ def run(
     where = place()
     share(task.batch, where.world)
     about, train, test = _splits(task, data)
+    kept, skipped = broken.spared(
+        range(len(train.files)), lambda i: _read(train.files[i]), task.skip_bad, where, task.name
+    )
+    train = train.part(kept) if skipped else train
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = network(task, arch, about["classes"], traits)
@@ -521,6 +527,7 @@ def run(
             "world_size": where.world,
             "precision": task.precision,
             **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
+            **({"skipped": skipped} if skipped else {}),
             **{key: about[key] for key in ("labels", "labels_sha256") if key in about},
         },
         "seconds": seconds,

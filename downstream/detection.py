@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data.common import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
@@ -53,7 +53,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import checkpoint, datasets, resnets
+from downstream import broken, checkpoint, datasets, resnets
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.interruption import Watch
 from downstream.task import TRAITS, Detection, digest, iterations
@@ -399,6 +399,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "loaded.json", loaded)
     identity = _identity(task, arch, seed, world, tensors, train)
+    train, skipped = broken.spared(train, functools.partial(_decoded, cfg), task.skip_bad, place(), task.name)
     trainer = _Training(cfg, model, train, out, device, identity, task.name, task.accumulate)
     seconds = {"train": trainer.run(resume)}
     start = time.monotonic()
@@ -417,6 +418,7 @@ def run(
             "world_size": world,
             "precision": task.precision,
             **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
+            **({"skipped": skipped} if skipped else {}),
         },
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
@@ -559,7 +561,7 @@ class _Images(Dataset):
 _DRAWING = threading.Lock()  # one image at a time has numpy's global generator
 
 
-def mapped(mapper: DatasetMapper, image: datasets.Record) -> dict[str, Any]:
+def mapped(mapper: Callable[[datasets.Record], Any], image: datasets.Record) -> Any:
     """What detectron2's mapper makes of an image. Raises ValueError that names the file of a broken one."""
     try:
         return mapper(image)
@@ -568,6 +570,15 @@ def mapped(mapper: DatasetMapper, image: datasets.Record) -> dict[str, Any]:
         raise ValueError(
             f"expected a readable image, found a broken or foreign file: {image['file_name']} ({reason:.200}); fetch it again"
         ) from None
+
+
+def _decoded(cfg: CfgNode, image: datasets.Record) -> None:
+    """Reads an image as training does. Raises ValueError that names the file of a broken one."""
+
+    def read(image: datasets.Record) -> None:
+        detection_utils.check_image_size(image, detection_utils.read_image(image["file_name"], cfg.INPUT.FORMAT))
+
+    mapped(read, image)
 
 
 def batches(

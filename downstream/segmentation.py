@@ -39,6 +39,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from downstream import checkpoint, resnets
+from downstream import broken, checkpoint, resnets
 from downstream.datasets import VOC_CLASSES
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
@@ -117,9 +118,9 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
         for image, _ in pairs:
             content.update(f"{split} {image.name} {image.stat().st_size}\n".encode())
         spread = np.linspace(0, len(pairs) - 1, min(len(pairs), CHECKED_MAPS)).round().astype(int)
-        checked = [pairs[i] for i in spread]
+        checked, may_be_broken = [pairs[i] for i in spread], split == "train" and task.skip_bad > 0
         with ThreadPoolExecutor(cpus()) as pool:
-            for classes, sha in pool.map(lambda pair: _checked(pair, task), checked):
+            for classes, sha in pool.map(_checked, checked, repeat(task), repeat(may_be_broken)):
                 present |= classes
                 content.update(sha)
     names = CLASSES[task.dataset]
@@ -224,7 +225,7 @@ def _listed(root: Path, *names: str) -> list[str]:
     return listed
 
 
-def _checked(pair: Pair, task: Segmentation) -> tuple[set[int], bytes]:
+def _checked(pair: Pair, task: Segmentation, may_be_broken: bool) -> tuple[set[int], bytes]:
     """The classes in a label map and the sha256 of its pixels; ValueError where it does not fit."""
     image, label = pair
     classes, truth = task.classes, _label(label, task.dataset)
@@ -232,7 +233,9 @@ def _checked(pair: Pair, task: Segmentation) -> tuple[set[int], bytes]:
         with Image.open(image) as header:
             width, height = header.size
     except UnidentifiedImageError:
-        raise ValueError(_BROKEN.format(image)) from None
+        if not may_be_broken:
+            raise ValueError(_BROKEN.format(image)) from None
+        height, width = truth.shape
     if truth.shape != (height, width):
         raise ValueError(
             f"expected a label map of {width}x{height} pixels like its image, found {truth.shape[1]}x{truth.shape[0]} in {label}"
@@ -249,8 +252,10 @@ def _checked(pair: Pair, task: Segmentation) -> tuple[set[int], bytes]:
 
 
 def _read(path: Path, flag: int) -> np.ndarray:
-    pixels = cv2.imread(str(path), flag)
-    if pixels is None:
+    content = path.read_bytes()
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
+    cut = content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+    if pixels is None or cut:  # OpenCV fills up a JPEG that ends before its end marker
         raise ValueError(_BROKEN.format(path))
     return pixels
 
@@ -547,7 +552,10 @@ def run(
     if here.rank == 0:
         write_json(out / "loaded.json", loaded)
     origin = {"protocol": digest(task), "seed": seed, "weights": fingerprint(tensors), "data": about["digest"]}
-    crops = Crops(task, traits, _pairs(task, data, "train"), seed)
+    pairs, skipped = broken.spared(
+        _pairs(task, data, "train"), lambda pair: _image(pair[0], None), task.skip_bad, here, task.name
+    )
+    crops = Crops(task, traits, pairs, seed)
     trained = _train(model, crops, total, steps, here, out, origin, resume)
     started = time.monotonic()
     counts = _test(model, task, traits, _pairs(task, data, "val"), here)
@@ -562,6 +570,7 @@ def run(
             "world_size": here.world,
             "precision": task.precision,
             **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
+            **({"skipped": skipped} if skipped else {}),
         },
         "seconds": {"train": trained, "test": time.monotonic() - started},
     }

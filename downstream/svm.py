@@ -31,7 +31,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
-from downstream import classification, datasets
+from downstream import broken, classification, datasets
 from downstream.task import TRAITS, LinearSVM
 from downstream.trial import Progress, ahead, cpus, place, write_json
 
@@ -108,6 +108,10 @@ def network(task: LinearSVM, arch: str, traits: Mapping[str, Any] = TRAITS) -> n
     return model.eval().requires_grad_(False)
 
 
+def _decoded(image: datasets.Record) -> Image.Image:
+    return classification._read(Path(image["file_name"]))
+
+
 def squashed_view(picture: Image.Image, task: LinearSVM) -> np.ndarray:
     """[view, view, 3] uint8 RGB: the whole image at `resize` pixels on its shorter side, then squashed to a square."""
     width, height = picture.size
@@ -121,7 +125,7 @@ def features(
 ) -> np.ndarray:
     """[N, D] float64, of unit length."""
     device = place().device
-    views = ahead(lambda r: squashed_view(classification._read(Path(r["file_name"])), task), images, 4 * task.batch)
+    views = ahead(lambda r: squashed_view(_decoded(r), task), images, 4 * task.batch)
     parts = []
     with contextlib.closing(views), Progress(f"{task.name} {name}", len(images)) as progress, torch.no_grad():
         for start in range(0, len(images), task.batch):
@@ -215,6 +219,7 @@ def run(
             f"expected one process for {task.name}, found {os.environ['WORLD_SIZE']}: call it without torchrun"
         )
     splits = _splits(task, data)
+    splits[0], skipped = broken.spared(splits[0], _decoded, task.skip_bad, place(), task.name)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = network(task, arch, traits)
@@ -251,6 +256,7 @@ def run(
             "norm": "FrozenBN",
             "world_size": 1,
             "precision": task.precision,
+            **({"skipped": skipped} if skipped else {}),
             "unconverged": sum(n >= task.iterations for n in rounds),  # classes whose solver ran out of iterations
         },
         "seconds": {"train": time.monotonic() - began - testing, "test": testing},

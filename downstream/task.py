@@ -36,6 +36,7 @@ class Detection:
     passes: float | None = None  # the training set is seen at most this often
     nonstandard: tuple[str, ...] = ()  # the keys a user changed
     accumulate: int = 1  # parts of a batch that a process works through one after the other
+    skip_bad: int = 0  # training images that may be broken
 
     engine = "detectron2"
 
@@ -70,6 +71,7 @@ class Segmentation:
     passes: float | None = None
     nonstandard: tuple[str, ...] = ()
     accumulate: int = 1  # parts of a batch that a process works through one after the other
+    skip_bad: int = 0  # training images that may be broken
 
     engine = "mmsegmentation"
 
@@ -116,6 +118,7 @@ class Classification:
     precision: str = "fp32"
     nonstandard: tuple[str, ...] = ()
     accumulate: int = 1  # parts of a batch that a process works through one after the other
+    skip_bad: int = 0  # training images that may be broken
 
     engine = "torch"
 
@@ -144,6 +147,7 @@ class LinearSVM:
     scale: str = "paper"
     precision: str = "fp32"
     nonstandard: tuple[str, ...] = ()
+    skip_bad: int = 0  # training images that may be broken
 
     engine = "scikit-learn"
 
@@ -353,6 +357,12 @@ def accumulated(task: Task, parts: int) -> Task:
     return dataclasses.replace(task, accumulate=parts, nonstandard=marks)
 
 
+def tolerant(task: Task, images: int) -> Task:
+    """The task with so many training images that may be broken: the next one of the list takes the place of each."""
+    marks = tuple(sorted({*task.nonstandard, "skip_bad"} if images else task.nonstandard))
+    return dataclasses.replace(task, skip_bad=images, nonstandard=marks)
+
+
 def _longer(value: Any, by: float) -> Any:
     return type(value)(round(v * by) for v in value) if isinstance(value, list | tuple) else round(value * by)
 
@@ -393,10 +403,11 @@ def at(task: Task, precision: str) -> Task:
 
 
 def protocol(task: Task) -> dict[str, Any]:
-    """All that decides the numbers, as plain JSON values; `accumulate` only where a user asked for it."""
+    """All that decides the numbers, as plain JSON values; `accumulate` and `skip_bad` only where a user asked for them."""
     content = {"engine": task.engine} | {k: v for k, v in dataclasses.asdict(task).items() if k not in _DESCRIPTION}
-    if content.get("accumulate") == 1:
-        del content["accumulate"]
+    for key, usual in (("accumulate", 1), ("skip_bad", 0)):
+        if content.get(key) == usual:
+            del content[key]
     return json.loads(json.dumps(content, sort_keys=True))
 
 

@@ -278,6 +278,19 @@ def test_data_that_is_not_cityscapes_is_refused_by_name(data: Path, tmp_path: Pa
         segmentation.found(TINY, data)
 
 
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+def test_a_jpeg_that_ends_too_soon_is_named_though_opencv_fills_it_up(kept, tmp_path):
+    image, chance = tmp_path / "a.jpg", np.random.default_rng(0)
+    cv2.imwrite(str(image), chance.integers(0, 256, (60, 80, 3), np.uint8))
+    whole = image.read_bytes()
+    np.testing.assert_array_equal(segmentation._image(image, None), cv2.imread(str(image)))
+    image.write_bytes(whole + b"trailing")
+    np.testing.assert_array_equal(segmentation._image(image, None), cv2.imdecode(np.frombuffer(whole, np.uint8), 1))
+    image.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(ValueError, match=r"broken or foreign file: .*a\.jpg"):
+        segmentation._image(image, None)
+
+
 def test_the_mini_protocol_is_the_paper_seen_through_a_smaller_lens() -> None:
     small = mini(TASK)
     assert (small.crop, small.batch, small.lr, small.resize) == (153, 8, 0.005, (409, 204))

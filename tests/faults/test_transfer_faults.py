@@ -279,6 +279,48 @@ def test_a_broken_image_is_named_by_the_preflight_and_by_the_run(task, data, tmp
     assert images[0].name in words
 
 
+def tolerant(task, data, out, allowed):
+    """A trial that may leave out so many broken images."""
+    resolved = journey.tolerant(journey.resolve(task, "mini", transfers.TASKS[task]), int(allowed))
+    journey.transfer(journey.plan(resolved, "random", data, None, None, None), [0], out, False, print)
+
+
+@pytest.mark.parametrize("task", ENGINES)
+def test_broken_training_images_are_left_out_where_that_is_allowed_and_stand_in_the_record(task, data, tmp_path):
+    copied = tmp_path / "data"
+    subprocess.run(["cp", "-r", data, copied], check=True)
+    trained = {r for name in ("trainval", "train") for r in copied.glob(f"VOC2007/ImageSets/Main/{name}.txt")}
+    first = next(iter(trained)).read_text().split()[0] if trained else ""
+    images = sorted(copied.glob(IMAGES[task].replace("*.jpg", f"{first}.jpg")))
+    broken = images if task == "imagenet_semi_10" else images[:1]  # of ImageNet's a tenth is drawn
+    broken = [image for i, image in enumerate(broken) if i % 3 < 2]
+    for image in broken:
+        spoil(image)
+    out, log = tmp_path / "out", tmp_path / "log"
+    ended(transfers.started(tolerant, log, task, copied, out, allowed=str(len(images))), 0, log)
+    [record] = [json.loads(file.read_text()) for file in out.glob("*/*/*/0.json")]
+    named = record["effective"]["skipped"]
+    assert named
+    assert all(any(str(image) in reason for image in broken) for reason in named)
+    assert record["nonstandard"] == sorted([*transfers.TASKS[task], "skip_bad"])
+    assert "left out" in log.read_text()
+    assert named[0] in log.read_text()
+
+
+@pytest.mark.parametrize("task", ENGINES)
+def test_more_broken_training_images_than_allowed_are_refused_by_number_and_name(task, data, tmp_path):
+    copied = tmp_path / "data"
+    subprocess.run(["cp", "-r", data, copied], check=True)
+    for image in copied.glob(IMAGES[task]):
+        spoil(image)
+    log = tmp_path / "log"
+    [line] = ended(transfers.started(tolerant, log, task, copied, tmp_path / "out", allowed="1"), 2, log)
+    assert re.match(
+        r"bench: expected at most 1 broken images \(--skip-bad\), found \d+ of \d+, such as: .*foreign file", line
+    )
+    assert str(copied) in line
+
+
 @pytest.fixture
 def loading(monkeypatch):
     """Detection whose images are loaded by a process, as on a GPU."""
