@@ -1,4 +1,4 @@
-.PHONY: setup demo test
+.PHONY: setup demo test mini-track
 
 setup: .venv/.ready
 
@@ -13,3 +13,6 @@ test: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/pytest
+
+mini-track: setup
+	@.venv/bin/python -m bench.track $(DATA)
