@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from torch import nn
 
 from downstream import classification
 from downstream.synthetic import synthesize
-from downstream.task import TRAITS, Classification, digest, iterations, mini, overridden
+from downstream.task import TRAITS, Classification, digest, iterations, mini, overridden, tolerant
 from downstream.tasks import imagenet_knn, imagenet_linear, imagenet_linear_simsiam, imagenet_semi_1, imagenet_semi_10
 
 LINEAR, SIMSIAM, KNN = imagenet_linear.TASK, imagenet_linear_simsiam.TASK, imagenet_knn.TASK
@@ -247,6 +248,19 @@ def test_data_that_is_not_imagenet_is_refused_by_name(data: Path, tmp_path: Path
     (val / "ILSVRC2012_val_00000001.JPEG").write_bytes(whole)
     with pytest.raises(FileNotFoundError, match=r"images without one: sort them .*valprep.sh"):
         classification.found(TINY, data)
+
+
+def test_neighbours_are_found_among_whole_images_where_broken_ones_are_allowed(drawn, tmp_path, resnet18):
+    copied = tmp_path / "data"
+    shutil.copytree(drawn, copied)
+    broken = sorted(copied.glob("imagenet/train/*/*"))[5]
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"broken or foreign file: .*{broken.name}"):
+        classification.run(TINY_KNN, resnet18, TRAITS, "resnet18", copied, tmp_path / "out", 0)
+    result = classification.run(tolerant(TINY_KNN, 2), resnet18, TRAITS, "resnet18", copied, tmp_path / "out", 0)
+    assert [str(broken) in reason for reason in result["effective"]["skipped"]] == [True]
+    assert "skip_bad" in tolerant(TINY_KNN, 2).nonstandard
+    assert digest(tolerant(TINY_KNN, 0)) == digest(TINY_KNN)
 
 
 def test_without_a_list_every_class_gives_its_share_always_the_same(data: Path) -> None:

@@ -166,6 +166,22 @@ def test_what_cannot_run_is_one_sentence(data, tmp_path, monkeypatch):
         svm.run(TINY, None, task.TRAITS, "resnet18", data, tmp_path, 0)
 
 
+def test_a_broken_training_image_is_left_out_where_that_is_allowed_and_a_broken_test_image_never(tmp_path):
+    write(tmp_path, "trainval", [[(i % 20, 0), (i * 3 % 20, 0)] for i in range(80)])
+    write(tmp_path, "test", [[(i % 20, 0)] for i in range(20)])
+    trained, tested = (tmp_path / f"VOC2007/JPEGImages/{name}.jpg" for name in ("trainval007", "test003"))
+    trained.write_bytes(trained.read_bytes()[:400])
+    with pytest.raises(ValueError, match=r"broken or foreign file: .*trainval007"):
+        svm.run(TINY, None, task.TRAITS, "resnet18", tmp_path, tmp_path / "out", 0)
+    tolerant = task.tolerant(TINY, 1)
+    result = svm.run(tolerant, None, task.TRAITS, "resnet18", tmp_path, tmp_path / "out", 0)
+    assert len(result["effective"]["skipped"]) == 1
+    assert str(trained) in result["effective"]["skipped"][0]
+    tested.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"broken or foreign file: .*test003"):
+        svm.run(tolerant, None, task.TRAITS, "resnet18", tmp_path, tmp_path / "out", 0)
+
+
 def test_the_mini_protocol_is_the_papers_seen_smaller():
     mini = task.mini(TASK)
     assert (mini.view, mini.resize, mini.iterations, len(mini.costs)) == (64, 73, 50, 7)
