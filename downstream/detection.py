@@ -53,7 +53,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import broken, checkpoint, datasets, resnets
+from downstream import broken, checkpoint, datasets, resnets, small_maps
 from downstream.evaluation import cityscapes, coco, lvis, voc
 from downstream.interruption import Watch
 from downstream.task import TRAITS, Detection, digest, iterations
@@ -480,6 +480,7 @@ def _bf16(model: GeneralizedRCNN, device: torch.device) -> None:
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)
+        small_maps.dense(model)
         for module in model.modules():
             if isinstance(module, ROIAlign):
                 module.forward = functools.partial(roi_align, module, module.forward)
