@@ -19,7 +19,7 @@ class Conv3x3(nn.Conv2d):
         seen = [taps[:, 1 - y : 1 - y + height, 1 - x : 1 - x + width] for y in range(height) for x in range(width)]
         matrix = torch.cat([tap.flatten(1) for tap in seen])  # [H * W * O, H * W * I]
         pixels = F.linear(x.permute(0, 2, 3, 1).flatten(1), matrix)
-        return pixels.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+        return pixels.view(len(x), height, width, self.out_channels).permute(0, 3, 1, 2)
 
 
 def dense(net: nn.Module) -> None:

@@ -49,3 +49,11 @@ def test_under_autocast_the_product_is_in_bf16():
         out = small_maps.conv3x3(x, weight)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), F.conv2d(x, weight, padding=1), rtol=0.05, atol=0.1)
+
+
+def test_no_map_at_all_is_what_an_image_without_proposals_gives():
+    x, weight = (torch.randn(shape, requires_grad=True) for shape in ((0, 3, 2, 2), (4, 3, 3, 3)))
+    out = small_maps.conv3x3(x, weight)
+    out.sum().backward()
+    assert out.shape == (0, 4, 2, 2)
+    assert x.grad.shape == x.shape and not weight.grad.any()
