@@ -732,7 +732,7 @@ def speed(
     from bench.speed import kept
 
     if scaling:
-        _scaling(json)
+        _scaling(json, keep)
         return
     rows, before = speed.run(part, say), kept.rows()
     if keep:
@@ -744,13 +744,15 @@ def speed(
         print(speed.described(row) + kept.since(row, before))
 
 
-def _scaling(json: bool) -> None:
+def _scaling(json: bool, keep: bool) -> None:
     import tempfile
 
-    from bench.speed import scaling
+    from bench.speed import kept, scaling
 
     with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
         grown = scaling.run(Path(folder), say)
+    if keep:
+        kept.keep_scaling(grown)
     if json:
         print(jsonlib.dumps({"scaling": [growth.plain() for growth in grown]}, indent=1))
         return

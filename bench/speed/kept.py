@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import catalog
 from bench.speed import Row
+from bench.speed.scaling import Growth
 from results import record
 
 FILE = catalog.ROOT / "results" / "measured" / "speed.json"
@@ -20,25 +21,40 @@ NOISE = 0.1  # a ratio that is worse than the kept one by more than this share i
 
 def rows(file: Path = FILE) -> list[dict[str, Any]]:
     """What was kept, in the order of the parts; nothing where there is no file."""
-    return json.loads(file.read_text())["parts"] if file.exists() else []
+    return _content(file)["parts"]
 
 
 def keep(measured: Iterable[Row], file: Path = FILE) -> None:
     """Write the rows down, with today's date, the commit, the machine and the versions."""
-    from bench import provenance, speed
+    from bench import speed
 
-    machine = provenance.machine()
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "commit": provenance.commit(),
-        "machine": {key: machine[key] for key in sorted(machine)},
-        "versions": provenance.versions(),
-    }
-    found = {(row["part"], row["against"]): row for row in rows(file)}
+    content, about = _content(file), _about()
+    found = {(row["part"], row["against"]): row for row in content["parts"]}
     found |= {(row.part, row.against): row.plain() | about for row in measured}
     parts = [*speed.PARTS]
     ordered = sorted(found.values(), key=lambda row: parts.index(row["part"]) if row["part"] in parts else len(parts))
-    record.replaced(file, json.dumps({"parts": ordered}, indent=1) + "\n")
+    record.replaced(file, json.dumps(content | {"parts": ordered}, indent=1) + "\n")
+
+
+def keep_scaling(grown: Iterable[Growth], file: Path = FILE) -> None:
+    """Write down how the costs grow, with the same."""
+    content = _content(file) | {"scaling": [growth.plain() | _about() for growth in grown]}
+    record.replaced(file, json.dumps(content, indent=1) + "\n")
+
+
+def _content(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {"parts": [], "scaling": []}
+
+
+def _about() -> dict[str, Any]:
+    from bench import provenance
+
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": provenance.commit(),
+        "machine": dict(sorted(provenance.machine().items())),
+        "versions": provenance.versions(),
+    }
 
 
 def since(row: Row, before: Iterable[dict[str, Any]]) -> str:
@@ -59,3 +75,18 @@ def table(file: Path = FILE) -> str:
         memory = "" if row["memory"] is None else f"{row['memory'] / 2**20:,.0f}"
         lines.append(f"| `{row['part']}` | {row['against']} | {row['ratio']:.2f} | {target} | {met} | {memory} |")
     return "\n".join(lines)
+
+
+def scaling_table(file: Path = FILE) -> str:
+    """README's second table: what a cost is at the fewest and the most images, and the exponent of its growth."""
+    grown = _content(file)["scaling"]
+    fewest, most = (f"{grown[0]['images'][end]:,} images" for end in (0, -1))
+    lines = [f"| cost | {fewest} | {most} | grows as images to the |", "|---|--:|--:|--:|"]
+    for growth in grown:
+        first, last = (_amount(growth["values"][end], growth["unit"]) for end in (0, -1))
+        lines.append(f"| {growth['what']} | {first} | {last} | {growth['exponent']:.2f} |")
+    return "\n".join(lines)
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value / 2**20:,.1f} MiB" if unit == "bytes" else f"{value * 1e3:,.2f} ms"

@@ -139,3 +139,20 @@ def test_a_kept_ratio_gives_way_to_a_new_one_and_says_when_it_was_better(tmp_pat
     assert "1.20" in kept.since(fast, before) and "WORSE" not in kept.since(fast, before)
     assert kept.since(speed.Row("views", "cv2", 1.0, None, True, 1.0, 1.0), before) == ""
     assert "| `views` | PIL | 6.00 | ≥ 5 | yes |" in kept.table(file)
+
+
+def test_kept_growth_stands_beside_the_ratios_and_is_a_table(tmp_path: Path) -> None:
+    from bench.speed import kept, scaling
+
+    file = tmp_path / "speed.json"
+    kept.keep([speed.Row("start", "pass", 1.2, 1.5, False, 1.2, 1)], file)
+    seconds = scaling.Growth("listing", "seconds", (1_000, 100_000), (0.012, 1.2), 1.0)
+    memory = scaling.Growth("a loader", "bytes", (1_000, 100_000), (2.0**28, 2.0**28), 0.0)
+    kept.keep_scaling([seconds, memory], file)
+    assert len(kept.rows(file)) == 1
+    assert kept.scaling_table(file).splitlines() == [
+        "| cost | 1,000 images | 100,000 images | grows as images to the |",
+        "|---|--:|--:|--:|",
+        "| listing | 12.00 ms | 1,200.00 ms | 1.00 |",
+        "| a loader | 256.0 MiB | 256.0 MiB | 0.00 |",
+    ]

@@ -1,0 +1,72 @@
+"""Whether bfloat16 changes what is learned: loss curves of one epoch of MoCo v2 with ResNet-50 at 224 pixels, batch 16.
+
+    python -m bench.speed.precision datasets/VOC2007/JPEGImages
+
+Three runs with the published recipe but for the batch and the one epoch, each in a process with one thread: float32 and bfloat16
+with the same seed, so the same weights, order and views, and bfloat16 with another seed, which is what noise is. It takes 40
+minutes on two cores and goes on after an interruption. The curves go into results/measured/precision.json.
+"""
+
+import datetime
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from bench import catalog, demo
+from results import record
+
+FILE = catalog.ROOT / "results" / "measured" / "precision.json"
+RUNS = Path("runs/precision")
+CURVES = (("fp32", 0), ("bf16", 0), ("bf16", 1))
+
+
+def curve(precision: str, seed: int, images: Path, runs: Path = RUNS, arch: str = "resnet50") -> dict[str, Any]:
+    """The loss of an epoch, a mean for each tenth of it, and what it came from; what is done already is not done again."""
+    from bench import provenance
+    from pretrain import loop
+    from pretrain.methods import moco
+
+    out, about = runs / f"{precision}-{seed}", {"commit": provenance.commit(), "machine": provenance.machine()}
+    changed = {"precision": precision}
+    loop.run(moco, images, out, arch, epochs=1, batch_size=16, seed=seed, resume=True, overrides=changed, about=about)
+    said, began = (json.loads((out / name).read_text()) for name in ("backbone.json", "run.json"))
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {
+        "precision": precision,
+        "seed": seed,
+        "steps": said["images_seen"] // 16,
+        "loss": [line["loss"] for line in lines if "loss" in line],
+        **{key: said[key] for key in ("arch", "sha256", "seconds", "data", "versions")},
+        **{key: began["starts"][0][key] for key in ("commit", "machine")},
+    }
+
+
+def compared(file: Path = FILE) -> str:
+    """The curves in a sentence: how far bfloat16's is from float32's, and from that of another seed."""
+    full, half, other = json.loads(file.read_text())["curves"]
+    near, noise = ([abs(a - b) for a, b in zip(half["loss"], c["loss"], strict=True)] for c in (full, other))
+    return (
+        f"Over {full['steps']} steps of MoCo v2 with ResNet-50 at 224 pixels, batch 16, the loss (means of {full['steps'] // 10} "
+        f"steps, {full['loss'][0]:.2f} at first, {full['loss'][-1]:.2f} at last) differs between bfloat16 and float32 by "
+        f"{fmean(near):.3f} on average and {max(near):.3f} at most; between two seeds by {fmean(noise):.3f} and {max(noise):.3f}."
+    )
+
+
+def main(images: Path, runs: Path = RUNS, file: Path = FILE) -> None:
+    """Makes the curves, writes them down and prints what they say."""
+    runs.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, demo.alone, (runs / "log.txt",), max_tasks_per_child=1) as pool:
+        jobs = [pool.submit(curve, precision, seed, images, runs) for precision, seed in CURVES]
+        curves = [job.result() for job in jobs]
+    found = {"date": datetime.date.today().isoformat(), "curves": curves}
+    record.replaced(file, json.dumps(found, indent=1) + "\n")
+    print(compared(file))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
