@@ -194,9 +194,10 @@ def pretrain(
       bench pretrain moco --variant v1 --data photos --epochs 100 lr=0.06
     """
     module = catalog.load("method", method)
-    from bench import provenance
+    from bench import allocator, provenance
     from pretrain import loop
 
+    allocator.keep()
     out = out or Path("runs") / (f"{method}_{variant}" if variant else method)
     say(f"bench pretrain: {method}{f' {variant}' if variant else ''}, {arch}, {scale} scale, {data} -> {out}")
     written = loop.run(

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from bench import catalog, journey, preview
+from bench import allocator, catalog, journey, preview
 
 METHODS = ("moco", "pixpro")
 TASKS = ("voc_c4", "cityscapes_semantic")
@@ -126,6 +126,7 @@ def alone(log: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
+    allocator.keep()
     sys.stderr = log.open("a", buffering=1)
 
 

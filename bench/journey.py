@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import catalog, provenance, records
+from bench import allocator, catalog, provenance, records
 from downstream import task as protocols
 
 ENGINES = {
@@ -187,6 +187,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             done.append(json.loads(path.read_text(encoding="utf-8")))
         return path.exists()
 
+    allocator.keep()
     done = []
     for seed in seeds:
         record = {

@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from bench import catalog, cli, journey
+from bench.speed import kept, precision
 from results import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,3 +84,17 @@ def test_the_measured_tables_are_what_the_records_say():
         printed = table.render(name, measured, "md")
         for part in block(f"bench table {name}").split("\n\n"):
             assert part in printed, part
+
+
+def test_the_tables_of_speed_are_what_was_kept():
+    assert block("bench speed") == kept.table()
+    assert block("bench speed --scaling") == kept.scaling_table()
+    machines = {(row["machine"]["cpu"], row["machine"]["cores"], row["date"]) for row in kept.rows()}
+    for cpu, cores, date in machines:
+        assert cores == 2
+        assert f"{cpu} with" in README and date in README
+
+
+def test_the_sentences_on_precision_are_what_was_measured():
+    trials = journey.measured(ROOT / "results" / "measured")
+    assert block("python -m bench.speed.precision") == f"- {precision.compared()}\n- {precision.transferred(trials)}"

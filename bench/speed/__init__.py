@@ -8,10 +8,12 @@ Each file of this package has the parts of one area and says what they compare; 
 
 import contextlib
 import importlib
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,27 @@ def pairs(ours: Callable[[], Any], theirs: Callable[[], Any], count: int = PAIRS
             if call is ours and (now := peak_memory()) is not None:
                 peak = max(peak or 0, now)
     return statistics.median(taken[ours]), statistics.median(taken[theirs]), peak
+
+
+@contextlib.contextmanager
+def apart(build: Callable[..., Callable[[], Any]], *arguments: Any) -> Iterator[Callable[[], None]]:
+    """Does in a process of its own what `build(*arguments)` gives there: what this one is set to helps it nothing."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_build, build, arguments).result()
+        yield lambda: pool.submit(_call).result()
+
+
+def _build(build: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+    global _built
+    _built = build(*arguments)
+
+
+def _call() -> None:
+    _built()
+
+
+def _built() -> None:
+    """Replaced by what is to be called in this process."""
 
 
 def forget_peak() -> None:

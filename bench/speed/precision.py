@@ -1,8 +1,8 @@
-"""Whether bfloat16 changes what is learned: loss curves of one epoch of MoCo v2 with ResNet-50 at 224 pixels, batch 16.
+"""Whether bfloat16 changes what is learned, in a sentence of README each: loss curves, and detectors of one model in both.
 
     python -m bench.speed.precision datasets/VOC2007/JPEGImages
 
-Three runs with the published recipe but for the batch and the one epoch, each in a process with one thread: float32 and bfloat16
+MoCo v2 with ResNet-50 at 224 pixels, batch 16, for one epoch of 3,200 photographs: three runs with the published recipe but for the batch and the one epoch, each in a process with one thread: float32 and bfloat16
 with the same seed, so the same weights, order and views, and bfloat16 with another seed, which is what noise is. It takes 40
 minutes on two cores and goes on after an interruption. The curves go into results/measured/precision.json.
 """
@@ -11,13 +11,14 @@ import datetime
 import json
 import multiprocessing
 import sys
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from bench import catalog, demo
-from results import record
+from results import record, stats
 
 FILE = catalog.ROOT / "results" / "measured" / "precision.json"
 RUNS = Path("runs/precision")
@@ -53,6 +54,23 @@ def compared(file: Path = FILE) -> str:
         f"Over {full['steps']} steps of MoCo v2 with ResNet-50 at 224 pixels, batch 16, the loss (means of {full['steps'] // 10} "
         f"steps, {full['loss'][0]:.2f} at first, {full['loss'][-1]:.2f} at last) differs between bfloat16 and float32 by "
         f"{fmean(near):.3f} on average and {max(near):.3f} at most; between two seeds by {fmean(noise):.3f} and {max(noise):.3f}."
+    )
+
+
+def transferred(trials: Iterable[Mapping[str, Any]], protocol: str = "voc_c4@mini") -> str:
+    """The trials of the first model that has several in both precisions, in a sentence: AP, and the difference seed by seed."""
+    found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for trial in trials:
+        if trial["protocol"]["name"] == protocol and set(trial["nonstandard"]) <= {"precision"}:
+            by = found.setdefault((trial["model"]["name"], trial["model"]["sha256"] or ""), {})
+            by.setdefault(trial["protocol"]["content"]["precision"], {})[trial["seed"]] = trial["metrics"]["AP"]
+    (name, sha256), by = next((model, by) for model, by in found.items() if len(by) == 2 and len(by["fp32"]) > 1)
+    half, full = (stats.summary(list(by[precision].values())) for precision in ("bf16", "fp32"))
+    apart = stats.difference(by["bf16"], by["fp32"])
+    return (
+        f"`{protocol}` from {name} {sha256[:8]} gives an AP of {half.mean:.2f} ± {half.std:.2f} in bfloat16 ({half.n} trials) and "
+        f"{full.mean:.2f} ± {full.std:.2f} in float32 ({full.n}); the difference is {apart.mean:+.2f}, its 95 % interval "
+        f"{apart.low:+.2f} to {apart.high:+.2f}."
     )
 
 

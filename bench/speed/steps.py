@@ -4,6 +4,7 @@ step      a step on a batch that is there already, bfloat16 and channels-last as
           the step as the published repositories have it, in float32 and contiguous: MoCo v2 with ResNet-50 at 224 pixels, batch 16
           (3.2 times) and with ResNet-18 at 64 pixels, batch 128 (2.1 times); SimCLR, BYOL, SwAV and PixPro with ResNet-18 at 64
           pixels, batch 128 (2 times each). Ours take uint8 views and normalise them, log the loss and look whether it is finite.
+          And a matrix product in bfloat16 against one in float32: what the machine has to give, without a target
 pretrain  images a second from JPEG files to weights, MoCo v2 with ResNet-18 at 64 pixels, batch 128: torchvision's transforms on
           PIL in a DataLoader with as many workers as there are cores, and the plain step: at least 2.5 times. And the seconds that
           our step waits for its loader, as a share of the step: at most 0.05.
@@ -12,40 +13,58 @@ torch.compile is not used: on the AVX-512 CPU this was written on, a step of tor
 times as long with it and one of ResNet-50 at 224 pixels, batch 16, as long as without, after a minute of compilation. Nine tenths of
 a step are oneDNN's convolutions, which it leaves as they are; bfloat16 doubles their peak there (AVX-512 BF16, no AMX) and no more.
 
+The plain loops run in a process of their own, because this one keeps the memory that a step frees, as `bench pretrain` does
+(bench/allocator.py), and theirs would profit.
+
 The plain steps follow facebookresearch/moco main_moco.py and moco/builder.py; for the other methods the same loop around the
 published loss.
 """
 
 import copy
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.speed import Row, cost, faster, loading
+from bench import allocator
+from bench.speed import Row, apart, cost, faster, loading
 
 IMAGES = 1280  # of the folder of `pretrain`; the ten batches of an epoch
 
 
 def step(folder: Path) -> list[Row]:
-    """MoCo v2 at the two sizes, and the other methods at the smaller one."""
-    rows = [_moco("resnet50", 224, 16, 3.2), _moco("resnet18", 64, 128, 2.1)]
-    plain = {"simclr": _plain_simclr, "byol": _plain_byol, "swav": _plain_swav, "pixpro": _plain_pixpro}
-    for method, theirs in plain.items():
-        training, batch = _ours(method, "resnet18", 64, 128)
-        against = f"the plain fp32 step: {method}, ResNet-18, 64 px, batch 128"
-        rows.append(faster("step", against, 2.0, partial(_step, training, batch), theirs(training, batch)))
-    return rows
+    """MoCo v2 at the two sizes, the other methods at the smaller one, and the machine's own ratio."""
+    allocator.keep()
+    rows = [_compared("moco", "resnet50", 224, 16, 3.2), _compared("moco", "resnet18", 64, 128, 2.1)]
+    return [*rows, *(_compared(method, "resnet18", 64, 128, 2.0) for method in PLAIN), _product()]
 
 
-def _moco(arch: str, side: int, batch: int, target: float) -> Row:
-    training, pixels = _ours("moco", arch, side, batch)
-    against = f"the plain fp32 step: moco v2, {arch.replace('resnet', 'ResNet-')}, {side} px, batch {batch}"
-    loop = plain_moco(arch, training.recipe["queue"])
-    views = _floats(training, pixels)
-    return faster("step", against, target, lambda: _step(training, pixels), lambda: loop(views))
+def _compared(method: str, arch: str, side: int, batch: int, target: float) -> Row:
+    training, pixels = _ours(method, arch, side, batch)
+    name = "moco v2" if method == "moco" else method
+    against = f"the plain fp32 step: {name}, {arch.replace('resnet', 'ResNet-')}, {side} px, batch {batch}"
+    with apart(_plain_step, method, arch, side, batch) as theirs:
+        return faster("step", against, target, lambda: _step(training, pixels), theirs)
+
+
+def _plain_step(method: str, arch: str, side: int, batch: int) -> Callable[[], float]:
+    training, pixels = _ours(method, arch, side, batch)
+    if method in PLAIN:
+        return PLAIN[method](training, pixels)
+    loop, views = plain_moco(arch, training.recipe["queue"]), _floats(training, pixels)
+    return lambda: loop(views)
+
+
+def _product(side: int = 2048) -> Row:
+    """How many times as fast as float32 bfloat16 multiplies matrices here."""
+    import torch
+
+    a, b = torch.randn(2, side, side)
+    half = (a.bfloat16(), b.bfloat16())
+    against = f"float32's product of {side:,} x {side:,} matrices: bfloat16's, no more than which a step can gain by it"
+    return faster("step", against, None, lambda: torch.mm(*half), lambda: torch.mm(a, b))
 
 
 def _ours(method: str, arch: str, side: int, batch: int) -> tuple[Any, Any]:
@@ -225,15 +244,23 @@ def _plain_pixpro(training: Any, batch: Any) -> Callable[[], float]:
     )  # the loss and the key network as PixPro.py has them
 
 
+PLAIN: dict[str, Callable[[Any, Any], Callable[[], float]]] = {
+    "simclr": _plain_simclr,
+    "byol": _plain_byol,
+    "swav": _plain_swav,
+    "pixpro": _plain_pixpro,
+}
+
+
 def pretrain(folder: Path) -> list[Row]:
     """From JPEG files to weights."""
     import torch
-    from torch.utils.data import DataLoader
 
     from pretrain import dist, loop, recipes
     from pretrain.data import Folder, batches
     from pretrain.methods import moco
 
+    allocator.keep()
     loading.photographs(folder, IMAGES)
     source = Folder(folder)
     recipe = recipes.resolved(moco, source, "mini", batch_size=128)
@@ -253,16 +280,22 @@ def pretrain(folder: Path) -> list[Row]:
         training.check()
         spent[0] += ended - began
 
-    cores = len(os.sched_getaffinity(0))
+    against = "torchvision on PIL and the plain fp32 step: moco v2, ResNet-18, 64 px"
+    with apart(_plain_epoch, folder, recipe) as theirs:
+        row = faster("pretrain", against, 2.5, ours, theirs)
+    return [row, cost("pretrain", "the time of training: waiting for the loader", waited[0], spent[0], 0.05)]
+
+
+def _plain_epoch(folder: Path, recipe: dict[str, Any]) -> Callable[[], None]:
+    from torch.utils.data import DataLoader
+
     files: Any = loading.Plain(sorted(folder.iterdir()), recipe)
-    loader = DataLoader(files, 128, shuffle=True, num_workers=cores, drop_last=True)
+    cores, fork = len(os.sched_getaffinity(0)), multiprocessing.get_context("fork")  # as in a script on Linux
+    loader = DataLoader(files, 128, shuffle=True, num_workers=cores, drop_last=True, multiprocessing_context=fork)
     plain = plain_moco("resnet18", recipe["queue"])
 
-    def theirs() -> None:
+    def epoch() -> None:
         for views in loader:
             plain(views)
 
-    return [
-        faster("pretrain", "torchvision on PIL and the plain fp32 step: moco v2, ResNet-18, 64 px", 2.5, ours, theirs),
-        cost("pretrain", "the time of training: waiting for the loader", waited[0], spent[0], 0.05),
-    ]
+    return epoch

@@ -1,6 +1,8 @@
 """The benchmark's arithmetic; nothing here is timed."""
 
+import functools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,16 @@ def test_kept_growth_stands_beside_the_ratios_and_is_a_table(tmp_path: Path) -> 
         "| listing | 12.00 ms | 1,200.00 ms | 1.00 |",
         "| a loader | 256.0 MiB | 256.0 MiB | 0.00 |",
     ]
+
+
+def test_a_call_apart_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
+    here = Path.cwd()
+    with speed.apart(functools.partial, os.chdir, tmp_path) as call:
+        call()
+        call()
+        assert Path.cwd() == here
+    with speed.apart(functools.partial, os.mkdir, tmp_path / "made") as call:
+        call()
+        assert (tmp_path / "made").is_dir()
+        with pytest.raises(FileExistsError):
+            call()
