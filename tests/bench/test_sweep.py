@@ -378,7 +378,8 @@ def test_a_name_belongs_to_one_grid(tmp_path):
         sweep.begin(tmp_path, planned(tmp_path, DONE, DONE), silent)
 
 
-def test_a_running_sweep_keeps_its_executor(tmp_path):
+def test_a_running_sweep_keeps_its_executor(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.shutil, "which", lambda name: f"/usr/bin/{name}")  # on this machine or not
     plan = planned(tmp_path, SLOW)
     folder = sweep.begin(tmp_path, plan, silent)
     with pytest.raises(ValueError, match="expected --executor local"):
