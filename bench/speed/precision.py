@@ -58,12 +58,15 @@ def compared(file: Path = FILE) -> str:
 
 
 def transferred(trials: Iterable[Mapping[str, Any]], protocol: str = "voc_c4@mini") -> str:
-    """The trials of the first model that has several in both precisions, in a sentence: AP, and the difference seed by seed."""
+    """The trials of the first model that has several in both precisions, in a sentence: AP, and the difference seed by seed.
+
+    The mini protocol is bfloat16's; float32's trials are those that have nothing but their precision nonstandard.
+    """
     found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for trial in trials:
         if trial["protocol"]["name"] == protocol and set(trial["nonstandard"]) <= {"precision"}:
             by = found.setdefault((trial["model"]["name"], trial["model"]["sha256"] or ""), {})
-            by.setdefault(trial["protocol"]["content"]["precision"], {})[trial["seed"]] = trial["metrics"]["AP"]
+            by.setdefault("fp32" if trial["nonstandard"] else "bf16", {})[trial["seed"]] = trial["metrics"]["AP"]
     (name, sha256), by = next((model, by) for model, by in found.items() if len(by) == 2 and len(by["fp32"]) > 1)
     half, full = (stats.summary(list(by[precision].values())) for precision in ("bf16", "fp32"))
     apart = stats.difference(by["bf16"], by["fp32"])

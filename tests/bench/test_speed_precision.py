@@ -36,19 +36,19 @@ def test_the_sentence_compares_with_float32_and_with_another_seed(tmp_path):
 
 
 def test_trials_are_compared_seed_by_seed_within_one_model():
-    def trial(sha256, precision, seed, ap, nonstandard=()):
+    def trial(sha256, seed, ap, *nonstandard):
         return {
-            "protocol": {"name": "voc_c4@mini", "content": {"precision": precision}},
+            "protocol": {"name": "voc_c4@mini"},
             "model": {"name": "supervised", "sha256": sha256},
             "nonstandard": list(nonstandard),
             "seed": seed,
             "metrics": {"AP": ap},
         }
 
-    trials = [trial("b" * 64, "bf16", seed, 9.0) for seed in range(3)]
-    trials += [trial("a" * 64, "bf16", seed, ap) for seed, ap in enumerate((4.0, 4.2, 4.4))]
-    trials += [trial("a" * 64, "fp32", seed, ap, ["precision"]) for seed, ap in enumerate((3.9, 4.2, 4.2))]
-    trials += [trial("a" * 64, "fp32", 0, 0.0, ["lr", "precision"])]
+    trials = [trial("b" * 64, seed, 9.0) for seed in range(3)]
+    trials += [trial("a" * 64, seed, ap) for seed, ap in enumerate((4.0, 4.2, 4.4))]
+    trials += [trial("a" * 64, seed, ap, "precision") for seed, ap in enumerate((3.9, 4.2, 4.2))]
+    trials += [trial("a" * 64, 0, 0.0, "lr", "precision")]
     assert precision.transferred(trials) == (
         "`voc_c4@mini` from supervised aaaaaaaa gives an AP of 4.20 ± 0.20 in bfloat16 (3 trials) and 4.10 ± 0.17 in float32 (3); "
         "the difference is +0.10, its 95 % interval -0.15 to +0.35."
