@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from bench import catalog, cli, journey
-from bench.speed import kept
+from bench.speed import kept, precision
 from results import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,3 +93,8 @@ def test_the_tables_of_speed_are_what_was_kept():
     for cpu, cores, date in machines:
         assert cores == 2
         assert f"{cpu} with" in README and date in README
+
+
+def test_the_sentences_on_precision_are_what_was_measured():
+    trials = journey.measured(ROOT / "results" / "measured")
+    assert block("python -m bench.speed.precision") == f"- {precision.compared()}\n- {precision.transferred(trials)}"
