@@ -9,8 +9,8 @@ LARGEST = 2**25  # bytes, the largest that glibc takes for the second
 def keep() -> None:
     """Have glibc keep freed memory for the next step, which asks for as much again, and not hand it back to the system.
 
-    The system would clear each of its pages anew: a tenth of the time of a step on a CPU. What is held is no more than was in use
-    at once. With another C library nothing happens.
+    The system would clear each of its pages anew: up to a tenth of the time of a step on a CPU. What is held is what was in use
+    at once, and what lies scattered between. With another C library nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

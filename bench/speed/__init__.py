@@ -123,8 +123,11 @@ def pairs(ours: Callable[[], Any], theirs: Callable[[], Any], count: int = PAIRS
 
 
 @contextlib.contextmanager
-def apart(build: Callable[..., Callable[[], Any]], *arguments: Any) -> Iterator[Callable[[], None]]:
-    """Does in a process of its own what `build(*arguments)` gives there: what this one is set to helps it nothing."""
+def apart(build: Callable[..., Callable[[], Any]], *arguments: Any) -> Iterator[Callable[[], Any]]:
+    """A call that is made in a process of its own, of what `build(*arguments)` gives there.
+
+    What this process has done or is set to neither helps it nor hinders.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         pool.submit(_build, build, arguments).result()
         yield lambda: pool.submit(_call).result()
@@ -135,11 +138,11 @@ def _build(build: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) 
     _built = build(*arguments)
 
 
-def _call() -> None:
-    _built()
+def _call() -> Any:
+    return _built()
 
 
-def _built() -> None:
+def _built() -> Any:
     """Replaced by what is to be called in this process."""
 
 

@@ -8,12 +8,11 @@ inspect   a file of 1 GB: peak memory against the backbone's size, at most 1.3 t
           0.01 times (the index, no values)
 """
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.speed import Row, cost, costlier, peak_memory
+from bench.speed import Row, apart, cost, costlier, peak_memory
 
 
 def convert(folder: Path) -> list[Row]:
@@ -66,8 +65,8 @@ def inspect(folder: Path) -> list[Row]:
     del content
     rows = []
     for file in (zipped, safe):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-            memory, read = fresh.submit(_inspected, file).result()
+        with apart(partial, _inspected, file) as inspected:
+            memory, read = inspected()
         whole = file.stat().st_size
         what = f"{whole / 1e9:.1f} GB of {file.suffix}"
         rows.append(cost("inspect", f"the backbone's size, {what}: peak memory", memory, size, 1.3))

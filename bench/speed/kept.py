@@ -38,7 +38,8 @@ def keep(measured: Iterable[Row], file: Path = FILE) -> None:
 
 def keep_scaling(grown: Iterable[Growth], file: Path = FILE) -> None:
     """Write down how the costs grow, with the same."""
-    content = _content(file) | {"scaling": [growth.plain() | _about() for growth in grown]}
+    about = _about()
+    content = _content(file) | {"scaling": [growth.plain() | about for growth in grown]}
     record.replaced(file, json.dumps(content, indent=1) + "\n")
 
 

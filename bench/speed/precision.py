@@ -2,9 +2,10 @@
 
     python -m bench.speed.precision datasets/VOC2007/JPEGImages
 
-MoCo v2 with ResNet-50 at 224 pixels, batch 16, for one epoch of 3,200 photographs: three runs with the published recipe but for the batch and the one epoch, each in a process with one thread: float32 and bfloat16
-with the same seed, so the same weights, order and views, and bfloat16 with another seed, which is what noise is. It takes 40
-minutes on two cores and goes on after an interruption. The curves go into results/measured/precision.json.
+MoCo v2 with ResNet-50 at 224 pixels, batch 16, for one epoch of 3,200 photographs: three runs with the published recipe but for
+the batch and the one epoch. float32 and bfloat16 have the same seed, so the same weights, order and views; bfloat16 with another
+seed is what noise is. Each run has a process with one thread. It takes 40 minutes on two cores and goes on after an interruption.
+The curves go into results/measured/precision.json.
 """
 
 import datetime

@@ -5,20 +5,19 @@ cost = c * images ** exponent, by least squares on the logarithms: 1 is proporti
 """
 
 import math
-import multiprocessing
 import os
 import resource
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.speed import forget_peak, peak_memory
+from bench.speed import apart, forget_peak, peak_memory
 
 COUNTS = (1_000, 3_000, 10_000, 30_000, 100_000)
 COSTS = (
@@ -53,7 +52,8 @@ def run(folder: Path, say: Callable[[str], None], counts: tuple[int, ...] = COUN
         say(f"bench speed --scaling: {count:,} images")
         root = folder / str(count)
         _links(root, count)
-        found.append(_apart(_measured, root))
+        with apart(partial, _measured, root) as measured:
+            found.append(measured())
         shutil.rmtree(root)
     costs = zip(COSTS, zip(*found, strict=True), strict=True)
     return [Growth(what, unit, counts, values, exponent(counts, values)) for (what, unit), values in costs]
@@ -71,14 +71,8 @@ def exponent(counts: tuple[int, ...], values: tuple[float, ...]) -> float:
     return float(np.polyfit([math.log(count) for count in counts], [math.log(max(v, 1e-9)) for v in values], 1)[0])
 
 
-def _apart(measured: Callable[[Path], tuple[float, ...]], root: Path) -> tuple[float, ...]:
-    """What a function measures in a process that has done nothing else."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measured, root).result()
-
-
 def _links(root: Path, count: int) -> None:
-    """`count` names of one small photograph, in class folders of 1,000; each has a copy, since ext4 allows 65,000 links to a file."""
+    """`count` names of one small photograph, in class folders of 1,000, each with a copy: ext4 allows 65,000 links to a file."""
     from bench.speed.loading import photographs
 
     root.mkdir()

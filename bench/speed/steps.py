@@ -10,8 +10,8 @@ pretrain  images a second from JPEG files to weights, MoCo v2 with ResNet-18 at 
           our step waits for its loader, as a share of the step: at most 0.05.
 
 torch.compile is not used: on the AVX-512 CPU this was written on, a step of torchvision's ResNet-18 at 64 pixels, batch 128, took 1.1
-times as long with it and one of ResNet-50 at 224 pixels, batch 16, as long as without, after a minute of compilation. Nine tenths of
-a step are oneDNN's convolutions, which it leaves as they are; bfloat16 doubles their peak there (AVX-512 BF16, no AMX) and no more.
+times as long with it and one of ResNet-50 at 224 pixels, batch 16, as long as without, after a minute of compilation. Most of a
+step are oneDNN's convolutions (two thirds with ResNet-18), which it leaves as they are; bfloat16 doubles their peak there (AVX-512 BF16, no AMX) and no more.
 
 The plain loops run in a process of their own, because this one keeps the memory that a step frees, as `bench pretrain` does
 (bench/allocator.py), and theirs would profit.
