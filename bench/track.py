@@ -1,11 +1,11 @@
 """The mini track: every method under one budget. `make mini-track DATA=datasets`, hours on two cores.
 
-Pretrains every method that begins from images (and some for four times as long) with ResNet-18 at mini scale on
+Pretrains every method that begins from images for three epochs (and some for twelve) with ResNet-18 at mini scale on
 DATA/imagenet/train, then runs `TASKS` at mini scale on random and on all these weights. Each step is a process with one
 thread, as many at a time as there are cores; what stands already is not done again, and what was interrupted goes on.
 
-Of a pretraining, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record; trials have theirs in
-results/measured/.
+Of a pretraining, named METHOD-EPOCHS, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record;
+trials have theirs in results/measured/.
 """
 
 import json
@@ -21,16 +21,16 @@ from typing import Any
 from bench import catalog, demo, journey, preview
 
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
-LONGER = ("moco", "simclr", "byol", "supervised")  # also for FOLD times the images
-FOLD = 4
+EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
+LONGER = ("moco", "simclr", "byol", "supervised")
 TASKS = {"imagenet_knn": 1}  # and their trials
 RUNS, RECORDS = Path("runs/mini"), catalog.ROOT / "results" / "measured"
 
 
 def names() -> list[str]:
-    """Of all pretrainings: a method's name, and with x4 behind it the longer ones."""
+    """Of all pretrainings, METHOD-EPOCHS."""
     methods = [name for name in catalog.names("method") if name not in STAGES]
-    return [*methods, *(f"{name}x{FOLD}" for name in LONGER)]
+    return [*(f"{name}-{EPOCHS}" for name in methods), *(f"{name}-{LONG}" for name in LONGER)]
 
 
 def pretrained(name: str, data: Path, runs: Path = RUNS, records: Path = RECORDS) -> dict[str, Any]:
@@ -39,12 +39,11 @@ def pretrained(name: str, data: Path, runs: Path = RUNS, records: Path = RECORDS
     from pretrain import loop
     from results import record
 
-    method = name.removesuffix(f"x{FOLD}")
-    module, images, out = catalog.load("method", method), data / "imagenet" / "train", runs / name
-    epochs = None if name == method else 10 * FOLD
+    method, _, epochs = name.rpartition("-")
+    module, folder, out = catalog.load("method", method), data / "imagenet", runs / name
     about = {"commit": provenance.commit(), "machine": provenance.machine()}
     loop.run(
-        module, images, out, demo.ARCH, "mini", epochs=epochs, resume=True, labelled=data / "imagenet", about=about
+        module, folder / "train", out, demo.ARCH, "mini", epochs=int(epochs), resume=True, labelled=folder, about=about
     )
     found = json.loads((out / "backbone.json").read_text())
     starts = json.loads((out / "run.json").read_text())["starts"]
@@ -59,11 +58,11 @@ def table(records: Path = RECORDS) -> str:
         "| pretraining | epochs | loss, first | loss, last | kNN before | kNN after | minutes |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for file in sorted((records / "pretraining").glob("*.json")):
-        found = json.loads(file.read_text())
+    stand = [json.loads(file.read_text()) for file in (records / "pretraining").glob("*.json")]
+    for found in sorted(stand, key=lambda found: (found["epochs"], found["method"])):
         loss, knn = ([found[key][end] for end in ("first", "last")] for key in ("loss", "knn"))
         numbers = [f"{loss[0]:.3f}", f"{loss[1]:.3f}", f"{knn[0]:.2f}", f"{knn[1]:.2f}", f"{found['seconds'] / 60:.0f}"]
-        lines.append(f"| {file.stem} {found['sha256'][:8]} | {found['epochs']} | {' | '.join(numbers)} |")
+        lines.append(f"| {found['method']} {found['sha256'][:8]} | {found['epochs']} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 

@@ -10,32 +10,32 @@ from downstream import synthetic
 
 def test_every_method_that_begins_from_images_is_in_the_track_and_some_are_there_for_longer():
     names = track.names()
-    assert {"supervised", "moco", "simclr", "pixpro", "swav", "instdisc"} <= set(names)
-    assert {name for name in names if name.endswith("x4")} == {f"{name}x4" for name in track.LONGER}
-    assert set(catalog.names("method")) - set(names) == set(track.STAGES)
+    assert {"supervised-3", "moco-3", "simclr-3", "pixpro-3", "swav-3", "instdisc-3"} <= set(names)
+    assert {name for name in names if name.endswith("-12")} == {f"{name}-12" for name in track.LONGER}
+    assert set(catalog.names("method")) - {name.rpartition("-")[0] for name in names} == set(track.STAGES)
     for stage in track.STAGES:
         assert "checkpoint" in catalog.load("method", stage).recipe()
     assert len(track.LONGER) >= 4
 
 
 def test_an_unknown_pretraining_is_named_before_anything_starts(tmp_path):
-    with pytest.raises(ValueError, match=r"pretraining.*simclrx5"):
-        track.main(tmp_path, ["simclrx5"])
+    with pytest.raises(ValueError, match=r"pretraining.*simclr-5"):
+        track.main(tmp_path, ["simclr-5"])
     assert not list(tmp_path.iterdir())
 
 
 def test_a_pretraining_leaves_a_record_with_what_explains_it_and_its_row(tmp_path):
     data, runs, records = tmp_path / "data", tmp_path / "runs", tmp_path / "records"
     synthetic.synthesize(data, seed=0, voc=0, coco=0, cityscapes=0, imagenet=4)
-    found = track.pretrained("simsiam", data, runs, records)
-    written = json.loads((records / "pretraining" / "simsiam.json").read_text())
+    found = track.pretrained("simsiam-3", data, runs, records)
+    written = json.loads((records / "pretraining" / "simsiam-3.json").read_text())
     assert written == found
-    assert (written["method"], written["epochs"], written["seed"], written["arch"]) == ("simsiam", 10, 0, "resnet18")
+    assert (written["method"], written["epochs"], written["seed"], written["arch"]) == ("simsiam", 3, 0, "resnet18")
     assert {"loss", "knn", "sha256", "recipe", "versions", "seconds"} <= written.keys()
     assert written["starts"][0]["machine"]["cores"] >= 1
     assert str(tmp_path) not in json.dumps(written)
-    again = track.pretrained("simsiam", data, runs, records)
+    again = track.pretrained("simsiam-3", data, runs, records)
     assert (again["sha256"], len(again["starts"])) == (written["sha256"], 1)  # nothing was done again
     row = track.table(records).splitlines()[-1]
-    assert f"simsiam {written['sha256'][:8]} | 10 |" in row
+    assert f"simsiam {written['sha256'][:8]} | 3 |" in row
     assert f"| {written['knn']['last']:.2f} |" in row
