@@ -88,6 +88,7 @@ def test_the_measured_tables_are_what_the_records_say():
 
 def test_the_tables_of_speed_are_what_was_kept():
     assert block("bench speed") == kept.table()
+    assert block("bench speed --json") == kept.missed()
     assert block("bench speed --scaling") == kept.scaling_table()
     machines = {(row["machine"]["cpu"], row["machine"]["cores"], row["date"]) for row in kept.rows()}
     for cpu, cores, date in machines:

@@ -41,6 +41,16 @@ PARTS: Mapping[str, str] = {
     "table": "tables",
 }
 
+# Why a target of the part is missed where it was missed; of a machine of two cores without a GPU.
+WHY: Mapping[str, str] = {
+    "views": "about half of the time is libjpeg's, and a crop of 224 pixels from a photograph of 500 x 375 allows no smaller "
+    "scale of decoding",
+    "step": "the machine bounds it: convolutions and matrix products, most of a step, gain what bfloat16 has over float32 (the "
+    "last row of `step`), batch norm and pooling, which memory bounds, gain less; what a row has beyond that comes of "
+    "channels-last and of memory that is kept",
+    "pretrain": "step and loader share the cores, and the step, which takes all of them, is what there is to wait for",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -62,9 +72,15 @@ class Row:
             return None
         return self.ratio >= self.target if self.fast else self.ratio <= self.target
 
+    @property
+    def missed_by(self) -> float | None:
+        """The share of the target, more than 0, that is lacking or too much; None where it is met or there is none."""
+        return None if self.target is None or self.met else abs(self.ratio - self.target) / self.target
+
     def plain(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self) | {"met": self.met}
+        """JSON-able; with `missed_by` and `why`, None where nothing is known, where the target is missed."""
+        missed = {} if self.missed_by is None else {"missed_by": self.missed_by, "why": WHY.get(self.part)}
+        return asdict(self) | {"met": self.met} | missed
 
 
 def run(part: str | None, say: Callable[[str], None]) -> list[Row]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench import catalog
+from bench import catalog, speed
 from bench.speed import Row
 from bench.speed.scaling import Growth
 from results import record
@@ -26,8 +26,6 @@ def rows(file: Path = FILE) -> list[dict[str, Any]]:
 
 def keep(measured: Iterable[Row], file: Path = FILE) -> None:
     """Write the rows down, with today's date, the commit, the machine and the versions."""
-    from bench import speed
-
     content, about = _content(file), _about()
     found = {(row["part"], row["against"]): row for row in content["parts"]}
     found |= {(row.part, row.against): row.plain() | about for row in measured}
@@ -75,6 +73,19 @@ def table(file: Path = FILE) -> str:
         met = {None: "", True: "yes", False: "**no**"}[row["met"]]
         memory = "" if row["memory"] is None else f"{row['memory'] / 2**20:,.0f}"
         lines.append(f"| `{row['part']}` | {row['against']} | {row['ratio']:.2f} | {target} | {met} | {memory} |")
+    return "\n".join(lines)
+
+
+def missed(file: Path = FILE) -> str:
+    """README's list of the parts that miss a target: their rows, by how much, and why."""
+    lines = []
+    for part in speed.PARTS:
+        short = [row for row in rows(file) if row["part"] == part and row["met"] is False]
+        if short:
+            ratios = ", ".join(
+                f"{row['ratio']:.2f} of {row['target']:g} ({row['against'].rpartition(': ')[2]})" for row in short
+            )
+            lines.append(f"- `{part}`: {ratios}: {speed.WHY.get(part, 'not known why')}.")
     return "\n".join(lines)
 
 

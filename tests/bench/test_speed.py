@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import speed
+from bench.speed import kept
 
 
 def test_each_call_is_made_in_turn_and_the_first_is_not_counted() -> None:
@@ -38,6 +39,17 @@ def test_a_target_is_a_least_speed_or_a_greatest_cost(
     plain = json.loads(json.dumps(row.plain()))
     assert {"part", "against", "ratio", "target", "met"} <= plain.keys() and plain["met"] is met
     assert ("MISSED" in speed.described(row)) == (met is False)
+    assert ("missed_by" in plain) == ("why" in plain) == (met is False)
+
+
+def test_a_row_that_misses_says_by_how_much_and_why() -> None:
+    slow = speed.Row("pretrain", "PIL", 2.0, 2.5, True, 1.0, 2.0).plain()
+    assert slow["missed_by"] == pytest.approx(0.2) and "share the cores" in slow["why"]
+    dear = speed.Row("convert", "torch", 1.8, 1.5, False, 1.8, 1.0).plain()
+    assert dear["missed_by"] == pytest.approx(0.2) and dear["why"] is None
+    assert speed.WHY.keys() <= speed.PARTS.keys()
+    for row in kept.rows():
+        assert row["met"] is not False or row["part"] in speed.WHY, "a kept row misses its target, nobody says why"
 
 
 def test_an_unknown_part_is_answered_with_the_nearest() -> None:
