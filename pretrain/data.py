@@ -19,7 +19,7 @@ import torch
 import torchvision  # noqa: F401  registers torch.ops.image
 from PIL import Image, UnidentifiedImageError
 
-from pretrain import checkpoint, views
+from pretrain import checkpoint, colours, views
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RGB = 3  # torchvision.io.ImageReadMode's
@@ -196,7 +196,8 @@ class Folder:
         return f"{len(bad)} of {len(self)}: {first}{', ...' if len(bad) > 5 else ''}"
 
 
-Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]  # pixels, boxes, labels, indices
+Pixels = torch.Tensor | colours.Uncoloured
+Batch = tuple[list[Pixels], torch.Tensor, torch.Tensor, torch.Tensor]  # pixels, boxes, labels, indices
 
 
 class Steps(torch.utils.data.Dataset):
@@ -206,15 +207,24 @@ class Steps(torch.utils.data.Dataset):
     images' numbers in the folder [N]; or the exception that stopped it, because a loader wraps one that is raised in a worker into
     pages of traceback.
 
+    later: views of which views.deferrable holds are left without their colours, as colours.Uncoloured
+
     An epoch is len(folder) // batch_size steps. Its images are a random order of the folder; with recipe["window"] = (size, stride)
     they are those of windows over one order of the folder, each in a random order of its own, the next window `stride` further
     (PIC): an image comes back after a few windows and not only after an epoch.
     """
 
     def __init__(
-        self, folder: Folder, recipe: Mapping[str, Any], seed: int, rank: int = 0, world_size: int = 1
+        self,
+        folder: Folder,
+        recipe: Mapping[str, Any],
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        later: bool = False,
     ) -> None:
         self.folder, self.recipe, self.seed = folder, recipe, seed
+        self.later = [v for v in range(recipe["views"]) if later and views.deferrable(recipe, v)]
         self.rank, self.size = rank, recipe["batch_size"] // world_size
         self.per_epoch = len(folder) // recipe["batch_size"]  # the last, incomplete batch is dropped
         self.window, self.stride = recipe.get("window", (len(folder), 0))
@@ -238,14 +248,20 @@ class Steps(torch.utils.data.Dataset):
         indices = self.indices(step)
         pixels: list[torch.Tensor] = []
         boxes = np.empty((self.recipe["views"], self.size, 4), np.float32)
+        plans = {v: np.zeros((self.size, len(views.SLOTS), 2), np.float32) for v in self.later}
         for n, index in enumerate(indices):
             rng = np.random.default_rng((self.seed, self.visit, int(index)))
             indices[n], image = self.folder.usable(int(index))
             for v in range(len(boxes)):
-                out, boxes[v, n] = views.view(image, self.recipe, v, rng)
+                plan = plans[v][n] if v in plans else None
+                out, boxes[v, n] = views.view(image, self.recipe, v, rng, plan)
                 _put(out, pixels, v, n, self.size)
         labels = torch.from_numpy(self.folder.labels[indices])
-        return pixels, torch.from_numpy(boxes), labels, torch.from_numpy(indices)
+        made: list[Pixels] = [
+            colours.Uncoloured(x, torch.from_numpy(plans[v]), views.own(self.recipe, v)) if v in plans else x
+            for v, x in enumerate(pixels)
+        ]
+        return made, torch.from_numpy(boxes), labels, torch.from_numpy(indices)
 
     def visited(self, visit: int) -> np.ndarray:
         """The images of an epoch, or of a window, in the order in which they come."""

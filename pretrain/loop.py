@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +23,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain import checkpoint, dist, faults, log, monitor, optim, outputs
-from pretrain.data import Folder, Steps, Survey, batches
+from pretrain import checkpoint, colours, dist, faults, log, monitor, optim, outputs
+from pretrain.data import Folder, Pixels, Steps, Survey, batches
 from pretrain.recipes import check_parts, resolved
 
 TRAITS = {
@@ -122,7 +122,10 @@ class Training:
         self.recipe, self.seed, self.device = run_of["recipe"], run_of["seed"], process.device
         self.parts = run_of.get("accumulate", 1)
         self.run_of, self.folder, self.process = run_of, folder, process
-        self.source = Steps(folder, self.recipe, self.seed, process.rank, process.world_size)
+        later = (
+            self.device.type == "cuda"
+        )  # a GPU does the colours; a CPU has them from the loader, which is faster there
+        self.source = Steps(folder, self.recipe, self.seed, process.rank, process.world_size, later)
         self.per_epoch = self.source.per_epoch
         self.steps = self.per_epoch * self.recipe["epochs"]
         # PixPro counts the fraction of an epoch that drop-last leaves out (contrast/models/PixPro.py, self.K)
@@ -175,9 +178,13 @@ class Training:
         precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.recipe["precision"]]
         return torch.autocast(self.device.type, precision, enabled=precision is not None)
 
-    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalised(self, pixels: Pixels) -> torch.Tensor:
         """uint8 [..., S, S, 3] -> [..., 3, S, S] on the device; NHWC uint8 seen as NCHW is channels-last."""
-        return pixels.to(self.device, non_blocking=True).movedim(-1, -3).float().sub_(self.mean).div_(self.std)
+        if isinstance(pixels, colours.Uncoloured):
+            x = pixels.on(self.device)
+        else:
+            x = pixels.to(self.device, non_blocking=True).movedim(-1, -3).float()
+        return x.sub_(self.mean).div_(self.std)
 
     def call(self, hook: str, *arguments: Any) -> None:
         """A method's hook, where it has it."""
@@ -201,7 +208,7 @@ class Training:
         for pixels, indices in batches(look, 0, len(look), workers(self.device), self.device.type == "cuda"):
             yield [self.normalised(x) for x in pixels], indices.to(self.device)
 
-    def update(self, pixels: list[torch.Tensor], boxes: Any, labels: Any, indices: Any) -> dict[str, torch.Tensor]:
+    def update(self, pixels: Sequence[Pixels], boxes: Any, labels: Any, indices: Any) -> dict[str, torch.Tensor]:
         """One step on a batch; its loss and the method's statistics, scalars on the device, for which nothing has waited."""
         if self.step % self.per_epoch == 0:
             self.begin_epoch()
@@ -230,7 +237,7 @@ class Training:
             raise self.diverged(f"a finite loss, found {loss}", int(step))
 
     def backward(
-        self, pixels: list[torch.Tensor], boxes: Any, labels: Any, progress: float, indices: Any
+        self, pixels: Sequence[Pixels], boxes: Any, labels: Any, progress: float, indices: Any
     ) -> torch.Tensor:
         """The loss of a batch, whose gradient is left in the parameters.
 

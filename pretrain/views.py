@@ -189,13 +189,19 @@ def own(recipe: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def view(
-    image: np.ndarray, recipe: Mapping[str, Any], index: int, rng: np.random.Generator
+    image: np.ndarray,
+    recipe: Mapping[str, Any],
+    index: int,
+    rng: np.random.Generator,
+    later: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """The view number `index` of an image: uint8 [size, size, 3] RGB, and its box x0, y0, x1, y1; a jigsaw is [9, P, P, 3].
 
     image: uint8 [H, W, 3], RGB
     box:   first and last pixel as fractions of W - 1 and H - 1 (PixPro contrast/data/transform_coord.py); x0 > x1 in a
            mirrored view, and nothing may sort the two
+    later: float32 [len(SLOTS), 2] that takes down what is to be done to the colours, as numbers in OPERATIONS and amounts, in the
+           place of doing it; for views of which `deferrable` holds
     """
     said = own(recipe, index)
     jigsaw = recipe.get("jigsaw") == index
@@ -205,7 +211,9 @@ def view(
     x0, y0 = j / max(width - 1, 1), i / max(height - 1, 1)
     x1, y1 = (j + w - 1) / max(width - 1, 1), (i + h - 1) / max(height - 1, 1)
     out = resized(image[i : i + h, j : j + w], size, size, said["interpolation"])
-    if not jigsaw:
+    if later is not None:
+        later[:] = [(OPERATIONS.index(name), amount) for name, amount in planned(said, rng)]
+    elif not jigsaw:
         out = coloured(out, said, rng)
     if rng.random() < said["flip_p"]:
         out, x0, x1 = cv2.flip(out, 1), x1, x0
@@ -215,20 +223,49 @@ def view(
     return out, (x0, y0, x1, y1)
 
 
+def deferrable(recipe: Mapping[str, Any], index: int) -> bool:
+    """Whether all that is done to the colours of this view is in OPERATIONS: no pool of PIL's operations, no jigsaw."""
+    said = own(recipe, index)
+    pools = said.get("randaugment") is not None or "photometric_p" in said or said.get("strong")
+    return not pools and recipe.get("jigsaw") != index
+
+
+NOTHING = ("", 0.0)
+OPERATIONS = ("", *COLOURS, "gray", "blur", "solarize")
+SLOTS = ("gray first", "jitter", "jitter", "jitter", "jitter", "gray", "blur", "solarize")
+
+
+def planned(said: Mapping[str, Any], rng: np.random.Generator) -> list[tuple[str, float]]:
+    """One of OPERATIONS, with its amount, for each of SLOTS, drawn in the recipe's order; the grey conversion behind RandAugment is not
+    among them."""
+    plan = [NOTHING] * len(SLOTS)
+    if said["gray_first"] and rng.random() < said["gray_p"]:
+        plan[0] = ("gray", 0.0)
+    if rng.random() < said["jitter_p"]:
+        plan[1:5] = drawn(said["jitter"], rng)
+    if not said["gray_first"] and said.get("randaugment") is None and rng.random() < said["gray_p"]:
+        plan[5] = ("gray", 0.0)
+    if rng.random() < said["blur_p"]:
+        plan[6] = ("blur", rng.uniform(*said["blur_sigma"]))
+    if rng.random() < said["solarize_p"]:
+        plan[7] = ("solarize", 0.0)
+    return plan
+
+
 def coloured(out: np.ndarray, said: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
     """Everything between crop and flip, in the recipe's order."""
-    late = said.get("randaugment") is not None
-    if said["gray_first"] and rng.random() < said["gray_p"]:
+    first, *jitter, grey, blur, solarize = planned(said, rng)
+    if first != NOTHING:
         out = gray(out)
-    if rng.random() < said["jitter_p"]:
-        out = jittered(out, drawn(said["jitter"], rng))
-    if not (said["gray_first"] or late) and rng.random() < said["gray_p"]:
+    if jitter[0] != NOTHING:
+        out = jittered(out, jitter)
+    if grey != NOTHING:
         out = gray(out)
-    if rng.random() < said["blur_p"]:
-        out = blurred(out, rng.uniform(*said["blur_sigma"]), said.get("blur_kernel"))
-    if rng.random() < said["solarize_p"]:
+    if blur != NOTHING:
+        out = blurred(out, blur[1], said.get("blur_kernel"))
+    if solarize != NOTHING:
         out = solarized(out)
-    if late:
+    if said.get("randaugment") is not None:
         out = randaugment.augmented(out, *said["randaugment"], rng)
         if rng.random() < said["gray_p"]:
             out = gray(out)
