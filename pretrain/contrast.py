@@ -3,7 +3,7 @@
 The negatives come from a queue of keys (InfoMin, DenseCL) or from a memory bank (InstDisc, PIRL).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -51,7 +51,8 @@ def accuracy(logits: torch.Tensor) -> torch.Tensor:
 class Instances(nn.Module):
     """Tells images apart by their embeddings in a memory bank, each image a class (lib/NCEAverage.py, lib/LinearAverage.py).
 
-    recipe: images; dim; negatives, 0 for every other image; temperature; form, "nce" or "softmax"; bank_momentum
+    recipe: images; dim; negatives, 0 for every other image; temperature; form, "nce" or "softmax"; bank_momentum; bank_start,
+            "random" or "images", see `begin`
     z:      nce's normalisation constant: the mean of exp(logits) over the first batch, times the images; 0 before
     """
 
@@ -59,9 +60,11 @@ class Instances(nn.Module):
         super().__init__()
         if recipe["form"] not in ("nce", "softmax"):
             raise ValueError(f"expected form=nce or form=softmax, found {recipe['form']!r}")
+        if recipe["bank_start"] not in ("random", "images"):
+            raise ValueError(f"expected bank_start=random or bank_start=images, found {recipe['bank_start']!r}")
         self.form, self.negatives = recipe["form"], recipe["negatives"]
         self.temperature, self.weight = recipe["temperature"], recipe["bank_momentum"]
-        self.bank = memory.Bank(recipe["images"], recipe["dim"])
+        self.start, self.bank = recipe["bank_start"], memory.Bank(recipe["images"], recipe["dim"])
         self.register_buffer("z", torch.zeros(()))
 
     def forward(self, v: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,6 +79,23 @@ class Instances(nn.Module):
         if self.z == 0:
             self.z.fill_(dist.gathered(logits.exp().mean()[None]).mean() * len(bank))
         return nce_loss(logits, self.z, len(bank)), accuracy(logits)
+
+    @torch.no_grad()
+    def begin(
+        self,
+        embedded: Callable[[torch.Tensor], torch.Tensor],
+        images: Iterable[tuple[list[torch.Tensor], torch.Tensor]],
+    ) -> None:
+        """With bank_start=images, every row becomes its image's embedding by the network that has not learnt yet.
+
+        A random row says nothing of its image, and the rows that were seen have more in common with every image than one that was
+        not: until each was seen a few times, the loss drives the network away from itself. Over hundreds of epochs that is nothing.
+
+        embedded: [N, 3, S, S] -> [N, C], unit length; images: batches of views and indices of this process
+        """
+        if self.start == "images":
+            for views, indices in images:
+                self.bank.update(dist.gathered(indices), dist.gathered(embedded(views[0])), weight=0.0)
 
     def columns(self, indices: torch.Tensor) -> torch.Tensor:
         """[N, 1 + K], rows of the bank: each image's own, then its negatives."""

@@ -26,8 +26,9 @@ def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict
     networks  hidden and output channels of heads at most 2048
     BN        groups of a quarter of the batch (or the next smaller divisor) where the method has per-GPU batch norm
     memory    queues 4096, at most half the folder, a multiple of the batch, filled from the second epoch at the latest; negatives
-              from a bank at most half the folder; prototypes at most one for 64 images, Sinkhorn's epsilon at most 0.03, because
-              small batches collapse at 0.05; a sliding window in proportion to the folder
+              from a bank at most half the folder, and the bank begins with the images' embeddings, because a random beginning is
+              not made good in a few epochs (contrast.Instances.begin); prototypes at most one for 64 images, Sinkhorn's epsilon at
+              most 0.03, because small batches collapse at 0.05; a sliding window in proportion to the folder
     momentum  0.99 where it is more: ten epochs of 20,000 images are 1,560 steps
     numbers   bfloat16 autocast
     """
@@ -96,6 +97,8 @@ def _shorter_memory(recipe: Mapping[str, Any], images: int, batch_size: int) -> 
         small["queue_epoch"] = min(recipe["queue_epoch"], 1)
     if recipe.get("negatives"):
         small["negatives"] = max(1, min(recipe["negatives"], images // 2))
+    if "bank_start" in recipe:
+        small["bank_start"] = "images"
     if "prototypes" in recipe:
         small["prototypes"] = max(2, min(recipe["prototypes"], images // 64))
     if "epsilon" in recipe:

@@ -17,6 +17,8 @@ authors, too, take the full softmax (README).
 Difference: negatives come from a uniform draw where the code builds an alias table for the uniform distribution.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -41,6 +43,7 @@ def recipe(variant: str | None = None) -> dict:
         "form": form,
         "negatives": negatives,
         "bank_momentum": 0.5,
+        "bank_start": "random",  # the mini scale's is the images
         "temperature": 0.07,
         "bn_group": 32,  # 256 images on 8 GPUs (PyContrast; lemniscate does not say how many GPUs)
         # views: main.py, one a step
@@ -56,6 +59,8 @@ def recipe(variant: str | None = None) -> dict:
 
 
 class InstDisc(nn.Module):
+    survey_views = 1  # the random view that `survey` is given of every image
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.bn_group = recipe["bn_group"]
@@ -70,16 +75,24 @@ class InstDisc(nn.Module):
         views:   one tensor [N, 3, S, S]
         indices: [N], the number of each image in the folder
         """
-        x = views[0]
-        v = self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))  # [N, C]
+        v = self.embedded(views[0])
         with heads.full_precision(v):
-            v = F.normalize(v.float(), dim=1)
             loss, accuracy = self.instances(v, indices)
         self.seen = (indices, v.detach())
         self.statistics = {"accuracy": accuracy}
         if self.instances.form == "nce":
             self.statistics["z"] = self.instances.z
         return loss
+
+    def embedded(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C], unit length, of [N, 3, S, S]."""
+        v = self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))
+        return F.normalize(v.float(), dim=1)
+
+    def survey(self, epoch: int, images: Iterable[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
+        """Before the first step, the bank's beginning; images: batches of views and indices."""
+        if epoch == 0:
+            self.instances.begin(self.embedded, images)
 
     def after_update(self, progress: float) -> None:
         """Each image's place in the bank moves towards what was seen of it in this step."""

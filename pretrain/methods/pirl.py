@@ -15,6 +15,8 @@ patches with the same draw of negatives and counts epochs from 1 in its cosine. 
 PyContrast, which VISSL does before: the same, because each patch is projected alone.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -35,6 +37,7 @@ def recipe(variant: str | None = None) -> dict:
         "form": "nce" if vissl else "softmax",  # vissl/config/defaults.yaml, loss_type
         "negatives": 32000 if vissl else 65536,
         "bank_momentum": 0.5,
+        "bank_start": "random",  # the mini scale's is the images
         "temperature": 0.07,
         "patch_weight": 0.5,  # loss_weights; --beta
         "bn_group": 32,  # a GPU: 1024 images on 32, 256 on 8
@@ -57,6 +60,8 @@ def recipe(variant: str | None = None) -> dict:
 
 
 class PIRL(nn.Module):
+    survey_views = 1  # the random view that `survey` is given of every image
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.bn_group, self.patch_weight = recipe["bn_group"], recipe["patch_weight"]
@@ -74,9 +79,8 @@ class PIRL(nn.Module):
         """
         image, patches = views
         v_patches = self.jigsaw(self.backbone, patches, self.bn_group)  # [N, C]
-        v = self.head(heads.by_group(self.backbone, image, min(self.bn_group, len(image))))  # [N, C]
+        v = self.embedded(image)
         with heads.full_precision(v):
-            v = F.normalize(v.float(), dim=1)
             of_patches, accuracy_patches = self.instances(
                 v_patches, indices
             )  # the first batch's patches give z, as in VISSL
@@ -84,6 +88,16 @@ class PIRL(nn.Module):
         self.seen = (indices, v.detach())
         self.statistics = {"accuracy": accuracy, "accuracy_patches": accuracy_patches}
         return self.patch_weight * of_patches + (1 - self.patch_weight) * of_image
+
+    def embedded(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C], unit length, of images [N, 3, S, S]."""
+        v = self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))
+        return F.normalize(v.float(), dim=1)
+
+    def survey(self, epoch: int, images: Iterable[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
+        """Before the first step, the bank's beginning; images: batches of views and indices."""
+        if epoch == 0:
+            self.instances.begin(self.embedded, images)
 
     def after_update(self, progress: float) -> None:
         """Each image's place in the bank moves towards the embedding of the image, not of its patches."""

@@ -52,8 +52,8 @@ def test_accuracy_counts_the_rows_whose_positive_stands_alone_at_the_top():
 
 
 CASES = {
-    "instdisc": ("nce", (32,), {"negatives": 6}),
-    "pirl": ("vissl", (32, 16), {"negatives": 6}),
+    "instdisc": ("nce", (32,), {"negatives": 6, "bank_start": "images"}),
+    "pirl": ("vissl", (32, 16), {"negatives": 6, "bank_start": "images"}),
     "infomin": (None, (32, 32, 16), {"queue": 16}),
     "pic": ("multi", (48, 32, 32, 32), {"hidden": 16, "recent": 2}),
     "clsa": ("single", (48, 48, 32), {"queue": 16}),

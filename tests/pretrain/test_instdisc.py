@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from pretrain import contrast
-from pretrain.methods import instdisc
+from pretrain.methods import instdisc, pirl
 
 IMAGES, WIDTH = 40, 8
 
@@ -140,6 +140,26 @@ def test_the_method_is_head_loss_and_an_update_after_the_step(variant):
     mixed = F.normalize(0.5 * twin.instances.bank.bank[indices] + 0.5 * v, dim=1)
     torch.testing.assert_close(net.instances.bank.bank[indices], mixed, atol=1e-4, rtol=0)
     torch.testing.assert_close(net.instances.bank.bank[2:5], twin.instances.bank.bank[2:5], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("method", [instdisc, pirl])
+def test_a_bank_that_begins_with_the_images_holds_their_embeddings_before_the_first_step_alone(method):
+    recipe = {**method.recipe(), "images": 8, "bn_group": 2, "negatives": 6}
+    torch.manual_seed(0)
+    net = method.METHOD("resnet18", {**recipe, "bank_start": "images"})
+    x, indices = torch.randn(8, 3, 32, 32), torch.tensor([5, 1, 0, 2, 7, 3, 6, 4])
+    net.survey(0, [([x[:4]], indices[:4]), ([x[4:]], indices[4:])])
+    with torch.no_grad():
+        v = F.normalize(net.head(torch.cat([net.backbone(part) for part in x.split(2)])), dim=1)
+    torch.testing.assert_close(net.instances.bank.bank[indices], v, atol=1e-3, rtol=0)
+    net.survey(1, iter(lambda: 1 / 0, None))  # nothing is looked at again
+    torch.manual_seed(0)
+    published = method.METHOD("resnet18", recipe)
+    bank = published.instances.bank.bank.clone()
+    published.survey(0, iter(lambda: 1 / 0, None))
+    assert torch.equal(published.instances.bank.bank, bank)
+    with pytest.raises(ValueError, match="bank_start=random or bank_start=images, found 'zeros'"):
+        method.METHOD("resnet18", {**recipe, "bank_start": "zeros"})
 
 
 def test_the_variants_differ_in_form_and_number_of_negatives():
