@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import catalog
+from bench import catalog, preview
 
 PAIRS = 5
 
@@ -87,9 +87,10 @@ def run(part: str | None, say: Callable[[str], None]) -> list[Row]:
     """The rows of one part, or of all. Raises ValueError for a part that does not exist."""
     if part is not None and part not in PARTS:
         raise ValueError(catalog.unknown("part", part, PARTS))
-    rows = []
+    rows, began = [], time.monotonic()
     for name in [part] if part else PARTS:
-        say(f"bench speed: {name}")
+        since = "" if part else f" ({preview.duration(time.monotonic() - began)} so far)"
+        say(f"bench speed: {name}{since}")
         module = importlib.import_module(f"bench.speed.{PARTS[name]}")
         with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
             try:

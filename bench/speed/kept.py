@@ -1,7 +1,7 @@
 """The comparisons that were measured before: results/measured/speed.json, what `bench speed --keep` writes and every run compares with.
 
-Each row keeps its own date, commit and machine, because parts may be measured one at a time. A row that is measured again takes
-the place of the one that is there.
+Each row keeps its own date, commit and machine, because parts may be measured one at a time. The rows of a part that is measured
+again take the place of all that it has there.
 """
 
 import datetime
@@ -27,10 +27,11 @@ def rows(file: Path = FILE) -> list[dict[str, Any]]:
 def keep(measured: Iterable[Row], file: Path = FILE) -> None:
     """Write the rows down, with today's date, the commit, the machine and the versions."""
     content, about = _content(file), _about()
-    found = {(row["part"], row["against"]): row for row in content["parts"]}
-    found |= {(row.part, row.against): row.plain() | about for row in measured}
+    new = [row.plain() | about for row in measured]
+    again = {row["part"] for row in new}
+    found = [row for row in content["parts"] if row["part"] not in again] + new
     parts = [*speed.PARTS]
-    ordered = sorted(found.values(), key=lambda row: parts.index(row["part"]) if row["part"] in parts else len(parts))
+    ordered = sorted(found, key=lambda row: parts.index(row["part"]) if row["part"] in parts else len(parts))
     record.replaced(file, json.dumps(content | {"parts": ordered}, indent=1) + "\n")
 
 

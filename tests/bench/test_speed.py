@@ -156,6 +156,8 @@ def test_a_kept_ratio_gives_way_to_a_new_one_and_says_when_it_was_better(tmp_pat
     assert "1.20" in kept.since(fast, before) and "WORSE" not in kept.since(fast, before)
     assert kept.since(speed.Row("views", "cv2", 1.0, None, True, 1.0, 1.0), before) == ""
     assert "| `views` | PIL | 6.00 | ≥ 5 | yes |" in kept.table(file)
+    kept.keep([speed.Row("views", "PIL, another name", 6.0, 5.0, True, 1.0, 6.0)], file)
+    assert [row["against"] for row in kept.rows(file)] == ["PIL, another name", "pass"]
 
 
 def test_kept_growth_stands_beside_the_ratios_and_is_a_table(tmp_path: Path) -> None:
