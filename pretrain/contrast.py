@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import dist, memory
+from pretrain import dist, heads, memory
 
 EPSILON = 1e-7  # zhirongw/lemniscate.pytorch lib/NCECriterion.py
 
@@ -107,3 +107,34 @@ class Instances(nn.Module):
     def update(self, indices: torch.Tensor, v: torch.Tensor) -> None:
         """Move the bank's rows towards this step's embeddings, [N, C] of unit length, of all processes."""
         self.bank.update(dist.gathered(indices), dist.gathered(v), self.weight)
+
+
+class Banked(nn.Module):
+    """What the methods with a memory bank share: the embedding of an image, and the beginning and the update of its row.
+
+    A method's forward leaves what it has seen, (indices [N], embeddings [N, C]), in `seen`.
+    """
+
+    survey_views = 1  # the random view that `survey` is given of every image
+
+    def __init__(self, arch: str, recipe: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.bn_group = recipe["bn_group"]
+        self.backbone, self.width = heads.backbone(arch)
+        self.head = nn.Linear(self.width, recipe["dim"])
+        self.instances = Instances(recipe)
+        self.statistics: dict[str, torch.Tensor | float] = {}
+
+    def embedded(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C], unit length, of images [N, 3, S, S]."""
+        v = self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))
+        return F.normalize(v.float(), dim=1)
+
+    def survey(self, epoch: int, images: Iterable[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
+        """Before the first step, the bank's beginning; images: batches of views and indices."""
+        if epoch == 0:
+            self.instances.begin(self.embedded, images)
+
+    def after_update(self, progress: float) -> None:
+        """Each image's place in the bank moves towards what was seen of it in this step."""
+        self.instances.update(*self.seen)

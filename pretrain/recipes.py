@@ -20,8 +20,9 @@ def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict
               blur in proportion; the jigsaw's patches are 24 pixels, from cells of 32
     batch     128, halved until an epoch has 8 steps, but not below 32; at most the folder
     length    10 epochs
-    lr        SGD: base_lr doubled (the linear rule then gives twice the published rate at this batch). LARS and LARC, whose recipes
-              are for thousands of images: the published rate times the square root of the ratio of the batches.
+    lr        SGD: base_lr doubled (the linear rule then gives twice the published rate at this batch); where there is a memory bank a
+              fifth of it, because a row is as old as the last visit of its image, and a faster network leaves it behind. LARS and
+              LARC, whose recipes are for thousands of images: the published rate times the root of the ratio of the batches.
               Linear warm-up over the first tenth of the epochs, cosine to the published end by the step
     networks  hidden and output channels of heads at most 2048
     BN        groups of a quarter of the batch (or the next smaller divisor) where the method has per-GPU batch norm
@@ -70,7 +71,7 @@ def _fitting(images: int) -> int:
 def _faster(recipe: Mapping[str, Any], batch_size: int) -> float:
     """What the mini scale multiplies base_lr by."""
     if recipe["optimiser"] == "sgd":
-        return 2.0
+        return 0.2 if "bank_start" in recipe else 2.0
     # the linear rule divides the rate by the ratio of the batches, of which this gives the root back; the other rule is the root's
     return math.sqrt(recipe["batch_size"] / batch_size) if recipe.get("lr_rule", "linear") == "linear" else 1.0
 

@@ -17,11 +17,7 @@ authors, too, take the full softmax (README).
 Difference: negatives come from a uniform draw where the code builds an alias table for the uniform distribution.
 """
 
-from collections.abc import Iterable
-
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from pretrain import augmentations, contrast, heads, optim
 
@@ -58,17 +54,7 @@ def recipe(variant: str | None = None) -> dict:
     }
 
 
-class InstDisc(nn.Module):
-    survey_views = 1  # the random view that `survey` is given of every image
-
-    def __init__(self, arch: str, recipe: dict) -> None:
-        super().__init__()
-        self.bn_group = recipe["bn_group"]
-        self.backbone, width = heads.backbone(arch)
-        self.head = nn.Linear(width, recipe["dim"])
-        self.instances = contrast.Instances(recipe)
-        self.statistics: dict[str, torch.Tensor | float] = {}
-
+class InstDisc(contrast.Banked):
     def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:
         """The loss of telling each image from the others, a scalar; about ln(K + 1) at the start of the softmax forms.
 
@@ -83,20 +69,6 @@ class InstDisc(nn.Module):
         if self.instances.form == "nce":
             self.statistics["z"] = self.instances.z
         return loss
-
-    def embedded(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, C], unit length, of [N, 3, S, S]."""
-        v = self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))
-        return F.normalize(v.float(), dim=1)
-
-    def survey(self, epoch: int, images: Iterable[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
-        """Before the first step, the bank's beginning; images: batches of views and indices."""
-        if epoch == 0:
-            self.instances.begin(self.embedded, images)
-
-    def after_update(self, progress: float) -> None:
-        """Each image's place in the bank moves towards what was seen of it in this step."""
-        self.instances.update(*self.seen)
 
 
 METHOD = InstDisc

@@ -15,10 +15,7 @@ patches with the same draw of negatives and counts epochs from 1 in its cosine. 
 PyContrast, which VISSL does before: the same, because each patch is projected alone.
 """
 
-from collections.abc import Iterable
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pretrain import augmentations, contrast, heads, jigsaw, optim
@@ -59,20 +56,14 @@ def recipe(variant: str | None = None) -> dict:
     }
 
 
-class PIRL(nn.Module):
-    survey_views = 1  # the random view that `survey` is given of every image
-
+class PIRL(contrast.Banked):
     def __init__(self, arch: str, recipe: dict) -> None:
-        super().__init__()
-        self.bn_group, self.patch_weight = recipe["bn_group"], recipe["patch_weight"]
-        self.backbone, width = heads.backbone(arch)
-        self.head = nn.Linear(width, recipe["dim"])
-        self.jigsaw = jigsaw.Jigsaw(nn.Linear(width, recipe["dim"]), recipe["dim"])
-        self.instances = contrast.Instances(recipe)
-        self.statistics: dict[str, torch.Tensor | float] = {}
+        super().__init__(arch, recipe)
+        self.patch_weight = recipe["patch_weight"]
+        self.jigsaw = jigsaw.Jigsaw(nn.Linear(self.width, recipe["dim"]), recipe["dim"])
 
     def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:
-        """The weighted mean of the losses of patches and image against the bank, a scalar.
+        """The weighted mean of the losses of patches and image against the bank, a scalar; the bank remembers images, not patches.
 
         views:   the image [N, 3, S, S] and its patches [N, 9, 3, P, P]
         indices: [N], the number of each image in the folder
@@ -88,20 +79,6 @@ class PIRL(nn.Module):
         self.seen = (indices, v.detach())
         self.statistics = {"accuracy": accuracy, "accuracy_patches": accuracy_patches}
         return self.patch_weight * of_patches + (1 - self.patch_weight) * of_image
-
-    def embedded(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, C], unit length, of images [N, 3, S, S]."""
-        v = self.head(heads.by_group(self.backbone, x, min(self.bn_group, len(x))))
-        return F.normalize(v.float(), dim=1)
-
-    def survey(self, epoch: int, images: Iterable[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
-        """Before the first step, the bank's beginning; images: batches of views and indices."""
-        if epoch == 0:
-            self.instances.begin(self.embedded, images)
-
-    def after_update(self, progress: float) -> None:
-        """Each image's place in the bank moves towards the embedding of the image, not of its patches."""
-        self.instances.update(*self.seen)
 
 
 METHOD = PIRL
