@@ -63,7 +63,7 @@ class Row:
     fast: bool  # whether a large ratio is good (times faster) or a small one (times the cost)
     ours: float  # seconds or bytes
     theirs: float
-    memory: int | None = None  # bytes: the most that this process held while ours ran (Linux)
+    memory: int | None = None  # bytes: the most that the process held in which ours ran (Linux)
 
     @property
     def met(self) -> bool | None:
@@ -178,6 +178,6 @@ def peak_memory() -> int | None:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def cost(part: str, against: str, ours: float, theirs: float, target: float | None) -> Row:
+def cost(part: str, against: str, ours: float, theirs: float, target: float | None, memory: int | None = None) -> Row:
     """A row whose ratio is a cost: ours over theirs, both in seconds or bytes; at most the target."""
-    return Row(part, against, ours / theirs, target, False, ours, theirs)
+    return Row(part, against, ours / theirs, target, False, ours, theirs, memory)

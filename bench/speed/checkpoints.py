@@ -69,8 +69,8 @@ def inspect(folder: Path) -> list[Row]:
             memory, read = inspected()
         whole = file.stat().st_size
         what = f"{whole / 1e9:.1f} GB of {file.suffix}"
-        rows.append(cost("inspect", f"the backbone's size, {what}: peak memory", memory, size, 1.3))
-        rows.append(cost("inspect", f"the file's size, {what}: bytes read", read, whole, 0.01))
+        rows.append(cost("inspect", f"the backbone's size, {what}: peak memory", memory, size, 1.3, memory))
+        rows.append(cost("inspect", f"the file's size, {what}: bytes read", read, whole, 0.01, memory))
     return rows
 
 

@@ -287,7 +287,7 @@ def infer(folder: Path) -> list[Row]:
         row = faster("infer", "detectron2's inference_on_dataset, Faster R-CNN R50-C4, bf16", 1.5, ours, theirs)
     mine, theirs_ap = (float(found[whose]["AP"]) for whose in ("ours", "theirs"))
     apart = f"0.1 points of AP between {mine:.3f} here and {theirs_ap:.3f} there"
-    return [row, cost("infer", apart, abs(mine - theirs_ap), 0.1, 1.0)]
+    return [row, cost("infer", apart, abs(mine - theirs_ap), 0.1, 1.0, row.memory)]
 
 
 def _tested(training: Any, data: Path) -> dict[str, float]:

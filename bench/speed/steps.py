@@ -283,7 +283,8 @@ def pretrain(folder: Path) -> list[Row]:
     against = "torchvision on PIL and the plain fp32 step: moco v2, ResNet-18, 64 px"
     with apart(_plain_epoch, folder, recipe) as theirs:
         row = faster("pretrain", against, 2.5, ours, theirs)
-    return [row, cost("pretrain", "the time of training: waiting for the loader", waited[0], spent[0], 0.05)]
+    waiting = "the time of training: waiting for the loader"
+    return [row, cost("pretrain", waiting, waited[0], spent[0], 0.05, row.memory)]
 
 
 def _plain_epoch(folder: Path, recipe: dict[str, Any]) -> Callable[[], None]:

@@ -4,6 +4,7 @@ table     `bench table moco` over 100,000 records, after the first time: under 3
 start     `bench --help` against `python -c pass` plus importing typer: at most 1.5 times; `bench table moco` under a second
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,12 +23,13 @@ def table(folder: Path) -> list[Row]:
     """100,000 records in an empty cache; the first reading is told, the later ones are judged."""
     _records(folder / "records", 100_000)
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-    command = [sys.executable, "-m", "bench", "table", "moco", "--results", str(folder / "records")]
-    seconds = [_seconds(command, environment) for _ in range(PAIRS + 1)]
+    arguments = ["table", "moco", "--results", str(folder / "records")]
+    seconds = [_seconds(["-m", "bench", *arguments], environment) for _ in range(PAIRS + 1)]
     later = statistics.median(seconds[1:])
+    peaks = [_peak(arguments, os.environ | {"XDG_CACHE_HOME": str(folder / cache)}) for cache in ("cache", "empty")]
     return [
-        cost("table", "3 seconds, 100,000 records, after the first time", later, 3.0, 1.0),
-        cost("table", "a minute, 100,000 records, the first time", seconds[0], 60.0, None),
+        cost("table", "3 seconds, 100,000 records, after the first time", later, 3.0, 1.0, peaks[0]),
+        cost("table", "a minute, 100,000 records, the first time", seconds[0], 60.0, None, peaks[1]),
     ]
 
 
@@ -36,25 +38,36 @@ def start(folder: Path) -> list[Row]:
     environment = os.environ | {"XDG_CACHE_HOME": str(folder)}
 
     def ours() -> None:
-        _seconds([sys.executable, "-m", "bench", "--help"], environment)
+        _seconds(["-m", "bench", "--help"], environment)
 
     def theirs() -> None:
         for code in ("pass", "import typer"):
-            _seconds([sys.executable, "-c", code], environment)
+            _seconds(["-c", code], environment)
 
-    table_s = statistics.median(
-        _seconds([sys.executable, "-m", "bench", "table", "moco"], environment) for _ in range(PAIRS + 1)
-    )
+    table_s = statistics.median(_seconds(["-m", "bench", "table", "moco"], environment) for _ in range(PAIRS + 1))
+    helped = costlier("start", "python -c pass and importing typer: bench --help", 1.5, ours, theirs)
     return [
-        costlier("start", "python -c pass and importing typer: bench --help", 1.5, ours, theirs),
-        cost("start", "a second: bench table moco", table_s, 1.0, 1.0),
+        dataclasses.replace(helped, memory=_peak(["--help"], environment)),
+        cost("start", "a second: bench table moco", table_s, 1.0, 1.0, _peak(["table", "moco"], environment)),
     ]
 
 
-def _seconds(command: list[str], environment: Mapping[str, str] | None = None) -> float:
+def _seconds(arguments: list[str], environment: Mapping[str, str]) -> float:
+    """That this Python takes with these arguments."""
     began = time.perf_counter()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run([sys.executable, *arguments], env=environment, check=True, capture_output=True)
     return time.perf_counter() - began
+
+
+def _peak(arguments: list[str], environment: Mapping[str, str]) -> int | None:
+    """The most memory that `bench` held with these arguments, in bytes, which it says at its end."""
+    code = (
+        "import atexit, sys; from bench import cli, speed; "
+        "atexit.register(lambda: print(speed.peak_memory(), file=sys.stderr)); cli.main()"
+    )
+    run = [sys.executable, "-c", code, *arguments]
+    told = subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stderr.split()[-1]
+    return None if told == "None" else int(told)
 
 
 def _records(root: Path, count: int) -> None:

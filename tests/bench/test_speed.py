@@ -52,6 +52,14 @@ def test_a_row_that_misses_says_by_how_much_and_why() -> None:
         assert row["met"] is not False or row["part"] in speed.WHY, "a kept row misses its target, nobody says why"
 
 
+def test_the_peak_of_a_command_is_that_of_its_own_process() -> None:
+    from bench.speed import tables
+
+    held = bytearray(2**28)  # by this one
+    peak = tables._peak(["--help"], os.environ)
+    assert peak is None or 2**23 < peak < len(held)
+
+
 def test_an_unknown_part_is_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"found 'converts'\. Did you mean 'convert'"):
         speed.run("converts", print)
