@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of this code, with `+changes` where files differ from it; `unknown` outside a git checkout."""
+    """The commit of this code, with `+changes` where files other than results differ from it; `unknown` outside a git checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -47,7 +47,9 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno", "--", ".", ":!results/measured") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

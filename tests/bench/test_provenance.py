@@ -1,0 +1,31 @@
+"""What a record says of the code that made it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import catalog, provenance
+
+
+def test_a_commit_is_marked_where_code_differs_and_not_where_results_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "ROOT", tmp_path)
+    assert provenance.commit() == "unknown"
+    (tmp_path / "results" / "measured").mkdir(parents=True)
+    code, result = tmp_path / "code.py", tmp_path / "results" / "measured" / "speed.json"
+    for file in (code, result):
+        file.write_text("1")
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    clean = provenance.commit()
+    assert len(clean) == 40
+    result.write_text("2")
+    assert provenance.commit() == clean
+    code.write_text("2")
+    assert provenance.commit() == clean + "+changes"
