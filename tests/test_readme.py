@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench import catalog, cli, journey
+from bench import catalog, cli, journey, track
 from bench.speed import kept, precision
 from results import table
 
@@ -94,6 +94,10 @@ def test_the_tables_of_speed_are_what_was_kept():
     for cpu, cores, date in machines:
         assert cores == 2
         assert f"{cpu} with" in README and date in README
+
+
+def test_the_pretrainings_of_the_mini_track_are_their_records():
+    assert block("python -m bench.track") == track.table()
 
 
 def test_the_sentences_on_precision_are_what_was_measured():
