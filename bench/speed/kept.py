@@ -79,10 +79,9 @@ def table(file: Path = FILE) -> str:
 
 def missed(file: Path = FILE) -> str:
     """README's list of the parts that miss a target: their rows, by how much, and why."""
-    lines = []
+    found, lines = [row for row in rows(file) if row["met"] is False], []
     for part in speed.PARTS:
-        short = [row for row in rows(file) if row["part"] == part and row["met"] is False]
-        if short:
+        if short := [row for row in found if row["part"] == part]:
             ratios = ", ".join(
                 f"{row['ratio']:.2f} of {row['target']:g} ({row['against'].rpartition(': ')[2]})" for row in short
             )

@@ -102,7 +102,7 @@ def test_part_of_a_batch_is_coloured_as_the_whole_and_goes_through_a_loaders_que
 
 @pytest.mark.parametrize("method", ["moco", "swav", "clsa"])
 def test_a_training_takes_either_and_its_losses_agree(folder, method):
-    """Five steps: the loss of views whose colours differ by rounding."""
+    """Two steps: the loss of views whose colours differ by rounding."""
     losses = {}
     for later in (False, True):
         recipe = recipes.resolved(catalog.load("method", method), folder, "mini", batch_size=8)
