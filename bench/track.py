@@ -22,7 +22,7 @@ from bench import catalog, demo, journey, preview
 
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
-LONGER = ("moco", "simclr", "byol", "supervised")
+LONGER = ("moco", "simsiam", "instdisc", "pirl", "pic", "swav")  # which three epochs leave near random weights
 TASKS = {"imagenet_knn": 1}  # and their trials
 RUNS, RECORDS = Path("runs/mini"), catalog.ROOT / "results" / "measured"
 
