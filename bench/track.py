@@ -23,6 +23,8 @@ from bench import catalog, demo, journey, preview
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
 LONGER = ("moco", "simsiam", "instdisc", "pirl", "pic", "swav")  # which three epochs leave near random weights
+# Large crops only: the small ones of 64-pixel photographs are 14 to 24 pixels of them.
+VARIANTS = {"swav": "400ep_2x224", "deepcluster": "v2_2x224", "pic": "single"}
 TASKS = {"imagenet_knn": 1}  # and their trials
 RUNS, RECORDS = Path("runs/mini"), catalog.ROOT / "results" / "measured"
 
@@ -40,10 +42,18 @@ def pretrained(name: str, data: Path, runs: Path = RUNS, records: Path = RECORDS
     from results import record
 
     method, _, epochs = name.rpartition("-")
-    module, folder, out = catalog.load("method", method), data / "imagenet", runs / name
-    about = {"commit": provenance.commit(), "machine": provenance.machine()}
+    folder, out = data / "imagenet", runs / name
     loop.run(
-        module, folder / "train", out, demo.ARCH, "mini", epochs=int(epochs), resume=True, labelled=folder, about=about
+        catalog.load("method", method),
+        folder / "train",
+        out,
+        demo.ARCH,
+        "mini",
+        variant=VARIANTS.get(method),
+        epochs=int(epochs),
+        resume=True,
+        labelled=folder,
+        about={"commit": provenance.commit(), "machine": provenance.machine()},
     )
     found = json.loads((out / "backbone.json").read_text())
     starts = json.loads((out / "run.json").read_text())["starts"]
@@ -62,7 +72,8 @@ def table(records: Path = RECORDS) -> str:
     for found in sorted(stand, key=lambda found: (found["epochs"], found["method"])):
         loss, knn = ([found[key][end] for end in ("first", "last")] for key in ("loss", "knn"))
         numbers = [f"{loss[0]:.3f}", f"{loss[1]:.3f}", f"{knn[0]:.2f}", f"{knn[1]:.2f}", f"{found['seconds'] / 60:.0f}"]
-        lines.append(f"| {found['method']} {found['sha256'][:8]} | {found['epochs']} | {' | '.join(numbers)} |")
+        name = " ".join(filter(None, (found["method"], found["variant"], found["sha256"][:8])))
+        lines.append(f"| {name} | {found['epochs']} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 
