@@ -1,11 +1,12 @@
 """The mini track: every method under one budget. `make mini-track DATA=datasets`, hours on two cores.
 
 Pretrains every method that begins from images for three epochs (and some for twelve) with ResNet-18 at mini scale on
-DATA/imagenet/train, then runs `TASKS` at mini scale on random and on all these weights. Each step is a process with one
-thread, as many at a time as there are cores; what stands already is not done again, and what was interrupted goes on.
+DATA/imagenet/train, a process with one thread each, as many at a time as there are cores. Then one `bench sweep` a task of
+`TASKS`, at mini scale, of random and all these weights. What stands already is not done again, and what was interrupted goes on.
 
 Of a pretraining, named METHOD-EPOCHS, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record;
-trials have theirs in results/measured/.
+the trials are made in runs/mini/transfer, and their records are copied to results/measured. Trials go on when this process is
+ended: `bench sweep --watch --out runs/mini/transfer`, or `--cancel`.
 """
 
 import json
@@ -13,19 +14,29 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from bench import catalog, demo, journey, preview
+from bench import catalog, demo, journey, preview, sweep
+from results import record
 
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
 LONGER = ("moco", "simsiam", "instdisc", "pirl", "pic", "swav")  # which three epochs leave near random weights
 # Large crops only: the small ones of 64-pixel photographs are 14 to 24 pixels of them.
 VARIANTS = {"swav": "400ep_2x224", "deepcluster": "v2_2x224", "pic": "single"}
-TASKS = {"imagenet_knn": 1}  # and their trials
+# and their trials
+TASKS = {
+    "imagenet_knn": 1,
+    "imagenet_linear": 3,
+    "imagenet_semi_10": 3,
+    "voc_semantic": 3,
+    "cityscapes_semantic": 3,
+    "voc_c4": 5,
+    "coco_fpn_1x": 1,
+}
 RUNS, RECORDS = Path("runs/mini"), catalog.ROOT / "results" / "measured"
 
 
@@ -39,7 +50,6 @@ def pretrained(name: str, data: Path, runs: Path = RUNS, records: Path = RECORDS
     """Pretrains, unless that is done, and writes and returns the record."""
     from bench import provenance
     from pretrain import loop
-    from results import record
 
     method, _, epochs = name.rpartition("-")
     folder, out = data / "imagenet", runs / name
@@ -77,34 +87,60 @@ def table(records: Path = RECORDS) -> str:
     return "\n".join(lines)
 
 
-def main(data: Path, wanted: Iterable[str] = ()) -> None:
-    """Runs what is left of the track, or of these pretrainings; says what each step has given, and what is left to wait."""
-    chosen, began = list(wanted) or names(), time.monotonic()
+def main(
+    data: Path,
+    wanted: Iterable[str] = (),
+    tasks: Mapping[str, int] = TASKS,
+    runs: Path = RUNS,
+    records: Path = RECORDS,
+) -> None:
+    """Runs what is left of the track, or of these pretrainings; says what each has given, and what is left to wait.
+
+    Raises ValueError for a pretraining that is none and RuntimeError where a trial failed, after all others have ended.
+    """
+    chosen = list(wanted) or names()
     if unknown := [name for name in chosen if name not in names()]:
         raise ValueError(catalog.unknown("pretraining", unknown[0], names()))
     journey.datasets(data)
-    RUNS.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, demo.alone, (RUNS / "log.txt",), max_tasks_per_child=1) as pool:
-        jobs: dict[Any, tuple[str, str]] = {pool.submit(pretrained, name, data): (name, "") for name in chosen}
+    pretrain(chosen, data, runs, records)
+    checkpoints = ["random", *(str(runs / name / "backbone.pth") for name in chosen)]
+    failed = [task for task, trials in tasks.items() if not transfer(task, checkpoints, trials, data, runs, records)]
+    print(table(records))
+    if failed:
+        raise RuntimeError(f"expected a record of every trial, found some missing of {', '.join(failed)}")
 
-        def transfer(name: str, weights: str) -> None:
-            for task, trials in TASKS.items():
-                for seed in range(trials):
-                    jobs[pool.submit(demo.transferred, task, weights, data, RECORDS, seed)] = (name, task)
 
-        transfer("random", "random")
-        done, total = 0, len(chosen) + (len(chosen) + 1) * sum(TASKS.values())
-        while jobs:
-            job = next(as_completed(jobs))
-            name, task = jobs.pop(job)
-            done += 1
-            told = job.result() if task else "kNN {first:.2f} -> {last:.2f}".format(**job.result()["knn"])
-            left = preview.duration((time.monotonic() - began) / done * (total - done))
-            print(f"{done}/{total}  {name} {task}: {told}  ({left} left)", file=sys.stderr, flush=True)
-            if not task:
-                transfer(name, str(RUNS / name / "backbone.pth"))
-    print(table())
+def pretrain(chosen: Sequence[str], data: Path, runs: Path, records: Path) -> None:
+    """All of these pretrainings, as many at a time as there are cores."""
+    runs.mkdir(parents=True, exist_ok=True)
+    began, context = time.monotonic(), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, demo.alone, (runs / "log.txt",), max_tasks_per_child=1) as pool:
+        jobs = {pool.submit(pretrained, name, data, runs, records): name for name in chosen}
+        for done, job in enumerate(as_completed(jobs), 1):
+            left = preview.duration((time.monotonic() - began) / done * (len(jobs) - done))
+            knn = job.result()["knn"]
+            say(f"{done}/{len(jobs)}  {jobs[job]}: kNN {knn['first']:.2f} -> {knn['last']:.2f}  ({left} left)")
+
+
+def transfer(task: str, checkpoints: Sequence[str], trials: int, data: Path, runs: Path, records: Path) -> bool:
+    """Sweeps a task and copies the records; whether every trial has its own. A record that stands is not replaced."""
+    out = runs / "transfer"
+    plan = sweep.plan(
+        [task], checkpoints, trials, "mini", {}, data, out, demo.ARCH, "local", None, None, None, 0, False, None
+    )
+    for line in sweep.described(plan)[1]:
+        say(line)
+    complete = sweep.watch(sweep.begin(out, plan, say), say)
+    for row in plan["trials"]:
+        made = Path(row["record"])
+        kept = records / made.relative_to(out.absolute())
+        if made.is_file() and not kept.exists():
+            record.replaced(kept, made.read_text())
+    return complete
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
