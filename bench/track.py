@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import catalog, demo, journey, preview, sweep
-from results import record
+from downstream import task as protocols
+from results import groups, plots, record
+from results import table as tables
+from results.sheet import Column
 
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
@@ -35,8 +38,24 @@ TASKS = {
     "voc_semantic": 3,
     "cityscapes_semantic": 3,
     "voc_c4": 5,
-    "coco_fpn_1x": 1,
+    "coco_fpn_1x": 1,  # a check that it runs: 160 images teach nobody 80 classes
 }
+TABLE = tables.Table(
+    name="mini-track",
+    title="The mini track",
+    source="measured",
+    leads=("pretraining", "#. Epoch"),
+    columns=(
+        Column("kNN", "imagenet_knn", "top1_k200"),
+        Column("linear", "imagenet_linear", "top1"),
+        Column("10 % labels", "imagenet_semi_10", "top1"),
+        Column("VOC mIoU", "voc_semantic", "mIoU"),
+        Column("street mIoU", "cityscapes_semantic", "mIoU"),
+        Column("VOC AP", "voc_c4", "AP"),
+        Column("VOC AP50", "voc_c4", "AP50"),
+    ),
+    rows=(),
+)
 RUNS, RECORDS = Path("runs/mini"), catalog.ROOT / "results" / "measured"
 
 
@@ -87,6 +106,33 @@ def table(records: Path = RECORDS) -> str:
     return "\n".join(lines)
 
 
+def measured(records: Path = RECORDS) -> dict[str, groups.Group]:
+    """The track's trials by task: of random weights and those whose pretraining has a record, under today's mini protocols."""
+    own = {json.loads(file.read_text())["sha256"] for file in (records / "pretraining").glob("*.json")}
+    hashes = {protocols.digest(journey.resolve(column.task, "mini", {})) for column in TABLE.columns}
+    trials = [
+        trial
+        for trial in journey.measured(records)
+        if trial["protocol"]["hash"] in hashes
+        and trial["model"]["arch"] == demo.ARCH
+        and trial["model"]["sha256"] in {None, *own}
+    ]
+    # of several sets of data the one that most weights were measured on
+    return {group.task: group for group in sorted(groups.grouped(trials), key=lambda group: len(group.trials))}
+
+
+def transfers(records: Path = RECORDS) -> str:
+    """What the pretrainings are worth: mean and standard deviation over trials, n, difference from supervised."""
+    return tables.WRITERS["md"]([tables.measured(TABLE, measured(records), TABLE.title)])
+
+
+def plot(records: Path = RECORDS) -> None:
+    """Linear accuracy against VOC AP, as records/mini-track.svg, where both were measured."""
+    join = measured(records)
+    if {"imagenet_linear", "voc_c4"} <= set(join):
+        record.replaced(records / "mini-track.svg", plots.svg(plots.measured_agreement(join)))
+
+
 def main(
     data: Path,
     wanted: Iterable[str] = (),
@@ -105,7 +151,8 @@ def main(
     pretrain(chosen, data, runs, records)
     checkpoints = ["random", *(str(runs / name / "backbone.pth") for name in chosen)]
     failed = [task for task, trials in tasks.items() if not transfer(task, checkpoints, trials, data, runs, records)]
-    print(table(records))
+    plot(records)
+    print(f"{table(records)}\n\n{transfers(records)}")
     if failed:
         raise RuntimeError(f"expected a record of every trial, found some missing of {', '.join(failed)}")
 

@@ -6,6 +6,8 @@ import pytest
 
 from bench import catalog, journey, track
 from downstream import synthetic
+from downstream import task as protocols
+from results import record
 
 
 def test_every_method_that_begins_from_images_is_in_the_track_and_some_are_there_for_longer():
@@ -57,6 +59,67 @@ def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, capsys)
     assert (written["sha256"], len(written["starts"])) == (found["sha256"], 1)
     trial = {file for file in before if "imagenet_knn" in str(file)}
     assert len(trial) == 2 and all(file.stat().st_mtime_ns == before[file] for file in trial)
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Of three pretrainings, and trials of them, of random weights and of what is not the track's."""
+    (tmp_path / "pretraining").mkdir()
+    for sha in "abc":
+        (tmp_path / "pretraining" / f"{sha}.json").write_text(json.dumps({"sha256": sha * 64}))
+    like = next((track.RECORDS / "voc_c4").rglob("0.json"))
+
+    def trial(task, sha, method, value, seed=0, **more):
+        protocol = journey.resolve(task, "mini", {})
+        about = {"name": protocol.name, "hash": protocols.digest(protocol), "content": protocols.protocol(protocol)}
+        model = {"name": method, "sha256": sha and sha * 64, "arch": "resnet18", "method": method, "epochs": sha and 3}
+        one = json.loads(like.read_text())
+        one |= {"task": task, "protocol": about, "seed": seed, "metrics": dict.fromkeys(protocol.metrics, value)}
+        one |= {"nonstandard": [], "marks": ["mini", "reduced"], "model": one["model"] | model}
+        one["data"] = one["data"] | {"digest": more.get("data", "d") * 64}
+        one["protocol"]["hash"] = more.get("hash", one["protocol"]["hash"])
+        one["model"]["arch"] = more.get("arch", "resnet18")
+        record.write(one, tmp_path)
+
+    for seed in range(3):
+        trial("imagenet_linear", None, "random", 5.0 + seed, seed)
+        trial("imagenet_linear", "a", "supervised", 20.0 + seed, seed)
+        trial("imagenet_linear", "b", "moco", 10.0 + seed, seed)
+        trial("voc_c4", None, "random", 2.0 + seed, seed)
+        trial("voc_c4", "a", "supervised", 4.0 + seed, seed)
+    trial("imagenet_knn", "c", "simclr", 11.25)
+    trial("voc_c4", "e", "stranger", 90.0)
+    trial("voc_c4", "b", "moco", 91.0, hash="f" * 64)
+    trial("voc_c4", "b", "moco", 92.0, data="e")
+    trial("voc_c4", None, "random", 93.0, arch="resnet50")
+    return tmp_path
+
+
+def test_the_table_has_mean_deviation_n_and_difference_of_the_tracks_own_trials_alone(records):
+    text = track.transfers(records)
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in text.splitlines()
+        if "|" in line
+    }
+    heads = rows["pretraining"]
+    assert heads == ["#. Epoch", "kNN", "linear", "VOC AP", "VOC AP50", "n"]
+    assert rows["random"][2:4] == ["6.00 ± 1.00", "3.00 ± 1.00"]
+    assert rows["supervised (3 epochs) aaaaaaaa"][2:4] == ["**21.00 ± 1.00**", "**5.00 ± 1.00**"]
+    assert rows["moco (3 epochs) bbbbbbbb"][2] == "11.00 ± 1.00 (−10.00)"
+    assert rows["simclr (3 epochs) cccccccc"][1] == "11.25"
+    assert not any(f"{stranger}.00" in text for stranger in (90, 91, 92, 93))
+
+
+def test_the_plot_sets_linear_accuracy_against_voc_where_both_were_measured(records):
+    track.plot(records)
+    drawn = (records / "mini-track.svg").read_text()
+    assert "VOC AP (%)" in drawn and ">supervised<" in drawn and ">random<" in drawn and ">moco<" not in drawn
+    for file in (records / "voc_c4").rglob("*.json"):
+        file.unlink()
+    (records / "mini-track.svg").unlink()
+    track.plot(records)
+    assert not (records / "mini-track.svg").exists()
 
 
 def test_a_trial_without_a_record_is_told_at_the_end(tmp_path, monkeypatch):
