@@ -85,16 +85,14 @@ def _cityscapes(data: Path, out: Path) -> tuple[int, int]:
 
 
 def _imagenet(data: Path, out: Path) -> tuple[int, int]:
-    counts = [0, 0]
-    for folder in sorted((data / "train").iterdir()):
-        for number, (split, names) in enumerate(
-            zip(("train", "val"), _parted([file.name for file in folder.iterdir()]), strict=True)
-        ):
+    counts = {"train": 0, "val": 0}
+    for folder in sorted(place for place in (data / "train").iterdir() if place.is_dir()):
+        for split, names in zip(counts, _parted([file.name for file in folder.iterdir()]), strict=True):
             (out / split / folder.name).mkdir(parents=True)
             for name in names:
                 (out / split / folder.name / name).symlink_to(folder / name)
-            counts[number] += len(names)
-    return counts[0], counts[1]
+            counts[split] += len(names)
+    return counts["train"], counts["val"]
 
 
 if __name__ == "__main__":
