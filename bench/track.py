@@ -1,4 +1,4 @@
-"""The mini track: every method under one budget. `make mini-track DATA=datasets`, hours on two cores.
+"""The mini track: every method under one budget. `make mini-track DATA=datasets`, days on two cores.
 
 Pretrains every method that begins from images for three epochs (and some for twelve) with ResNet-18 at mini scale on
 DATA/imagenet/train, a process with one thread each, as many at a time as there are cores. Then one `bench sweep` a task of

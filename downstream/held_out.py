@@ -42,7 +42,8 @@ def _parted(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def _voc07(data: Path, out: Path) -> tuple[int, int]:
     train, test = _parted((data / "ImageSets/Main/trainval.txt").read_text().split())
     _lists(out / "ImageSets/Main", {"trainval": train, "test": test})
-    return _linked(data, out, ("Annotations", "JPEGImages"), train, test)
+    _link(data, out, ("Annotations", "JPEGImages"))
+    return len(train), len(test)
 
 
 def _voc12(data: Path, out: Path) -> tuple[int, int]:
@@ -55,7 +56,8 @@ def _voc12(data: Path, out: Path) -> tuple[int, int]:
         {"trainaug": train, "train": [name for name in train if name in official], "val": test},
     )
     _lists(out / "ImageSets/Main", {"trainval": (data / "ImageSets/Main/trainval.txt").read_text().split()})
-    return _linked(data, out, ("Annotations", "JPEGImages", "SegmentationClass", "SegmentationClassAug"), train, test)
+    _link(data, out, ("Annotations", "JPEGImages", "SegmentationClass", "SegmentationClassAug"))
+    return len(train), len(test)
 
 
 def _lists(folder: Path, lists: dict[str, list[str]]) -> None:
@@ -64,10 +66,9 @@ def _lists(folder: Path, lists: dict[str, list[str]]) -> None:
         (folder / f"{name}.txt").write_text("\n".join(images) + "\n")
 
 
-def _linked(data: Path, out: Path, folders: Sequence[str], train: list[str], test: list[str]) -> tuple[int, int]:
+def _link(data: Path, out: Path, folders: Sequence[str]) -> None:
     for folder in folders:
         (out / folder).symlink_to(data / folder)
-    return len(train), len(test)
 
 
 def _cityscapes(data: Path, out: Path) -> tuple[int, int]:
