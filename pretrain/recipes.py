@@ -30,7 +30,8 @@ def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict
               from a bank at most half the folder, and the bank begins with the images' embeddings, because a random beginning is
               not made good in a few epochs (contrast.Instances.begin); prototypes at most one for 64 images, Sinkhorn's epsilon at
               most 0.03, because small batches collapse at 0.05; a sliding window in proportion to the folder
-    momentum  0.99 where it is more: ten epochs of 20,000 images are 1,560 steps
+    momentum  0.99 where it is more, because ten epochs of 20,000 images are 1,560 steps; as published where there is a queue: keys of
+              a network that moves are told apart by their age, and nothing is learnt of the images
     numbers   bfloat16 autocast
     """
     batch_size = _fitting(images) if batch_size is None else batch_size
@@ -50,7 +51,7 @@ def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict
     if "bn_group" in recipe:
         quarter = max(2, batch_size // 4)
         small["bn_group"] = next((size for size in range(quarter, 1, -1) if batch_size % size == 0), batch_size)
-    if recipe.get("ema", 0) > 0.99:
+    if recipe.get("ema", 0) > 0.99 and not recipe.get("queue"):
         small["ema"] = 0.99
     for key in ("hidden", "dim"):
         if key in recipe:

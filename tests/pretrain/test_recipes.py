@@ -53,7 +53,7 @@ def test_the_mini_rule_changes_what_it_says_and_nothing_else(name):
 
 def test_the_mini_rule_in_numbers():
     small = recipes.mini(moco.recipe(), 20_000, None)
-    assert (small["size"], small["queue"], small["ema"], small["bn_group"]) == (64, 4096, 0.99, 32)
+    assert (small["size"], small["queue"], small["ema"], small["bn_group"]) == (64, 4096, 0.999, 32)
     small = recipes.mini(swav.recipe(), 20_000, None)
     assert (small["size"], small["prototypes"], small["queue"]) == ((64, 64, *(32,) * 6), 312, 0)
     small = recipes.mini(simclr.recipe("v1"), 20_000, None)
