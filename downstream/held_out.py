@@ -7,6 +7,7 @@ VOC2007's detection, VOC2012's segmentation, Cityscapes' semantic segmentation a
 neighbouring frames of a drive are alike. Files are links; of DATA's own test images there are none.
 """
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ SHARE = 4  # one of so many training images is tested
 def hold_out(data: Path, out: Path) -> dict[str, tuple[int, int]]:
     """Makes `out` from what `data` has of these datasets: dataset -> training and test images.
 
-    Raises FileExistsError where `out` is there and FileNotFoundError where data has none of them.
+    Raises FileExistsError where `out` is there and FileNotFoundError where data has none of them, or a dataset lacks a list;
+    then there is no `out`.
     """
     makers: dict[str, Callable[[Path, Path], tuple[int, int]]] = {
         "VOC2007": _voc07,
@@ -29,7 +31,11 @@ def hold_out(data: Path, out: Path) -> dict[str, tuple[int, int]]:
     if not there:
         raise FileNotFoundError(f"expected one of {', '.join(makers)} in {data}, found none")
     out.mkdir(parents=True)
-    return {name: makers[name]((data / name).resolve(), out / name) for name in there}
+    try:
+        return {name: makers[name]((data / name).resolve(), out / name) for name in there}
+    except BaseException:
+        shutil.rmtree(out)
+        raise
 
 
 def _parted(names: Sequence[str]) -> tuple[list[str], list[str]]:

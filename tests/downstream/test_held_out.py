@@ -1,5 +1,7 @@
 """Test images held out from training images: none of the other folder's own, none in both, and every engine reads them."""
 
+import shutil
+
 import pytest
 
 from bench import journey
@@ -57,4 +59,13 @@ def test_every_engine_reads_it(folders, task):
 def test_a_folder_without_any_of_them_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="VOC2007, VOC2012, cityscapes, imagenet"):
         held_out.hold_out(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_left_where_a_list_is_missing(folders, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folders[0], data, symlinks=True)
+    (data / "VOC2012/ImageSets/Segmentation/trainaug.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="trainaug"):
+        held_out.hold_out(data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
