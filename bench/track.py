@@ -28,7 +28,7 @@ from results.sheet import Column
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
 LONGER = (  # which three epochs leave near random weights
-    "moco", "simsiam", "instdisc", "pirl", "infomin", "pic", "swav", "deepcluster",
+    "moco", "simsiam", "instdisc", "pirl", "infomin", "pic", "clsa", "swav", "deepcluster",
 )  # fmt: skip
 # Large crops only: the small ones of 64-pixel photographs are 14 to 24 pixels of them.
 VARIANTS = {"swav": "400ep_2x224", "deepcluster": "v2_2x224", "pic": "single"}
