@@ -18,8 +18,8 @@ SHARE = 4  # one of so many training images is tested
 def hold_out(data: Path, out: Path) -> dict[str, tuple[int, int]]:
     """Makes `out` from what `data` has of these datasets: dataset -> training and test images.
 
-    Raises FileExistsError where `out` is there and FileNotFoundError where data has none of them, or a dataset lacks a list;
-    then there is no `out`.
+    Raises FileExistsError where `out` is there; FileNotFoundError, and leaves no `out`, where data has none of them or a dataset
+    lacks a list.
     """
     makers: dict[str, Callable[[Path, Path], tuple[int, int]]] = {
         "VOC2007": _voc07,
