@@ -46,8 +46,15 @@ def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, capsys)
     synthetic.synthesize(data, seed=0, voc=0, coco=0, cityscapes=0, imagenet=12, side=96)
     track.main(data, ["simsiam-3"], {"imagenet_knn": 1}, runs, records)
     found = json.loads((records / "pretraining" / "simsiam-3.json").read_text())
-    trials = {trial["model"]["name"]: trial for trial in journey.measured(records)}
-    assert set(trials) == {"random", "simsiam"}
+    measured = journey.measured(records)
+    trials = {trial["model"]["name"]: trial for trial in measured}
+    assert sorted((t["model"]["name"], t["seed"]) for t in measured) == [
+        ("random", 0),
+        ("random", 1),
+        ("random", 2),
+        ("simsiam", 0),
+    ]
+    assert len({t["metrics"]["top1_k200"] for t in measured if t["model"]["name"] == "random"}) > 1
     assert trials["simsiam"]["model"]["sha256"] == found["sha256"]
     assert trials["random"]["protocol"]["name"] == "imagenet_knn@mini"
     before = {file: file.stat().st_mtime_ns for file in records.rglob("*.json")}
@@ -58,7 +65,7 @@ def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, capsys)
     written = json.loads((records / "pretraining" / "simsiam-3.json").read_text())
     assert (written["sha256"], len(written["starts"])) == (found["sha256"], 1)
     trial = {file for file in before if "imagenet_knn" in str(file)}
-    assert len(trial) == 2 and all(file.stat().st_mtime_ns == before[file] for file in trial)
+    assert len(trial) == 4 and all(file.stat().st_mtime_ns == before[file] for file in trial)
 
 
 @pytest.fixture
