@@ -1,8 +1,9 @@
 """The mini track: every method under one budget. `make mini-track DATA=datasets`, days on two cores.
 
 Pretrains every method that begins from images for three epochs (and some for twelve) with ResNet-18 at mini scale on
-DATA/imagenet/train, a process with one thread each, as many at a time as there are cores. Then one `bench sweep` a task of
-`TASKS`, at mini scale, of random and all these weights. What stands already is not done again, and what was interrupted goes on.
+DATA/imagenet/train, a process with one thread each, as many at a time as there are cores. Then for each task of `TASKS`, at
+mini scale, a `bench sweep` of random weights and one of all these. What stands already is not done again, and what was
+interrupted goes on.
 
 Of a pretraining, named METHOD-EPOCHS, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record;
 the trials are made in runs/mini/transfer, and their records are copied to results/measured. Trials go on when this process is
