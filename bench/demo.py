@@ -1,7 +1,7 @@
 """`bench demo`: the whole journey in minutes on two cores, on pictures it draws itself. `bench demo --all-tasks`: every task.
 
-Draws the datasets, pretrains MoCo v2 and PixPro at mini scale, transfers both and random weights to `voc_c4@mini` and
-`cityscapes_semantic@mini` with two trials each, prints both reports' tables and writes the leaderboard. Whatever is already
+Draws the datasets, pretrains MoCo v2 and PixPro at mini scale, transfers both and random weights to `voc_c4` and
+`cityscapes_semantic` with two trials each, prints both reports' tables and writes the leaderboard. Whatever is already
 there is not done again. The training sets are tiny, so the numbers show the path, not the methods' worth.
 
 With --all-tasks: one trial of every task at mini scale from random weights, on still smaller datasets, in under 15 minutes.
@@ -55,7 +55,7 @@ def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
         def transfer(name: str, weights: str) -> None:
             for task in TASKS:
                 for trial in (seed, seed + 1):
-                    jobs[pool.submit(transferred, task, weights, data, records, trial)] = f"{name} to {task}@mini"
+                    jobs[pool.submit(transferred, task, weights, data, records, trial)] = f"{name} to {task}"
 
         transfer("random", "random")
         done, total = 0, (len(METHODS) + 1) * len(TASKS) * 2 + len(METHODS)

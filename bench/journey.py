@@ -51,7 +51,7 @@ def resolve(name: str, scale: str, changes: Mapping[str, str], precision: str | 
     task = catalog.load("task", name).TASK
     if scale not in ("paper", "mini"):
         raise ValueError(catalog.unknown("scale", scale, ("paper", "mini")))
-    task = protocols.mini(task) if scale == "mini" else task
+    task = protocols.second(protocols.mini(task)) if scale == "mini" else task
     task = protocols.overridden(task, changes) if changes else task
     return protocols.at(task, precision) if precision else task
 

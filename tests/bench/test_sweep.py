@@ -139,7 +139,7 @@ def test_real_trials_run_to_the_records_that_were_planned_and_are_skipped_then(d
 def test_a_plan_has_every_task_with_every_seed(data, tmp_path):
     plan = grid(data, tmp_path, tasks=["voc_c4", "cityscapes_semantic"], seeds=[3, 5, 8], changes={})
     assert [(r["task"], r["seed"]) for r in plan["trials"]] == [
-        (f"{task}@mini", seed) for task in ("voc_c4", "cityscapes_semantic") for seed in (3, 5, 8)
+        (name, seed) for name in ("voc_c4@mini", "cityscapes_semantic@mini.2") for seed in (3, 5, 8)
     ]
     defaults = grid(data, tmp_path, tasks=["voc_c4", "cityscapes_semantic"], seeds=None, changes={})
     assert len(defaults["trials"]) == sum(
@@ -203,7 +203,7 @@ def test_a_dry_run_prints_the_grid_and_starts_nothing(data, tmp_path, monkeypatc
         cli.main()
     assert not end.value.code
     printed = capsys.readouterr().out
-    assert "cityscapes_semantic@mini  random      0, 1   0/2" in printed
+    assert "cityscapes_semantic@mini.2  random      0, 1   0/2" in printed
     assert "2 of 2 trials to run" in printed
     assert not (tmp_path / "out").exists()
 

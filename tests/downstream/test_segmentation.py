@@ -17,9 +17,10 @@ import torchvision
 from PIL import Image
 from torch import nn
 
+from bench import journey
 from downstream import segmentation
 from downstream.synthetic import synthesize
-from downstream.task import Segmentation, digest, iterations, mini
+from downstream.task import Segmentation, digest, iterations, mini, protocol, second
 from downstream.tasks.cityscapes_semantic import TASK
 from downstream.tasks.voc_semantic import TASK as VOC
 
@@ -298,6 +299,15 @@ def test_the_mini_protocol_is_the_paper_seen_through_a_smaller_lens() -> None:
     assert segmentation._bounded(100, 50, small.resize) == (100, 50)
 
 
+def test_the_street_scenes_mini_protocol_is_succeeded_by_a_tuned_one_on_the_command_line() -> None:
+    first, tuned = mini(TASK), journey.resolve("cityscapes_semantic", "mini", {})
+    assert tuned == second(first) and tuned.name == "cityscapes_semantic@mini.2" and digest(tuned) != digest(first)
+    changed = {key for key, value in protocol(tuned).items() if value != protocol(first)[key]}
+    assert changed == {"name", *TASK.tuned} and (tuned.lr, tuned.passes) == (0.02, 24)
+    assert iterations(tuned, 90)[0] == 2 * iterations(first, 90)[0] == 270
+    assert second(mini(VOC)) == mini(VOC) == journey.resolve("voc_semantic", "mini", {})
+
+
 def test_an_unknown_arch_stem_and_dataset_are_refused() -> None:
     with pytest.raises(ValueError, match="vgg16"):
         segmentation.network(TASK, "vgg16")
@@ -482,6 +492,7 @@ PROCESS = """
 import json, os, sys
 from pathlib import Path
 from test_segmentation_task import task
+from bench import journey
 from downstream import segmentation
 from downstream.task import TRAITS
 data, out = map(Path, sys.argv[1:])

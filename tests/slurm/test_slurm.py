@@ -168,5 +168,5 @@ def test_a_grid_survives_killed_and_preempted_jobs_and_equals_an_undisturbed_run
     assert found == metrics(tmp_path / "undisturbed")
     printed = table(out)
     assert printed == table(tmp_path / "undisturbed")
-    assert "cityscapes_semantic@mini" in printed
+    assert "cityscapes_semantic@mini.2" in printed
     assert "4 |" in printed
