@@ -5,6 +5,8 @@ DATA/imagenet/train, a process with one thread each, as many at a time as there 
 mini scale, a `bench sweep` of random weights and one of all these. What stands already is not done again, and what was
 interrupted goes on.
 
+`python -m bench.track` alone prints the tables of the records that are there.
+
 Of a pretraining, named METHOD-EPOCHS, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record;
 the trials are made in runs/mini/transfer, and their records are copied to results/measured. Trials go on when this process is
 ended: `bench sweep --watch --out runs/mini/transfer`, or `--cancel`.
@@ -47,7 +49,7 @@ TABLE = tables.Table(
     name="mini-track",
     title="The mini track",
     source="measured",
-    leads=("pretraining", "#. Epoch"),
+    leads=("pretraining",),
     columns=(
         Column("kNN", "imagenet_knn", "top1_k200"),
         Column("linear", "imagenet_linear", "top1"),
@@ -110,9 +112,10 @@ def table(records: Path = RECORDS) -> str:
     return "\n".join(lines)
 
 
-def measured(records: Path = RECORDS) -> dict[str, groups.Group]:
-    """The track's trials by task: of random weights and those whose pretraining has a record, under today's mini protocols."""
-    own = {json.loads(file.read_text())["sha256"] for file in (records / "pretraining").glob("*.json")}
+def measured(records: Path = RECORDS, epochs: Sequence[int] = (EPOCHS, LONG)) -> dict[str, groups.Group]:
+    """The track's trials by task: of random weights and its pretrainings of so many epochs, under today's mini protocols."""
+    files = [records / "pretraining" / f"{name}.json" for name in names() if int(name.rpartition("-")[2]) in epochs]
+    own = {json.loads(file.read_text())["sha256"] for file in files if file.is_file()}
     hashes = {protocols.digest(journey.resolve(column.task, "mini", {})) for column in TABLE.columns}
     trials = [
         trial
@@ -126,8 +129,10 @@ def measured(records: Path = RECORDS) -> dict[str, groups.Group]:
 
 
 def transfers(records: Path = RECORDS) -> str:
-    """What the pretrainings are worth: mean and standard deviation over trials, n, difference from supervised."""
-    return tables.WRITERS["md"]([tables.measured(TABLE, measured(records), TABLE.title)])
+    """What the pretrainings are worth, a table a budget: mean and deviation over trials, n, difference from supervised."""
+    return tables.WRITERS["md"](
+        [tables.measured(TABLE, measured(records, [epochs]), f"{epochs} epochs") for epochs in (EPOCHS, LONG)]
+    )
 
 
 def plot(records: Path = RECORDS) -> None:
@@ -202,4 +207,7 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    if sys.argv[1:]:
+        main(Path(sys.argv[1]), sys.argv[2:])
+    else:
+        print(f"{table()}\n\n{transfers()}")

@@ -68,18 +68,27 @@ def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, capsys)
     assert len(trial) == 4 and all(file.stat().st_mtime_ns == before[file] for file in trial)
 
 
+PRETRAININGS = {"a": "supervised-3", "b": "moco-3", "c": "simclr-3", "f": "swav-12", "9": "supervised-10"}
+
+
 @pytest.fixture
 def records(tmp_path):
-    """Of three pretrainings, and trials of them, of random weights and of what is not the track's."""
+    """Of five pretrainings, and trials of them, of random weights and of what is not the track's."""
     (tmp_path / "pretraining").mkdir()
-    for sha in "abc":
-        (tmp_path / "pretraining" / f"{sha}.json").write_text(json.dumps({"sha256": sha * 64}))
+    for sha, name in PRETRAININGS.items():
+        (tmp_path / "pretraining" / f"{name}.json").write_text(json.dumps({"sha256": sha * 64}))
     like = next((track.RECORDS / "voc_c4").rglob("0.json"))
 
     def trial(task, sha, method, value, seed=0, **more):
         protocol = journey.resolve(task, "mini", {})
         about = {"name": protocol.name, "hash": protocols.digest(protocol), "content": protocols.protocol(protocol)}
-        model = {"name": method, "sha256": sha and sha * 64, "arch": "resnet18", "method": method, "epochs": sha and 3}
+        model = {
+            "name": method,
+            "sha256": sha and sha * 64,
+            "arch": "resnet18",
+            "method": method,
+            "epochs": sha and int(PRETRAININGS.get(sha, "-3").rpartition("-")[2]),
+        }
         one = json.loads(like.read_text())
         one |= {"task": task, "protocol": about, "seed": seed, "metrics": dict.fromkeys(protocol.metrics, value)}
         one |= {"nonstandard": [], "marks": ["mini", "reduced"], "model": one["model"] | model}
@@ -95,6 +104,8 @@ def records(tmp_path):
         trial("voc_c4", None, "random", 2.0 + seed, seed)
         trial("voc_c4", "a", "supervised", 4.0 + seed, seed)
     trial("imagenet_knn", "c", "simclr", 11.25)
+    trial("imagenet_knn", "f", "swav", 12.25)
+    trial("voc_c4", "9", "supervised", 89.0)
     trial("voc_c4", "e", "stranger", 90.0)
     trial("voc_c4", "b", "moco", 91.0, hash="f" * 64)
     trial("voc_c4", "b", "moco", 92.0, data="e")
@@ -102,20 +113,25 @@ def records(tmp_path):
     return tmp_path
 
 
-def test_the_table_has_mean_deviation_n_and_difference_of_the_tracks_own_trials_alone(records):
-    text = track.transfers(records)
-    rows = {
-        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
-        for line in text.splitlines()
-        if "|" in line
+def test_each_budgets_table_has_mean_deviation_n_and_difference_of_the_tracks_own_trials_alone(records):
+    three, twelve = (
+        {
+            line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+            for line in text.splitlines()
+            if "|" in line
+        }
+        for text in track.transfers(records).split("#### 12 epochs")
+    )
+    assert three["pretraining"] == ["kNN", "linear", "VOC AP", "VOC AP50", "n"]
+    assert three["random"][1:3] == ["6.00 ± 1.00", "3.00 ± 1.00"]
+    assert three["supervised (3 epochs) aaaaaaaa"][1:3] == ["**21.00 ± 1.00**", "**5.00 ± 1.00**"]
+    assert three["moco (3 epochs) bbbbbbbb"][1] == "11.00 ± 1.00 (−10.00)"
+    assert three["simclr (3 epochs) cccccccc"][0] == "11.25"
+    assert {row for row in set(three) - set(twelve) if "(" in row} == {
+        f"{PRETRAININGS[sha][:-2]} (3 epochs) {sha * 8}" for sha in "abc"
     }
-    heads = rows["pretraining"]
-    assert heads == ["#. Epoch", "kNN", "linear", "VOC AP", "VOC AP50", "n"]
-    assert rows["random"][2:4] == ["6.00 ± 1.00", "3.00 ± 1.00"]
-    assert rows["supervised (3 epochs) aaaaaaaa"][2:4] == ["**21.00 ± 1.00**", "**5.00 ± 1.00**"]
-    assert rows["moco (3 epochs) bbbbbbbb"][2] == "11.00 ± 1.00 (−10.00)"
-    assert rows["simclr (3 epochs) cccccccc"][1] == "11.25"
-    assert not any(f"{stranger}.00" in text for stranger in (90, 91, 92, 93))
+    assert twelve["swav (12 epochs) ffffffff"][0] == "12.25" and twelve["random"] == three["random"]
+    assert not any(f"{stranger}.00" in track.transfers(records) for stranger in (89, 90, 91, 92, 93))
 
 
 def test_the_plot_sets_linear_accuracy_against_voc_where_both_were_measured(records):
