@@ -13,6 +13,7 @@ A measured cell is the mean over trials ± their standard deviation; n counts th
 """
 
 import importlib
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -290,7 +291,7 @@ def _line(table: Table, join: Mapping[str, Group], key: tuple[str, str], model: 
     about |= {"model": model["name"], "source": " ".join(files)}
     about |= {"protocol": " ".join(f"{g.first['protocol']['name']}#{g.hash[:12]}" for g in join.values())}
     about |= {"data": " ".join(f"{g.task}#{g.digest[:8]}" for g in join.values())}
-    return Line("measured", texts, cells, _counts(counts, join), about)
+    return Line("measured", texts, cells, _counts(counts), about)
 
 
 def _values(join: Mapping[str, Group], key: tuple[str, str], column: Column) -> dict[int, float]:
@@ -299,11 +300,11 @@ def _values(join: Mapping[str, Group], key: tuple[str, str], column: Column) -> 
     return {t["seed"]: t["metrics"][column.metric] for t in trials if column.metric in t["metrics"]}
 
 
-def _counts(counts: Mapping[str, int], join: Mapping[str, Group]) -> str:
-    """The number of trials; one number a task where they differ."""
-    if set(counts) == set(join) and len(set(counts.values())) == 1:
-        return str(next(iter(counts.values())))
-    return " ".join(f"{task} {n}" for task, n in counts.items())
+def _counts(counts: Mapping[str, int]) -> str:
+    """The number of trials that most tasks of a row have, and in brackets the tasks that have another."""
+    usual = statistics.mode(counts.values())
+    others = ", ".join(f"{task} {n}" for task, n in counts.items() if n != usual)
+    return f"{usual} ({others})" if others else str(usual)
 
 
 def _method(model: Record) -> str:

@@ -299,9 +299,15 @@ def test_models_are_joined_over_tasks_and_what_is_missing_is_a_dash(world):
     rows = {row[0].split()[0]: row for row in own("pixpro", kept)[0][0]}
     assert rows["Method"] == ["Method", "#. Epoch", "VOC AP", "VOC AP50", "VOC AP75", "Cityscapes mIoU", "n"]
     assert rows["moco_v2"][5] == "–"
-    assert rows["moco_v2"][6] == "voc_c4 2"
+    assert rows["moco_v2"][6] == "2"
     voc = ["8.50 ± 0.71 (+3.00)", "16.50 ± 0.71 (+6.00)", "4.50 ± 0.71 (+1.50)"]
     assert rows["pixpro"][1:] == ["10", *voc, "28.50 ± 0.71 (+3.00)", "2"]
+
+
+def test_a_task_with_another_number_of_trials_is_named_in_brackets(world):
+    kept = [r for r in world if (r["task"], r["model"]["name"], r["seed"]) != ("cityscapes_semantic", "moco_v2", 1)]
+    rows = {row[0].split()[0]: row for row in own("pixpro", kept)[0][0]}
+    assert (rows["moco_v2"][6], rows["pixpro"][6]) == ("2 (cityscapes_semantic 1)", "2")
 
 
 def test_a_task_of_another_box_head_does_not_enter_the_fpn_column(trial):
