@@ -22,6 +22,7 @@ from downstream import segmentation
 from downstream.synthetic import synthesize
 from downstream.task import Segmentation, digest, iterations, mini, protocol, second
 from downstream.tasks.cityscapes_semantic import TASK
+from downstream.tasks.imagenet_knn import TASK as KNN
 from downstream.tasks.voc_semantic import TASK as VOC
 
 TINY = dataclasses.replace(
@@ -299,13 +300,16 @@ def test_the_mini_protocol_is_the_paper_seen_through_a_smaller_lens() -> None:
     assert segmentation._bounded(100, 50, small.resize) == (100, 50)
 
 
-def test_the_street_scenes_mini_protocol_is_succeeded_by_a_tuned_one_on_the_command_line() -> None:
-    first, tuned = mini(TASK), journey.resolve("cityscapes_semantic", "mini", {})
-    assert tuned == second(first) and tuned.name == "cityscapes_semantic@mini.2" and digest(tuned) != digest(first)
+@pytest.mark.parametrize(("task", "lr", "images"), [(TASK, 0.02, 90), (VOC, 0.05, 144)])
+def test_on_the_command_line_a_tuned_protocol_succeeds_the_mini_rules(
+    task: Segmentation, lr: float, images: int
+) -> None:
+    first, tuned = mini(task), journey.resolve(task.name, "mini", {})
+    assert tuned == second(first) and tuned.name == f"{task.name}@mini.2" and digest(tuned) != digest(first)
     changed = {key for key, value in protocol(tuned).items() if value != protocol(first)[key]}
-    assert changed == {"name", *TASK.tuned} and (tuned.lr, tuned.passes) == (0.02, 24)
-    assert iterations(tuned, 90)[0] == 2 * iterations(first, 90)[0] == 270
-    assert second(mini(VOC)) == mini(VOC) == journey.resolve("voc_semantic", "mini", {})
+    assert changed == {"name", *task.tuned} and (tuned.lr, tuned.passes) == (lr, 24)
+    assert iterations(tuned, images)[0] == 2 * iterations(first, images)[0] == 3 * images
+    assert second(mini(KNN)) == mini(KNN) == journey.resolve("imagenet_knn", "mini", {})
 
 
 def test_an_unknown_arch_stem_and_dataset_are_refused() -> None:
