@@ -56,7 +56,8 @@ class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is, layer by layer, a fixed fraction of the weights' norm.
 
     g <- g + weight_decay * w;  g <- trust * |w| / |g| * g (factor 1 where a norm is 0);  v <- momentum * v + g;  w <- w - lr * v
-    In a group with adapt=False the second step is left out.
+    In a group with adapt=False the second step is left out. With lr_in_momentum the last two are those of google-research/simclr
+    lars_optimizer.py:  v <- momentum * v + lr * g;  w <- w - v
     """
 
     def __init__(
@@ -67,24 +68,29 @@ class LARS(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         trust: float = 0.001,
         adapt: bool = True,
+        lr_in_momentum: bool = False,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": adapt}
-        )
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": adapt}
+        super().__init__(params, defaults | {"lr_in_momentum": lr_in_momentum})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("lr_in_momentum", False)  # a checkpoint of before there was a choice
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            inner, outer = (group["lr"], 1.0) if group["lr_in_momentum"] else (1.0, group["lr"])
             for w in group["params"]:
                 if w.grad is None:
                     continue
                 g = self.adapted(w, group)
                 state = self.state[w]
                 if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = g.clone()
-                else:
-                    state["momentum_buffer"].mul_(group["momentum"]).add_(g)
-                w.add_(state["momentum_buffer"], alpha=-group["lr"])
+                    state["momentum_buffer"] = torch.zeros_like(w)
+                state["momentum_buffer"].mul_(group["momentum"]).add_(g, alpha=inner)
+                w.add_(state["momentum_buffer"], alpha=-outer)
 
     def adapted(self, w: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
         """The gradient with weight decay, scaled, a new tensor."""
@@ -113,6 +119,7 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     recipe["constant_lr"] is the name of a part of the model, or "" for none. recipe["bias_lr"], where it is there, takes the place
     of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two. recipe["unadapted"] names a part
     whose matrices LARS treats as it does biases (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
+    recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS).
     """
     if recipe["optimiser"] not in ("sgd", "lars", "larc"):
         raise ValueError(f"expected optimiser=sgd, lars or larc, found {recipe['optimiser']!r}")
@@ -139,7 +146,8 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     for (flat, *_), group in groups.items():
         group["adapt"] = not flat
     kind = LARS if lars else LARC
-    return kind(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"])
+    inside = bool(recipe.get("lr_in_momentum"))
+    return kind(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"], lr_in_momentum=inside)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float, peak: float) -> None:

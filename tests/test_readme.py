@@ -100,6 +100,11 @@ def test_the_pretrainings_of_the_mini_track_are_their_records():
     assert block("python -m bench.track") == track.table()
 
 
+def test_what_the_pretrainings_are_worth_is_their_records():
+    assert block("bench.track.transfers()") == track.transfers().strip()
+    assert "12 epochs" in track.transfers()
+
+
 def test_the_sentences_on_precision_are_what_was_measured():
     trials = journey.measured(ROOT / "results" / "measured")
     assert block("python -m bench.speed.precision") == f"- {precision.compared()}\n- {precision.transferred(trials)}"

@@ -37,6 +37,7 @@ def recipe(variant: str | None = None) -> dict:
         "epochs": 1000 if v1 else 800,
         "batch_size": 4096,
         "optimiser": "lars",
+        "lr_in_momentum": True,  # lars_optimizer.py, classic_momentum
         "lr_rule": "linear" if v1 else "sqrt",
         "base_lr": 0.3 if v1 else 0.1,  # a 256 images (linear); times the root of the batch (sqrt)
         "momentum": 0.9,

@@ -32,6 +32,7 @@ def recipe(variant: str | None = None) -> dict:
         "epochs": 400,
         "batch_size": 4096,
         "optimiser": "lars",
+        "lr_in_momentum": True,  # lars_optimizer.py, classic_momentum
         "lr_rule": "sqrt",
         "base_lr": 0.1,  # times the root of the batch
         "momentum": 0.9,

@@ -36,6 +36,7 @@ def recipe(variant: str | None = None) -> dict:
         "epochs": 30 if ten else 60,
         "batch_size": 1024,
         "optimiser": "lars",
+        "lr_in_momentum": True,  # lars_optimizer.py, classic_momentum
         "unadapted": "classifier",  # model_util.py, get_optimizer: neither decay nor adaptation for head_supervised
         "lr_rule": "sqrt",
         "base_lr": 0.005,  # times the root of the batch; the paper has 0.002 for networks wider than ResNet-50

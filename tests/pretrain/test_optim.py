@@ -6,22 +6,24 @@ import torch
 from torch import nn
 
 from pretrain import optim
-from pretrain.methods import moco, pixpro, simsiam, supervised
+from pretrain.methods import barlowtwins, moco, pixpro, simclr, simclr_distill, simclr_finetune, simsiam, supervised
 
 
-def test_lars_is_the_formula_in_numpy():
+@pytest.mark.parametrize("inside", [False, True])
+def test_lars_is_the_formula_in_numpy_while_the_learning_rate_rises(inside):
     torch.manual_seed(0)
     w = nn.Parameter(torch.randn(4, 3))
-    optimiser = optim.LARS([w], lr=0.5, momentum=0.9, weight_decay=0.01, trust=0.001)
+    optimiser = optim.LARS([w], lr=0.5, momentum=0.9, weight_decay=0.01, trust=0.001, lr_in_momentum=inside)
     ours, velocity = w.detach().numpy().copy().astype(float), np.zeros((4, 3))
     for step in range(4):
         gradient = np.random.default_rng(step).normal(size=(4, 3))
+        lr = optimiser.param_groups[0]["lr"] = 0.5 * (step + 1)
         w.grad = torch.tensor(gradient, dtype=torch.float32)
         optimiser.step()
         g = gradient + 0.01 * ours
         g = 0.001 * np.linalg.norm(ours) / np.linalg.norm(g) * g
-        velocity = 0.9 * velocity + g
-        ours = ours - 0.5 * velocity
+        velocity = 0.9 * velocity + (lr * g if inside else g)
+        ours = ours - (velocity if inside else lr * velocity)
         np.testing.assert_allclose(w.detach().numpy(), ours, rtol=1e-5)
 
 
@@ -153,3 +155,21 @@ def test_simsiams_predictor_is_the_only_part_at_a_constant_rate():
     constant = {id(p) for group in optimiser.param_groups if group["constant"] for p in group["params"]}
     assert constant == {id(p) for p in model.predictor.parameters()}
     assert sum(len(group["params"]) for group in optimiser.param_groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("method", [simclr, simclr_distill, simclr_finetune, pixpro, barlowtwins])
+def test_simclrs_learning_rate_enters_the_momentum_and_no_others(method):
+    net = nn.Linear(3, 2)
+    (group, *_) = optim.optimiser(net, {**method.recipe(), "lr": 1.0}).param_groups
+    assert group["lr_in_momentum"] == method.__name__.rpartition(".")[2].startswith("simclr")
+
+
+def test_a_checkpoint_of_lars_from_before_there_was_a_choice_goes_on_as_it_was():
+    w = nn.Parameter(torch.ones(2, 2))
+    state = optim.LARS([w], lr=0.1).state_dict()
+    del state["param_groups"][0]["lr_in_momentum"]
+    again = optim.LARS([w], lr=0.1, lr_in_momentum=True)
+    again.load_state_dict(state)
+    w.grad = torch.ones(2, 2)
+    again.step()
+    assert again.param_groups[0]["lr_in_momentum"] is False
