@@ -95,6 +95,17 @@ def records(name: str, root: Path) -> list[Record]:
     raise ValueError(f"expected a dataset like voc_2007_trainval or coco_2017_train, found {name!r}")
 
 
+def classes(name: str) -> int:
+    """How many classes a dataset of `records` has."""
+    if name.startswith("lvis"):
+        return LVIS_CLASSES[name.split("_")[1]]
+    sizes = {"voc": len(VOC_CLASSES), "coco": len(COCO_CLASSES), "keypoints": 1, "cityscapes": len(CITYSCAPES_CLASSES)}
+    family = name.partition("_")[0]
+    if family not in sizes:
+        raise ValueError(f"expected a dataset like voc_2007_trainval or coco_2017_train, found {name!r}")
+    return sizes[family]
+
+
 def annotation_file(name: str, root: Path) -> Path:
     """The annotation file of a split of COCO, of COCO's keypoints or of LVIS."""
     if name.startswith("lvis"):
@@ -227,8 +238,11 @@ def _voc_image(base: Path, image_id: str) -> Record:
     }
 
 
-def _annotated(base: Path, file: Path) -> tuple[list[dict], dict[int, dict], dict[int, list[dict]]]:
-    """Images, sorted by id, categories by id and annotations by image of a file in COCO's format."""
+def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dict[int, dict], dict[int, list[dict]]]:
+    """Images, sorted by id, categories by id and annotations by image of a file in COCO's format.
+
+    evaluated: whether there must be what the evaluation needs, an id and an area of every annotation
+    """
     if not base.is_dir():
         raise FileNotFoundError(
             f"expected coco/ in {base.parent}, found {_listing(base.parent)}: extract COCO 2017 there, or point --data at its "
@@ -245,6 +259,14 @@ def _annotated(base: Path, file: Path) -> tuple[list[dict], dict[int, dict], dic
             objects[annotation["image_id"]].append(annotation)
         if len({image["id"] for image in images}) < len(images):
             raise ValueError("two images with one id")
+        for image in images:
+            if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
+                raise ValueError(f"height {image['height']!r} and width {image['width']!r} of image {image['id']}")
+            if not isinstance(image.get("file_name", ""), str):
+                raise ValueError(f"file_name {image['file_name']!r} of image {image['id']}")
+        for annotation in content["annotations"] if evaluated else ():
+            if type(annotation["id"]) is not int or not is_number(annotation["area"]):
+                raise ValueError(f"id {annotation['id']!r} and area {annotation['area']!r} of an annotation")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"expected COCO's images, categories and annotations, found {error!r} in {file}: download it again"
@@ -256,7 +278,7 @@ def _annotated(base: Path, file: Path) -> tuple[list[dict], dict[int, dict], dic
 
 def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
     base = root / "coco"
-    images, categories, objects = _annotated(base, file)
+    images, categories, objects = _annotated(base, file, split == "val")
     if keypoints:
         real = {1: "person"}
         what = "COCO's person, with id 1"
@@ -271,7 +293,11 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
         )
     if keypoints and (named := categories[1].get("keypoints")) != KEYPOINTS:
         raise ValueError(f"expected the keypoints {', '.join(KEYPOINTS)}, found {named} in {file}: download it again")
-    classes = {i: label for label, i in enumerate(real)}
+    if unnamed := [image["id"] for image in images if "file_name" not in image]:
+        raise ValueError(
+            f"expected a file_name of every image, found none of image {unnamed[0]} in {file}: download it again"
+        )
+    labels = {i: label for label, i in enumerate(real)}
     photographs = _names(base / f"{split}2017")
     return [
         _coco_image(
@@ -281,7 +307,7 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
             image["file_name"],
             image,
             objects[image["id"]],
-            classes,
+            labels,
             keypoints,
         )
         for image in images
@@ -290,7 +316,7 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
 
 def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
     base, count = root / "coco", LVIS_CLASSES[version]
-    images, categories, objects = _annotated(base, file)
+    images, categories, objects = _annotated(base, file, split == "val")
     if sorted(categories) != list(range(1, count + 1)):
         raise ValueError(
             f"expected the {count:,} classes of LVIS {version} with the ids 1 to {count}, found {len(categories):,} in {file}: "
@@ -308,7 +334,8 @@ def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
                 f"expected objects of rare, common and frequent classes to test on, found none of frequency "
                 f"{', '.join(sorted(absent))} in {file}: APr, APc and APf need them"
             )
-    classes = {i: i - 1 for i in categories}
+    labels = {i: i - 1 for i in categories}
+    lists = ("neg_category_ids", "not_exhaustive_category_ids")
     photographs: dict[str, set[str]] = {}
     found = []
     for image in images:
@@ -321,9 +348,13 @@ def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
         if place[0] not in photographs:
             photographs[place[0]] = _names(base / place[0])
         record = _coco_image(
-            base / place[0], file, photographs[place[0]], place[1], image, objects[image["id"]], classes, False
+            base / place[0], file, photographs[place[0]], place[1], image, objects[image["id"]], labels, False
         )
-        record |= {key: image.get(key, []) for key in ("neg_category_ids", "not_exhaustive_category_ids")}
+        if split == "val" and (absent := [key for key in lists if not isinstance(image.get(key), list)]):
+            raise ValueError(
+                f"expected a list {absent[0]} of every image to test on, found none of image {image['id']} in {file}: is it COCO's?"
+            )
+        record |= {key: image.get(key, []) for key in lists}
         found.append(record)
     return found
 
@@ -335,17 +366,18 @@ def _coco_image(
     name: str,
     image: dict,
     objects: list[dict],
-    classes: dict[int, int],
+    labels: dict[int, int],
     keypoints: bool,
 ) -> Record:
     if name not in photographs:
         raise FileNotFoundError(f"expected the image {folder / name}, which {file} lists: extract it again")
     annotations = []
     for o in objects:
-        if o["category_id"] not in classes:
+        label = o.get("category_id")
+        if type(label) is not int or label not in labels:
             raise ValueError(
-                f"expected a class of the file, found category_id {o['category_id']} in annotation {o.get('id')} of {file}; "
-                f"the ids are {list(classes)[:100]}"
+                f"expected a class of the file, found category_id {label} in annotation {o.get('id')} of {file}; "
+                f"the ids are {list(labels)[:100]}"
             )
         if not is_box(o.get("bbox")):
             raise ValueError(
@@ -353,12 +385,16 @@ def _coco_image(
             )
         shape = o.get("segmentation")
         if isinstance(shape, list):
+            if not all(isinstance(polygon, list) and {*map(type, polygon)} <= {int, float} for polygon in shape):
+                raise ValueError(
+                    f"expected polygons [x, y, x, y, ...], found segmentation {str(shape)[:80]} in annotation {o.get('id')} of {file}"
+                )
             shape = [polygon for polygon in shape if len(polygon) % 2 == 0 and len(polygon) >= 6]
             if o["segmentation"] and not shape:
                 continue
         annotations.append(
             {
-                "category_id": classes[o["category_id"]],
+                "category_id": labels[label],
                 "bbox": o["bbox"],
                 "bbox_mode": XYWH,
                 "iscrowd": o.get("iscrowd", 0),

@@ -288,6 +288,7 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
     Raises FileNotFoundError or ValueError for data that is missing or wrong.
     """
     cfg = configuration(task)
+    _measurable(task, cfg)
     splits = {name: datasets.records(name, data) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
     for purpose, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
         if not _usable(cfg, [r for name in names for r in splits[name]]):
@@ -298,6 +299,35 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
         "splits": {name: len(images) for name, images in splits.items()},
         "digest": datasets.digest(*splits.values()),
     }
+
+
+def _measurable(task: Detection, cfg: CfgNode) -> None:
+    """Raises ValueError where the evaluation would not give the task's metrics, or the network has another number of classes."""
+    given = {kind for name in cfg.DATASETS.TEST for kind in _kinds(cfg, name)}
+    # APbb: boxes; APkp: keypoints; APmk and LVIS's APr, APc and APf: masks; plain AP: VOC's boxes
+    needed = {
+        m: {"bb": "bbox", "kp": "keypoints", "": "voc"}.get(m[2:].rstrip("0123456789"), "segm") for m in task.metrics
+    }
+    if missing := [metric for metric, kind in needed.items() if kind not in given]:
+        raise ValueError(
+            f"expected a protocol that measures {', '.join(missing)}, found DATASETS.TEST {list(cfg.DATASETS.TEST)}, MODEL.MASK_ON "
+            f"{cfg.MODEL.MASK_ON} and MODEL.KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}, which do not: take another task"
+        )
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if datasets.classes(name) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            raise ValueError(
+                f"expected the {datasets.classes(name):,} classes of {name}, found MODEL.ROI_HEADS.NUM_CLASSES "
+                f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}: leave it, or take another task"
+            )
+
+
+def _kinds(cfg: CfgNode, name: str) -> list[str]:
+    """What is measured on a test split: "voc", or some of "bbox", "segm" and "keypoints"."""
+    if name.startswith("voc"):
+        return ["voc"]
+    boxes = not cfg.MODEL.KEYPOINT_ON and not name.startswith("cityscapes")
+    kinds = {"bbox": boxes, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    return [kind for kind, wanted in kinds.items() if wanted]
 
 
 def _usable(cfg: CfgNode, images: Sequence[datasets.Record]) -> list[datasets.Record]:
@@ -756,8 +786,7 @@ def _test(
         return cityscapes.evaluate(shapes, images)
     detections = list(itertools.chain.from_iterable(_coco_results(name, *image) for image in everything))
     metrics: dict[str, float] = {}
-    kinds = {"bbox": not cfg.MODEL.KEYPOINT_ON, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
-    for kind in (kind for kind, wanted in kinds.items() if wanted):
+    for kind in _kinds(cfg, name):
         evaluate = lvis.evaluate if name.startswith("lvis") else coco.evaluate
         metrics |= evaluate(detections, datasets.annotation_file(name, data), kind)
     return metrics

@@ -188,7 +188,7 @@ def test_missing_and_wrong_pieces_of_coco_are_named(coco, tmp_path):
     assert datasets.records("coco_2017_val", coco)[0]["annotations"][0]["category_id"] == 79
     with pytest.raises(FileNotFoundError, match=r"instances_train2017.json, found instances_val2017.json"):
         datasets.records("coco_2017_train", coco)
-    one = {"id": 1, "image_id": 7, "category_id": 12, "bbox": [1, 2, 3, 4]}
+    one = {"id": 1, "image_id": 7, "category_id": 12, "bbox": [1, 2, 3, 4], "area": 12}
     file.write_text(annotations(annotations=[one]))
     with pytest.raises(ValueError, match=r"category_id 12 in annotation 1 of .*instances_val2017.json"):
         datasets.records("coco_2017_val", coco)
@@ -208,6 +208,44 @@ def test_missing_and_wrong_pieces_of_coco_are_named(coco, tmp_path):
     (coco / "coco" / "val2017" / "7.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"val2017/7.jpg"):
         datasets.records("coco_2017_val", coco)
+
+
+@pytest.mark.parametrize(
+    ("of", "key", "value", "words"),
+    [
+        ("annotations", "area", None, "'area'"),
+        ("annotations", "area", float("nan"), "area nan"),
+        ("annotations", "id", None, "'id'"),
+        ("annotations", "id", "1", "id '1'"),
+        ("annotations", "category_id", None, "category_id None"),
+        ("annotations", "category_id", [1], r"category_id \[1\]"),
+        ("annotations", "segmentation", [1, 2], r"polygons .*segmentation \[1, 2\]"),
+        ("annotations", "segmentation", [["a"] * 6], "polygons"),
+        ("images", "height", None, "'height'"),
+        ("images", "height", "10", "height '10'"),
+        ("images", "width", 0, "width 0"),
+        ("images", "file_name", None, "file_name"),
+        ("images", "file_name", ["x"], "file_name"),
+    ],
+)
+def test_what_the_evaluation_of_coco_would_stop_at_is_said_before_anything_trains(coco, of, key, value, words):
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    content = json.loads(annotations())
+    content[of][0][key] = value
+    if value is None:
+        del content[of][0][key]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"(?s){words}.*instances_val2017.json"):
+        datasets.records("coco_2017_val", coco)
+
+
+@pytest.mark.parametrize("key", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_lvis_tests_on_images_that_say_what_is_not_there(coco, key):
+    images = lvis(coco, "v1", "val", 1203)["images"]
+    del images[0][key]
+    lvis(coco, "v1", "val", 1203, images=images)
+    with pytest.raises(ValueError, match=rf"a list {key} of every image to test on, found none of image 7"):
+        datasets.records("lvis_v1_val", coco)
 
 
 @pytest.fixture

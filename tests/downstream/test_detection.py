@@ -36,6 +36,7 @@ from downstream.tasks import (
     coco_fpn_1x_pixpro,
     coco_keypoint_2x,
     lvis_v05_1x,
+    lvis_v1_1x,
     voc_c4,
 )
 
@@ -452,6 +453,29 @@ def test_data_without_objects_is_an_error(voc, tmp_path):
     (base / "Annotations" / "000000.xml").write_text(empty)
     with pytest.raises(ValueError, match="found none"):
         detection.found(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value", "words"),
+    [
+        (coco_fpn_1x.TASK, "MODEL.MASK_ON", False, "measures APmk, APmk50, APmk75, found .*MASK_ON False"),
+        (coco_fpn_1x.TASK, "DATASETS.TEST", ["voc_2007_test"], "measures APbb, .*'voc_2007_test'"),
+        (voc_c4.TASK, "DATASETS.TEST", ["coco_2017_val"], "measures AP, AP50, AP75"),
+        (lvis_v05_1x.TASK, "MODEL.MASK_ON", False, "measures APmk, .*APr, APc, APf"),
+        (coco_fpn_1x.TASK, "MODEL.ROI_HEADS.NUM_CLASSES", 81, "80 classes of coco_2017_train, found .* 81"),
+        (voc_c4.TASK, "DATASETS.TRAIN", ["coco_2017_train"], "80 classes of coco_2017_train, found .* 20"),
+        (lvis_v05_1x.TASK, "DATASETS.TRAIN", ["lvis_v1_train"], "1,203 classes of lvis_v1_train, found .* 1230"),
+    ],
+)
+def test_what_could_not_be_evaluated_is_said_before_anything_trains(tmp_path, task, key, value, words):
+    with pytest.raises(ValueError, match=words):
+        detection.found(dataclasses.replace(task, settings=dict(task.settings) | {key: value}), tmp_path)
+
+
+@pytest.mark.parametrize("task", [coco_c4_1x, coco_keypoint_2x, lvis_v05_1x, lvis_v1_1x, cityscapes_instance, voc_c4])
+def test_every_protocol_can_be_evaluated(tmp_path, task):
+    with pytest.raises(FileNotFoundError):
+        detection.found(task.TASK, tmp_path)
 
 
 @pytest.fixture
