@@ -153,6 +153,11 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
             raise ValueError(
                 f"expected for {key} a value like detectron2's {default[key]!r}, found {value!r}: give one of that type"
             ) from None
+    for key, value in (("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH), ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER)):
+        if value < 1:
+            raise ValueError(f"expected {key} from 1, found {value}: correct the KEY VALUE pair")
+    if not cfg.INPUT.MIN_SIZE_TRAIN:
+        raise ValueError("expected a side in INPUT.MIN_SIZE_TRAIN, found none: correct the KEY VALUE pair")
     if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
         raise ValueError(
             f"expected TrainingSampler or RepeatFactorTrainingSampler, found DATALOADER.SAMPLER_TRAIN "

@@ -11,6 +11,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -396,11 +398,33 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
         if unknown := sorted(set(parsed) - fields):
             raise ValueError(f"expected a field of {task.name} ({', '.join(sorted(fields))}), found {unknown[0]!r}")
         parsed = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
+        hints = typing.get_type_hints(type(task))
+        for key, value in parsed.items():
+            present = getattr(task, key)
+            if not _is(value, hints[key], 1 if isinstance(present, int) and present else 0):
+                raise ValueError(
+                    f"expected {key} to be a value like {task.name}'s {present!r}, found {value!r}: correct the KEY VALUE pair"
+                )
         changed = {k: v for k, v in parsed.items() if v != getattr(task, k)}
         return dataclasses.replace(task, **changed, nonstandard=tuple(sorted(changed)))
     full = DEFAULTS | dict(task.settings)
     changed = {k: v for k, v in parsed.items() if k not in full or v != full[k]}
     return dataclasses.replace(task, settings=dict(task.settings) | changed, nonstandard=tuple(sorted(changed)))
+
+
+def _is(value: Any, hint: Any, least: int) -> bool:
+    """Whether a value is of a field's type, its numbers finite and not below `least`."""
+    kinds = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        kinds = kinds[:1] * len(value) if kinds[-1] is ... and isinstance(value, tuple) else kinds
+        return (
+            isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds, [least] * len(kinds)))
+        )
+    if kinds:  # one of several types
+        return any(_is(value, kind, least) for kind in kinds)
+    if hint in (int, float):
+        return type(value) in (int, hint) and least <= value < math.inf
+    return isinstance(value, hint)
 
 
 def _parsed(text: str) -> Any:

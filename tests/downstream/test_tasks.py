@@ -19,10 +19,13 @@ from downstream.tasks import (
     coco_fpn_1x_pixpro,
     coco_fpn_2x,
     coco_keypoint_2x,
+    imagenet_linear,
     lvis_v05_1x,
     lvis_v05_2x,
     lvis_v1_1x,
+    voc07_svm,
     voc_c4,
+    voc_semantic,
 )
 
 GOLDEN = {
@@ -181,7 +184,43 @@ def test_work_grows_with_the_scale(arch):
     assert paper["train"] > 50 * small["train"] and paper["test"] > 50 * small["test"]
 
 
+@pytest.mark.parametrize(
+    ("task", "key", "value"),
+    [
+        *((voc_semantic, *pair) for pair in (("batch", "0"), ("steps", "3"), ("passes", "[1]"), ("crop", "abc"))),
+        *((voc_semantic, *pair) for pair in (("resize", "7"), ("lr", "x"), ("ratio", "1"), ("iterations", "1.5"))),
+        *(
+            (voc_semantic, *pair)
+            for pair in (("ratio", "[1, 2, 3]"), ("lr", ".nan"), ("momentum", "-1"), ("lr", "true"))
+        ),
+        *((imagenet_linear, *pair) for pair in (("steps", "5"), ("momentum", "x"), ("area", "3"), ("head_lr", "x"))),
+        *((voc07_svm, *pair) for pair in (("costs", "3"), ("folds", "x"), ("folds", "0"), ("costs", "[a]"))),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(task, key, value):
+    with pytest.raises(ValueError, match=rf"expected {key} to be a value like .*, found "):
+        overridden(mini(task.TASK), {key: value})
+
+
+def test_a_value_of_the_kind_is_taken():
+    changed = overridden(
+        voc_semantic.TASK, {"lr": "1", "passes": "2.5", "resize": "[80, 60]", "steps": "[0.5]", "momentum": "0"}
+    )
+    assert (changed.lr, changed.passes, changed.resize, changed.steps, changed.momentum) == (
+        1,
+        2.5,
+        (80, 60),
+        (0.5,),
+        0,
+    )
+    assert overridden(imagenet_linear.TASK, {"head_lr": "0.5", "head_std": "null"}).head_std is None
+
+
 def test_unknown_keys_and_values_are_answered():
+    for key, value in {"SOLVER.IMS_PER_BATCH": "0", "SOLVER.MAX_ITER": "-1", "INPUT.MIN_SIZE_TRAIN": "[]"}.items():
+        with pytest.raises(ValueError, match=key):
+            detection.configuration(overridden(voc_c4.TASK, {key: value}))
+
     with pytest.raises(ValueError, match=r"perhaps SOLVER.BASE_LR"):
         detection.configuration(overridden(voc_c4.TASK, {"SOLVER.BASE_LT": "1"}))
     with pytest.raises(ValueError, match=r"SOLVER.MAX_ITER"):
