@@ -11,7 +11,7 @@ says bicubic), `jitter` as the half-ranges of brightness, contrast, saturation a
 there (absent: as far as the Gaussian reaches), `gray_first` moves the grey conversion before the jitter (MoCo v1). `randaugment`
 is (n, m, mstd) or None, and the grey conversion then comes behind it (InfoMin); `strong` says which views get CLSA's five
 operations. The view number `jigsaw` is nine patches of `jigsaw_patch` pixels, each from a random place in a cell of a crop of
-`jigsaw_size` pixels, which covers `jigsaw_area` of the image; with `jigsaw_colours` each patch has colours drawn for itself.
+`jigsaw_size` pixels, which covers `jigsaw_area` of the image; with `jigsaw_colours` each patch has colours and flip drawn for itself.
 SINGLE and RANGES name what may be a tuple with one entry a view.
 """
 
@@ -215,12 +215,19 @@ def view(
         later[:] = [(OPERATIONS.index(name), amount) for name, amount in planned(said, rng)]
     elif not jigsaw:
         out = coloured(out, said, rng)
-    if rng.random() < said["flip_p"]:
+    apart = jigsaw and recipe["jigsaw_colours"]
+    if not apart and rng.random() < said["flip_p"]:
         out, x0, x1 = cv2.flip(out, 1), x1, x0
     if jigsaw:
         cut = patches(out, recipe["jigsaw_patch"], rng)
-        out = np.stack([coloured(patch, said, rng) for patch in cut] if recipe["jigsaw_colours"] else cut)
+        out = np.stack([_alone(patch, said, rng) for patch in cut] if apart else cut)
     return out, (x0, y0, x1, y1)
+
+
+def _alone(patch: np.ndarray, said: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """A patch with colours and a mirroring of its own, which are drawn behind the cutting (VISSL)."""
+    out = coloured(patch, said, rng)
+    return cv2.flip(out, 1) if rng.random() < said["flip_p"] else out
 
 
 def deferrable(recipe: Mapping[str, Any], index: int) -> bool:
@@ -236,20 +243,25 @@ SLOTS = ("gray first", "jitter", "jitter", "jitter", "jitter", "gray", "blur", "
 
 
 def planned(said: Mapping[str, Any], rng: np.random.Generator) -> list[tuple[str, float]]:
-    """One of OPERATIONS, with its amount, for each of SLOTS, drawn in the recipe's order; the grey conversion behind RandAugment is not
+    """One of OPERATIONS, with its amount, for each of SLOTS, drawn in the recipe's order; the grey conversion of `_grey_last` is not
     among them."""
     plan = [NOTHING] * len(SLOTS)
     if said["gray_first"] and rng.random() < said["gray_p"]:
         plan[0] = ("gray", 0.0)
     if rng.random() < said["jitter_p"]:
         plan[1:5] = drawn(said["jitter"], rng)
-    if not said["gray_first"] and said.get("randaugment") is None and rng.random() < said["gray_p"]:
+    if not said["gray_first"] and not _grey_last(said) and rng.random() < said["gray_p"]:
         plan[5] = ("gray", 0.0)
     if rng.random() < said["blur_p"]:
         plan[6] = ("blur", rng.uniform(*said["blur_sigma"]))
     if rng.random() < said["solarize_p"]:
         plan[7] = ("solarize", 0.0)
     return plan
+
+
+def _grey_last(said: Mapping[str, Any]) -> bool:
+    """Whether the grey conversion comes behind RandAugment (InfoMin) or the photometric step (VISSL's PIRL)."""
+    return said.get("randaugment") is not None or bool(said.get("photometric_p"))
 
 
 def coloured(out: np.ndarray, said: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
@@ -267,10 +279,10 @@ def coloured(out: np.ndarray, said: Mapping[str, Any], rng: np.random.Generator)
         out = solarized(out)
     if said.get("randaugment") is not None:
         out = randaugment.augmented(out, *said["randaugment"], rng)
-        if rng.random() < said["gray_p"]:
-            out = gray(out)
     if "photometric_p" in said and rng.random() < said["photometric_p"]:
         out = randaugment.photometric(out, rng)
+    if _grey_last(said) and rng.random() < said["gray_p"]:
+        out = gray(out)
     return randaugment.strengthened(out, rng) if said.get("strong") else out
 
 

@@ -5,8 +5,9 @@ Paper: arXiv 1805.01978; code: zhirongw/lemniscate.pytorch. The variants are the
     nce      noise-contrastive estimation with 4096 negatives (the paper; main.py's defaults); z is estimated once, from the first
              batch, and so depends on the seed
     full     cross-entropy over every image (--nce-k 0)
-Expected, ResNet-50, ImageNet, 200 epochs: linear top-1 58.5 (softmax, README), 59.5 with PyContrast's crop_area=0.08,1.0 and
-schedule=cosine (HobbitLong/PyContrast README); nearest neighbour 46.8 (nce, README); 54.0 in the paper (unverified).
+Expected, ResNet-50, ImageNet, 200 epochs: linear top-1 58.5 (softmax, README), 59.5 with PyContrast's crop_area=0.08,1.0
+gray_first=false schedule=cosine end_lr=0.00003 (HobbitLong/PyContrast README and datasets/util.py, aug "A"); nearest neighbour 46.8
+(nce, README); 54.0 in the paper (unverified).
 VOC07+12 C4 AP 55.2 (PyContrast's weights).
 
     bench pretrain instdisc --data imagenet/train [--variant nce]

@@ -75,6 +75,25 @@ def record(monkeypatch):
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 
 
+def test_vissls_pirl_greys_behind_the_photometric_step_and_mirrors_every_patch_alone(record):
+    recipe = importlib.import_module("pretrain.methods.pirl").recipe("vissl") | {"size": 8}
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[..., 0] = np.arange(300) * 255 // 299
+    both, mirrored = 0, []
+    for seed in range(COUNT // 8):
+        record.clear()
+        views.view(image, recipe, 0, np.random.default_rng((13, seed)))
+        names = [operation for operation, _ in record]
+        if {"gray", "photometric"} <= set(names):
+            both += 1
+            assert names.index("photometric") < names.index("gray")
+        cut, _ = views.view(image, recipe, 1, np.random.default_rng((14, seed)))
+        mirrored.append([int(patch[0, 0, 0]) > int(patch[0, -1, 0]) for patch in cut])
+    assert as_likely(both, len(mirrored), 0.66 * 0.2)
+    counts = [sum(row) for row in mirrored]
+    assert as_likely(sum(counts), 9 * len(counts), 0.5) and len(set(counts)) > 4
+
+
 @pytest.mark.parametrize(("name", "v"), VIEWS.values(), ids=["-".join(map(str, view)) for view in VIEWS.values()])
 def test_operations_come_as_often_and_with_the_parameters_that_the_recipe_says(name, v, record):
     recipe = {**RECIPES[name], "size": 8}
