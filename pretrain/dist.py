@@ -146,6 +146,13 @@ def permutation(n: int, device: torch.device) -> torch.Tensor:
     return order
 
 
+def as_first(*tensors: torch.Tensor) -> None:
+    """Overwrites tensors with rank 0's: what every process computed for itself may differ in the last bits on GPUs."""
+    if world_size() > 1:
+        for x in tensors:
+            distributed.broadcast(x, src=0)
+
+
 def own(x: torch.Tensor) -> torch.Tensor:
     """This process's slice of a tensor that is equal in every process: the inverse of `gathered`."""
     if world_size() == 1:

@@ -124,6 +124,7 @@ class DeepClusterV2(nn.Module):
                 x = self.memory[s % 2]  # the crops take turns
                 first = dist.permutation(len(x), x.device)[: self.prototypes.shape[1]]
                 self.prototypes[s], self.clusters[s] = clusters.spherical_kmeans(x, x[first], self.iterations)
+        dist.as_first(self.prototypes, self.clusters)
 
 
 class DeepClusterV1(nn.Module):
@@ -164,10 +165,12 @@ class DeepClusterV1(nn.Module):
             x = clusters.whitened(features, self.whitened).to(self.weights.device)
             first = dist.permutation(len(x), x.device)[:k]
             self.clusters.copy_(clusters.kmeans(x, x[first], self.iterations))
+        dist.as_first(self.clusters)
         sizes = self.clusters.bincount(minlength=k)
         self.weights.copy_(len(x) / ((sizes > 0).sum() * sizes[self.clusters]))
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
+        dist.as_first(self.classifier.weight)
 
 
 def _check(prototypes: int, images: int) -> None:

@@ -130,6 +130,16 @@ def test_v1_clusters_the_whitened_features_and_starts_a_new_classifier():
     torch.testing.assert_close(taken, torch.full_like(taken, 24 / len(taken)))
 
 
+@pytest.mark.parametrize(
+    ("variant", "names"), [(None, ("prototypes", "clusters")), ("v1", ("clusters", "classifier.weight"))]
+)
+def test_what_was_clustered_is_taken_from_rank_0(variant, names, monkeypatch):
+    net, taken = model(variant, whitened=4), []
+    monkeypatch.setattr(deepcluster.dist, "as_first", lambda *tensors: taken.extend(id(x) for x in tensors))
+    net.survey(0, folder((32,) if variant else (32, 32)))
+    assert taken == [id(net.get_parameter(n) if "weight" in n else net.get_buffer(n)) for n in names]
+
+
 def test_v1s_loss_is_the_weighed_cross_entropy_and_trains_everything():
     net = model("v1", whitened=4)
     net.survey(0, folder((32,)))
