@@ -8,8 +8,9 @@ AP 55.3 (SimSiam, Table 5, 200 epochs, its authors' own reproduction).
     bench pretrain byol --data imagenet/train [--variant 300ep]
 
 Differences: the target starts as a copy of the online network, where the code draws it anew and says that it makes no difference
-(byol_experiment.py, _make_initial_state). The classifier that the code trains beside it to watch the run is not here. The colours'
-brightness is multiplied where the code adds to it.
+(byol_experiment.py, _make_initial_state). The classifier that the code trains beside it to watch the run is not here. The colours
+are PIL's: brightness is multiplied where the code adds to it, contrast turns about the mean of the grey image where the code's turns
+about each channel's, saturation blends with grey where the code scales S of HSV; the blur mirrors the border, which is black there.
 """
 
 import torch

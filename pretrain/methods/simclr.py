@@ -9,7 +9,8 @@ Expected, ImageNet: linear top-1 69.1 (v1, ResNet-50, released weights; x2 74.2,
 
 The later stages of v2 are methods of their own: simclr_finetune goes on from the head's first layer, simclr_distill teaches a
 student. Differences: v1's brightness is multiplied, as v2's is, where its code adds; the selective kernels and the memory of keys
-of v2's paper (the latter is not in its code) are not here.
+of v2's paper (the latter is not in its code) are not here. Contrast, saturation and the blur's border are PIL's, as byol.py says,
+and crops are resized with antialiasing.
 """
 
 import torch
