@@ -32,5 +32,6 @@ TABLES = (
             Row(("SimCLR (ours)", "ResNet-50 (2×)"), "simclr", epochs=1000, arch="ResNet-50 (2x)"),
             Row(("SimCLR (ours)", "ResNet-50 (4×)"), "simclr", epochs=1000, arch="ResNet-50 (4x)"),
         ),
+        notes=("A row measured here is fine-tuned by SwAV's recipe (eval_semisup.py), not by SimCLR's.",),
     ),
 )
