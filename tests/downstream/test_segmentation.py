@@ -22,7 +22,6 @@ from downstream import segmentation
 from downstream.synthetic import synthesize
 from downstream.task import Segmentation, digest, iterations, mini, protocol, second
 from downstream.tasks.cityscapes_semantic import TASK
-from downstream.tasks.imagenet_knn import TASK as KNN
 from downstream.tasks.voc_semantic import TASK as VOC
 
 TINY = dataclasses.replace(
@@ -300,16 +299,13 @@ def test_the_mini_protocol_is_the_paper_seen_through_a_smaller_lens() -> None:
     assert segmentation._bounded(100, 50, small.resize) == (100, 50)
 
 
-@pytest.mark.parametrize(("task", "lr", "images"), [(TASK, 0.02, 90), (VOC, 0.05, 144)])
-def test_on_the_command_line_a_tuned_protocol_succeeds_the_mini_rules(
-    task: Segmentation, lr: float, images: int
-) -> None:
-    first, tuned = mini(task), journey.resolve(task.name, "mini", {})
-    assert tuned == second(first) and tuned.name == f"{task.name}@mini.2" and digest(tuned) != digest(first)
+def test_on_the_command_line_a_tuned_protocol_succeeds_the_mini_rules() -> None:
+    first, tuned = mini(TASK), journey.resolve("cityscapes_semantic", "mini", {})
+    assert tuned == second(first) and tuned.name == "cityscapes_semantic@mini.2" and digest(tuned) != digest(first)
     changed = {key for key, value in protocol(tuned).items() if value != protocol(first)[key]}
-    assert changed == {"name", *task.tuned} and (tuned.lr, tuned.passes) == (lr, 24)
-    assert iterations(tuned, images)[0] == 2 * iterations(first, images)[0] == 3 * images
-    assert second(mini(KNN)) == mini(KNN) == journey.resolve("imagenet_knn", "mini", {})
+    assert changed == {"name", *TASK.tuned} and (tuned.lr, tuned.passes) == (0.02, 24)
+    assert iterations(tuned, 90)[0] == 2 * iterations(first, 90)[0] == 270
+    assert second(mini(VOC)) == mini(VOC) == journey.resolve("voc_semantic", "mini", {})
 
 
 def test_an_unknown_arch_stem_and_dataset_are_refused() -> None:
@@ -349,6 +345,7 @@ def names_of(root: Path, split: str) -> list[str]:
 
 
 def test_protocols_with_results_keep_their_digests() -> None:
+    assert digest(second(mini(TASK)))[:12] == "6aab2a487e9e"
     assert digest(TASK) == "72ef05d41b876322f21e3c1fa2a18075811ded984ba8ad9763c70236aa71d118"
     assert digest(mini(TASK)) == "88db888675ed3a8d0cd9bd95b53f950019bef2324eae459ceb37a2417d2e7df9"
 
