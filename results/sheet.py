@@ -86,10 +86,10 @@ def _delta(cell: Cell) -> str:
     if cell.delta is None:
         return ""
     size = f"{abs(cell.delta):.{cell.digits}f}"
-    zero = not float(size)
+    zero, noise = not float(size), NOISE if cell.noise else ""
     if cell.style == "arrow":
-        return f"({'' if zero else '↑' if cell.delta > 0 else '↓'}{size})"
-    return f" ({'' if zero else '+' if cell.delta > 0 else '−'}{size}{NOISE if cell.noise else ''})"
+        return f"({'' if zero else '↑' if cell.delta > 0 else '↓'}{size}{noise})"
+    return f" ({'' if zero else '+' if cell.delta > 0 else '−'}{size}{noise})"
 
 
 def markdown(sheets: Sequence[Sheet]) -> str:

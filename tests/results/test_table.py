@@ -410,6 +410,16 @@ def test_a_difference_that_may_be_none_is_marked_and_the_number_of_comparisons_t
     )
 
 
+def test_a_difference_within_noise_is_marked_in_tables_with_arrows_too(trial):
+    whole = {"scale": "paper", "arch": "resnet50", "train": 118287, "test": 5000}
+    values = {"supervised": (38.0, 38.2, 38.4), "near": (38.1, 38.1, 38.6), "far": (43.0, 43.2, 43.5)}
+    records = [
+        trial("coco_c4_1x", n, {"APbb": v}, seed, **whole) for n, vs in values.items() for seed, v in enumerate(vs)
+    ]
+    rows = {row[0].split()[0]: row[1] for row in read(table.render("infomin", records))[1]}
+    assert rows["near"].endswith("(↑0.1≈)") and rows["far"].endswith("(↑5.0)")
+
+
 def test_for_one_trial_mocos_published_spread_stands_in_and_only_at_the_papers_protocol(trial):
     one, near = (
         paper(trial, "moco_v2")[:1],
