@@ -43,7 +43,12 @@ IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
 
 
 def whole(task: str, data: Mapping[str, Any]) -> bool:
-    """Whether a record's `data` is the papers' own set and not a reduced one, by the numbers of its images."""
+    """Whether a record's `data` is the papers' own set and not a reduced one, by the numbers of its images.
+
+    A list of the labelled images counts only where it is the published one.
+    """
+    if "labels" in data and not str(data["labels"]).endswith(", as SimCLR published it"):
+        return False
     if splits := data.get("splits"):
         return all(SPLITS.get(name) == images for name, images in splits.items())
     train, test = IMAGES.get(task, ((), 0))

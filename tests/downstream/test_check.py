@@ -1,6 +1,7 @@
 """What is wrong with a dataset is listed with its file, never a traceback: missing, broken, hostile; by layout."""
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from PIL import Image
 
 from bench import catalog
-from downstream import check, datasets, synthetic, train_ids
+from downstream import check, classification, datasets, synthetic, train_ids
 from results import groups
 
 TASKS = {name: catalog.load("task", name).TASK for name in catalog.names("task")}
@@ -101,6 +102,23 @@ def test_whole_sets_are_not_reduced_and_others_are():
     assert groups.whole("imagenet_knn", {"train": 1281167, "test": 50000})
     assert not groups.whole("imagenet_knn", {"train": 1281166, "test": 50000})
     assert not groups.whole("a_task_of_ones_own", {"train": 1, "test": 1})
+
+
+def test_of_the_lists_of_labelled_images_only_the_published_one_is_the_papers_data(tmp_path, monkeypatch):
+    files = tuple(tmp_path / f"imagenet/train/n0/n0_{i}.JPEG" for i in range(200))
+    split = classification.Split(files, (0,) * 200, (9,) * 200)
+
+    def stands():
+        about = classification._labelled(TASKS["imagenet_semi_1"], tmp_path, split, ["n0"])[1]
+        return groups.whole("imagenet_semi_1", {"train": 12811, "test": 50000, **about})
+
+    assert not stands()  # drawn
+    (tmp_path / "imagenet_subsets").mkdir()
+    (tmp_path / "imagenet_subsets/1percent.txt").write_text("n0_1.JPEG\n")
+    assert not stands()
+    monkeypatch.setitem(classification.SIMCLR, 1, hashlib.sha256(b"n0_1.JPEG\n").hexdigest())
+    assert stands()
+    assert not groups.whole("imagenet_semi_1", {"train": 12811, "test": 50000, "labels": None})
 
 
 def truncated(file: Path) -> None:
