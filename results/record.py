@@ -17,7 +17,7 @@ import sqlite3
 import time as clock
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,13 @@ def trials(root: Path) -> list[dict[str, Any]]:
     root = _root(root)
     stamps = dict(sorted(_folders(root)))
     with closing(_kept(root)) as kept:
-        known = {folder: (time, *texts) for folder, time, *texts in kept.execute("SELECT * FROM model")}
+        try:
+            known = {folder: (time, *texts) for folder, time, *texts in kept.execute("SELECT * FROM model")}
+        except sqlite3.Error:  # damaged, or held by another
+            known = {}
         stale = [folder for folder, time in stamps.items() if folder not in known or known[folder][0] != time]
         fresh = {folder: (_settled(stamps[folder]), *_split(folder, root)) for folder in stale}
-        with kept:
+        with suppress(sqlite3.Error), kept:  # the disk may be full; what was read stands all the same
             kept.executemany("DELETE FROM model WHERE folder = ?", [(f,) for f in known if f not in stamps])
             kept.executemany(
                 "INSERT OR REPLACE INTO model VALUES (?, ?, ?, ?)", [(f, *row) for f, row in fresh.items()]

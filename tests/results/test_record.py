@@ -3,6 +3,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import sqlite3
 
 import jsonschema
 import pytest
@@ -269,3 +270,15 @@ def test_without_a_cache_that_can_be_written_trials_are_read_all_the_same(one, c
     record.write(one, cached)
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert len(record.trials(cached)) == 1
+
+
+def test_a_cache_that_can_only_be_read_or_not_even_that_keeps_no_trial_from_being_read(
+    one, cached, tmp_path, monkeypatch
+):
+    record.write(one, cached)
+    record.trials(cached)
+    (kept,) = (tmp_path / "cache/bench/records").iterdir()
+    record.write({**one, "seed": 1}, cached)
+    for place in (f"file:{kept}?mode=ro", ":memory:"):  # in memory there is no table
+        monkeypatch.setattr(record, "_kept", lambda root, place=place: sqlite3.connect(place, uri=True))
+        assert [t["seed"] for t in record.trials(cached)] == [0, 1]
