@@ -164,7 +164,7 @@ def _kept(root: Path) -> sqlite3.Connection:
     make = "CREATE TABLE IF NOT EXISTS model (folder TEXT PRIMARY KEY, time INTEGER, shared TEXT, own TEXT)"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(f"2 {VERSION} {root.resolve()} {root}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"3 {VERSION} {root.resolve()} {root}".encode()).hexdigest()[:16]
         kept = sqlite3.connect(cache / f"{name}.sqlite", timeout=60)
         kept.execute(make)
         kept.execute("SELECT folder, time, shared, own FROM model LIMIT 1")
