@@ -43,6 +43,7 @@ def write(records: Sequence[Mapping[str, Any]], out: Path) -> int:
 
 
 def _typed(table: "pandas.DataFrame") -> "pandas.DataFrame":
-    """With text in place of columns of mixed kinds: Parquet's columns have one."""
-    mixed = [name for name in table if table[name].dropna().map(type).nunique() > 1]
-    return table.astype(dict.fromkeys(mixed, "string"))
+    """With text in place of columns of mixed kinds, and of integers beyond 64 bits: Parquet's have one kind, and 64 bits."""
+    kinds = {name: {*table[name].dropna().map(type)} for name in table}
+    wide = [name for name in table if kinds[name] == {int} and table[name].dtype == object]
+    return table.astype(dict.fromkeys([name for name in table if len(kinds[name]) > 1] + wide, "string"))

@@ -24,6 +24,14 @@ def test_an_exported_table_has_a_row_a_trial_and_a_column_a_field(trial, tmp_pat
     assert [p.name for p in file.parent.iterdir()] == [file.name]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
+def test_an_integer_beyond_64_bits_is_exported_too(trial, tmp_path, suffix):
+    records = [trial("voc_c4", "moco_v2", {"AP": 1.25}, seed) for seed in (0, 1)]
+    records[0]["model"]["epochs"] = 2**70
+    assert export.write(records, tmp_path / f"trials.{suffix}") == 2
+    assert str(2**70).encode() in (tmp_path / f"trials.{suffix}").read_bytes()
+
+
 def test_another_ending_is_refused(trial, tmp_path):
     with pytest.raises(ValueError, match=r"expected a file named \.csv, \.json, \.parquet, found 'x\.xls'"):
         export.write([], tmp_path / "x.xls")

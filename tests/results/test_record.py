@@ -90,6 +90,7 @@ def test_a_metric_is_a_finite_percentage(one, value, tmp_path):
         (("scale",), "tiny"),
         (("schema",), 2),
         (("seed",), -1),
+        (("seed",), 2**63),
         (("seed",), 1.5),
         (("seed",), True),
         (("protocol", "hash"), "abc"),
@@ -124,7 +125,9 @@ def test_nan_outside_the_metrics_is_refused_too(one, tmp_path):
 
 def test_a_broken_file_is_an_error_that_names_it(one, tmp_path):
     file = record.write(one, tmp_path)
-    for text in (file.read_text()[:100], "", "[]", "null", "\x00", file.read_text().replace("1.25", "NaN")):
+    whole = file.read_text()
+    infinite, half = whole.replace("0.01", "1e999"), whole.replace("imagenet", "\\ud800")
+    for text in (whole[:100], "", "[]", "null", "\x00", whole.replace("1.25", "NaN"), infinite, half):
         file.write_text(text)
         with pytest.raises(ValueError, match=r"moco_v2-[0-9a-f]{8}/0\.json is no record"):
             record.load(tmp_path)
