@@ -184,7 +184,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
     def there(path: Path) -> bool:
         if path.exists():
             say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
-            done.append(json.loads(path.read_text(encoding="utf-8")))
+            done.append(stored.read(path, out))
         return path.exists()
 
     allocator.keep()
@@ -239,6 +239,8 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             done.append(record)
         say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
         for name, published in plan.task.expected.get(plan.model["name"], {}).items():
+            if name not in result["metrics"]:  # a user's change may leave it out
+                continue
             if abs(result["metrics"][name] - published) > plan.task.tolerance:
                 say(
                     f"  expected {name} {published} +- {plan.task.tolerance} as published, found {result['metrics'][name]:.1f}: "

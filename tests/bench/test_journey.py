@@ -1,0 +1,45 @@
+"""What a transfer does around a trial, with an engine that only answers."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bench import journey
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Makes a plan of nearest neighbours with a user's changes and these results."""
+
+    def make(changes, metrics):
+        task = journey.resolve("imagenet_knn", "paper", changes)
+        result = {"metrics": metrics, "loaded": {}, "effective": {}, "seconds": {}}
+        engine = SimpleNamespace(run=lambda *given, **more: result)
+        model, _ = journey.opened("random", "resnet50", "paper", None, "dino")
+        return journey.Plan(task, engine, tmp_path, {"train": 2, "test": 1, "digest": "d"}, model, None, {})
+
+    return make
+
+
+def test_a_record_that_is_cut_or_not_the_trials_own_is_named_and_not_taken_for_done(planned, tmp_path):
+    plan = planned({}, {"top1_k20": 67.5})
+    journey.transfer(plan, [0], tmp_path, False, print)
+    (file,) = tmp_path.glob("imagenet_knn/*/*/0.json")
+    whole = file.read_text()
+    assert journey.transfer(plan, [0], tmp_path, False, print)[0]["metrics"] == {"top1_k20": 67.5}
+    for text in (whole[:100], "{}", "[1]"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"0\.json is no record"):
+            journey.transfer(plan, [0], tmp_path, False, print)
+    file.write_text(whole.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(ValueError, match=r"expected the record in .*0\.json to stand at .*1\.json"):
+        journey.transfer(plan, [0], tmp_path, False, print)
+
+
+def test_a_published_figure_of_a_metric_that_a_change_leaves_out_is_compared_with_nothing(planned, tmp_path):
+    said = []
+    (record,) = journey.transfer(planned({"neighbours": "[10]"}, {"top1_k10": 9.0}), [0], tmp_path, False, said.append)
+    assert record["metrics"] == {"top1_k10": 9.0}
+    assert not any("as published" in line for line in said)
+    journey.transfer(planned({}, {"top1_k20": 9.0}), [0], tmp_path, False, said.append)
+    assert "expected top1_k20 67.5" in said[-1]
