@@ -312,7 +312,7 @@ def transfer(
         ),
     ] = "random",
     trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocol's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="One trial with this seed.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="One trial with this seed.")] = None,
     scale: ScaleOption = Scale.paper,
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Records go to OUT/TASK/PROTOCOL/MODEL/SEED.json.")] = Path("runs/transfer"),

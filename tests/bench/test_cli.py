@@ -187,6 +187,7 @@ WRONG = {
         ["transfer", "--task", "voc_c4", "--checkpoint", "{resnet18}", "--arch", "resnet50", "--data", "{datasets}"],
         "resnet50",
     ),
+    "a seed that no record can hold": (["transfer", "--task", "voc_c4", "--dry-run", "--seed", str(2**63)], "--seed"),
     "trials and seed": (["transfer", "--task", "voc_c4", "--trials", "2", "--seed", "1"], "--seed"),
 }
 
