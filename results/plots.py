@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results import published, record, stats
-from results.groups import Group, Record, grouped, headline, joined, protocols
+from results.groups import Group, Record, grouped, headline, identity, joined, protocols
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,6 +114,11 @@ def _mean(group: Group, key: tuple[str, str], metric: str) -> stats.Summary:
     return stats.summary([trial["metrics"][metric] for trial in group.trials[key] if metric in trial["metrics"]])
 
 
+def _weights(name: str, weights: str) -> str:
+    """A model's name with the first digits of its weights' sha256, for two may have one name."""
+    return f"{name} {weights[:8]}".strip()
+
+
 def bars(group: Group, metric: str) -> "Figure":
     """A task's models: mean and standard deviation over trials."""
     figure, axes = _axes(f"{protocols({group.task: group})}, {group.arch}", f"{metric} (%)", "")
@@ -123,7 +128,7 @@ def bars(group: Group, metric: str) -> "Figure":
         if any(metric in t["metrics"] for t in trials)
     }
     order = sorted(having, key=lambda key: having[key].mean)
-    names = [f"{name} {weights[:8]}".strip() for name, weights in order]
+    names = [_weights(*key) for key in order]
     spread = [having[key].std or 0.0 for key in order]
     axes.barh(names, [having[key].mean for key in order], xerr=spread, color="C0", alpha=0.75, capsize=3)
     for place, key in enumerate(order):
@@ -135,7 +140,7 @@ def bars(group: Group, metric: str) -> "Figure":
 def curves(root: Path, trials: Sequence[Record]) -> "Figure | None":
     """Training losses of the runs whose log.jsonl stands beside their record; None where none does."""
     logs = {
-        t["model"]["name"] + f", seed {t['seed']}": (root / record.place(t)).with_suffix("") / "log.jsonl"
+        f"{_weights(*identity(t))}, seed {t['seed']}": (root / record.place(t)).with_suffix("") / "log.jsonl"
         for t in trials
     }
     lines = {name: _log(file) for name, file in logs.items() if file.is_file()}

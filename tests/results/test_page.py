@@ -101,6 +101,17 @@ def test_bars_are_means_with_deviations_and_curves_are_the_logs(world, tmp_path)
     assert list(line.get_xdata()) == [10, 20] and list(line.get_ydata()) == [2, 1]
 
 
+def test_two_weights_of_one_name_have_a_curve_each(trial, tmp_path):
+    trials = [trial("voc_c4", "moco_v2", {"AP": 1.0}, weights=weights) for weights in ("one", "other")]
+    for loss, own in enumerate(trials, 1):
+        log = record.write(own, tmp_path).with_suffix("") / "log.jsonl"
+        log.parent.mkdir()
+        log.write_text(json.dumps({"iteration": 10, "loss": loss}))
+    lines = plots.curves(tmp_path, trials).axes[0].lines
+    assert [list(line.get_ydata()) for line in lines] == [[1], [2]]
+    assert [line.get_label() for line in lines] == [f"moco_v2 {t['model']['sha256'][:8]}, seed 0" for t in trials]
+
+
 # --- the browser
 
 
