@@ -34,6 +34,7 @@ class Cell:
     delta: float | None = None
     p: float | None = None  # of no difference, before any correction
     noise: bool = False  # the difference may well be none
+    lent: bool = False  # the test of it used a published spread
     style: str = "sign"
     best: bool = False
 

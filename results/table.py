@@ -231,7 +231,8 @@ def _lines(
                 against = _values(join, baseline, column) if baseline else {}
                 published_value = printed.get(position) if baseline is None else None
                 spread = table.spread.get(column.metric) if printed else None
-                if apart := _difference(values, against, published_value, spread):
+                apart, cell.lent = _difference(values, against, published_value, spread)
+                if apart:
                     cell.delta, cell.p = apart.mean, apart.p
                     compared.append(cell)
         if cells:
@@ -244,22 +245,23 @@ def _lines(
 
 def _difference(
     values: Mapping[int, float], against: Mapping[int, float], printed: float | None, spread: float | None
-) -> stats.Difference | None:
-    """From the measured baseline, or from the printed one; a published spread stands in where there are too few trials."""
+) -> tuple[stats.Difference | None, bool]:
+    """From the measured baseline, or from the printed one; a published spread stands in where there are too few trials.
+
+    And whether it did.
+    """
     if not against and printed is None:
-        return None
+        return None, False
     if against:
         apart = stats.difference(values, against)
         if apart.p is not None or spread is None:
-            return apart
+            return apart, False
     base = stats.summary(list(against.values())).mean if against else printed
     assert base is not None
     mean = stats.summary(list(values.values())).mean
-    return (
-        stats.Difference(mean - base, None, None, None, False)
-        if spread is None
-        else stats.against(values, base, spread)
-    )
+    if spread is None:
+        return stats.Difference(mean - base, None, None, None, False), False
+    return stats.against(values, base, spread), True
 
 
 def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None) -> list[str]:
@@ -276,8 +278,10 @@ def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None) -> l
             f"{NOISE} within noise: no difference at the 5 % level, by Holm's correction over {len(tested)} comparisons; trials "
             "with the same seeds are compared in pairs."
         )
-    if table.spread and any(cell.p is not None and cell.n == 1 for cell in cells):
-        notes.append(f"One trial: the published spread stands in for its own ({table.spread_source}).")
+    if any(cell.lent for cell in cells):
+        notes.append(
+            f"Where there is one trial or a published row, a published spread stands in for its own ({table.spread_source})."
+        )
     return notes
 
 
