@@ -61,6 +61,9 @@ class Table:
 # Leading columns besides the label, and what a measured model says there.
 LEADS = {"#. Epoch": "epochs", "Architecture": "arch"}
 
+# A note of the tables with a column of `imagenet_linear`.
+BEST_EPOCH = "ImageNet linear: MoCo's published figures are the best epoch's, chosen on the test images; measured rows are the last's."
+
 WRITERS: dict[str, Callable[[Sequence[Sheet]], str]] = {
     "md": markdown,
     "csv": comma_separated,

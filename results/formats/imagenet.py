@@ -6,7 +6,7 @@ below half a point mean little. A measured row is MoCo's protocol, `imagenet_lin
 """
 
 from results.sheet import Column
-from results.table import Row, Table
+from results.table import BEST_EPOCH, Row, Table
 
 MOCO, SWAV, PIC, PYCONTRAST = (
     "facebookresearch/moco README",
@@ -51,5 +51,6 @@ TABLES = (
             row("SwAV", "swav", 800, SWAV),
             row("CLSA, multi-crop", "clsa", 800, "maple-research-lab/CLSA README", "Multi crop"),
         ),
+        notes=(BEST_EPOCH,),
     ),
 )

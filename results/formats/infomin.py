@@ -4,7 +4,7 @@ The last column of the VOC table is linear evaluation, for the supervised row th
 """
 
 from results.sheet import Column
-from results.table import Row, Table
+from results.table import BEST_EPOCH, Row, Table
 
 STAR = "* quoted from the MoCo paper."
 
@@ -26,7 +26,7 @@ TABLES = (
             Row(("MoCo*",), "moco_v1", epochs=200),
             Row(("InfoMin Aug. (ours)",), "infomin", epochs=200),
         ),
-        notes=(STAR,),
+        notes=(STAR, BEST_EPOCH),
     ),
     Table(
         name="coco",

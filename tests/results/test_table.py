@@ -208,6 +208,16 @@ def test_imagenets_rows_are_the_authors_own_figures():
     assert {r["source"] for r in lines if r["model"] == "BYOL"} == {"deepmind-research/byol README"}
 
 
+def test_every_table_with_linear_classification_says_which_epoch_is_published_and_which_measured():
+    having = [
+        t for name in table.formats() for t in table.tables(name) if "imagenet_linear" in {c.task for c in t.columns}
+    ]
+    assert len(having) == 2
+    for one in having:
+        text = sheets.markdown(table.sheets(one))
+        assert "MoCo's published figures are the best epoch's" in text and "measured rows are the last's" in text
+
+
 # --- measured rows
 
 
