@@ -4,7 +4,8 @@
 
 The last quarter of the training images, by their names, becomes the test set and the rest the training set, in the same layout:
 VOC2007's detection, VOC2012's segmentation, Cityscapes' semantic segmentation and every class of ImageNet. By their names, because
-neighbouring frames of a drive are alike. Files are links; of DATA's own test images there are none.
+neighbouring frames of a drive are alike. Of VOC2012's segmentation it is the last quarter of VOC's own train, whose label maps
+stand where those of val are sought; what SBD adds trains. Files are links; of DATA's own test images there are none.
 """
 
 import shutil
@@ -53,14 +54,13 @@ def _voc07(data: Path, out: Path) -> tuple[int, int]:
 
 
 def _voc12(data: Path, out: Path) -> tuple[int, int]:
-    """Its detection images all train, as they do beside VOC2007's."""
+    """Its detection images all train, as they do beside VOC2007's, and so do the images of trainaug that are not in train."""
     lists = data / "ImageSets/Segmentation"
-    train, test = _parted((lists / "trainaug.txt").read_text().split())
+    listed = (lists / "trainaug.txt").read_text().split()
     official = {*(lists / "train.txt").read_text().split()}
-    _lists(
-        out / "ImageSets/Segmentation",
-        {"trainaug": train, "train": [name for name in train if name in official], "val": test},
-    )
+    own, test = _parted([name for name in listed if name in official])
+    train = sorted({*listed} - {*test})
+    _lists(out / "ImageSets/Segmentation", {"trainaug": train, "train": own, "val": test})
     _lists(out / "ImageSets/Main", {"trainval": (data / "ImageSets/Main/trainval.txt").read_text().split()})
     _link(data, out, ("Annotations", "JPEGImages", "SegmentationClass", "SegmentationClassAug"))
     return len(train), len(test)

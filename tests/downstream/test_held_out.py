@@ -34,6 +34,24 @@ def test_a_quarter_of_the_training_images_is_tested_and_no_test_image_is_there(f
         assert not (train | test) & names(before / f"{own}.txt")
 
 
+def test_an_image_of_sbds_is_not_tested_for_its_map_is_not_where_those_of_val_are_sought(folders, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folders[0] / "VOC2012", data / "VOC2012")
+    lists = data / "VOC2012/ImageSets/Segmentation"
+    ordered = sorted(names(lists / "trainaug.txt"))
+    official, sbd = ordered[:4], ordered[4:]
+    (lists / "train.txt").write_text("\n".join(official))
+    for name in sbd:
+        (data / f"VOC2012/SegmentationClass/{name}.png").unlink()
+    assert held_out.hold_out(data, tmp_path / "held") == {"VOC2012": (7, 1)}
+    held = tmp_path / "held/VOC2012/ImageSets/Segmentation"
+    assert [names(held / f"{split}.txt") for split in ("val", "train")] == [{official[3]}, {*official[:3]}]
+    assert names(held / "trainaug.txt") == {*official[:3], *sbd}
+    protocol = journey.resolve("voc_semantic", "mini", {})
+    found = journey.engine(protocol).found(protocol, tmp_path / "held")
+    assert (found["train"], found["test"]) == (7, 1)
+
+
 def test_its_files_are_the_training_images_own(folders):
     data, held, _ = folders
     for kind in ("leftImg8bit", "gtFine"):
