@@ -96,7 +96,7 @@ def fetch(address: str, say: Callable[[str], None] = tell) -> Fetched:
     """
     where = addresses.parsed(address)
     folder = cache().joinpath(*where.folder)
-    if path := _cached(folder, where.file):
+    if path := _cached(folder, where):
         return _known(path, where)
     by_hand = folder / (where.file or "")
     try:
@@ -113,12 +113,15 @@ def fetch(address: str, say: Callable[[str], None] = tell) -> Fetched:
     return _known(path, where)
 
 
-def _cached(folder: Path, file: str | None) -> Path | None:
+def _cached(folder: Path, where: addresses.Address) -> Path | None:
     """The file of an address that is in the cache already."""
-    if file:
-        return folder / file if (folder / file).is_file() else None
+    if where.file:
+        return folder / where.file if (folder / where.file).is_file() else None
     said = addresses.CONFIGURATIONS
     files = [path for path in folder.glob("[!.]*") if path.is_file() and path.name not in said]
+    files = [
+        path for path in files if _fetched_as(path) in (None, where.text)
+    ]  # else by its own name in the repository
     if len(files) > 1:
         raise ValueError(f"expected one file in {folder}, found {len(files)}: remove the others")
     return files[0] if files else None
@@ -128,9 +131,23 @@ def _note(path: Path) -> Path:
     return path.with_name(f".{path.name}.json")
 
 
+def _fetched_as(path: Path) -> str | None:
+    """The address by which a file came into the cache; None if somebody put it there."""
+    try:
+        said = json.loads(_note(path).read_text())
+        return said["address"] if said["url"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _known(path: Path, where: addresses.Address) -> Fetched:
     """A file of the cache with its note, which is written now if somebody put the file there."""
     note, stat = _note(path), path.stat()
+    if where.folder[0] in ("http", "https") and (other := _fetched_as(path)) not in (None, where.text):
+        raise ValueError(
+            f"expected the file of {where.text} at {path}, found the one of {other}, whose name is the same there: remove it to"
+            " fetch this one"
+        )
     try:
         said = json.loads(note.read_text())
         found = Fetched(path, **{key: said[key] for key in ("address", "url", "sha256", "size", "checked", "licence")})

@@ -173,6 +173,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
             },
             {"rfilename": "old/a.pth", "size": len(BODY)},
             {"rfilename": "old/b.pth", "size": len(BODY)},
+            *([{"rfilename": "other.pth", "size": len(BODY)}] if "rooted" in self.path else []),
         ]
         if "ambiguous" in self.path:
             del files[1]
@@ -457,6 +458,22 @@ def test_a_model_of_the_hugging_face_hub(web: Web, monkeypatch: pytest.MonkeyPat
         get("hf-hub:somebody/r51")
 
 
+def test_a_model_is_not_another_file_of_its_repository(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+    folder = tmp_path / "cache" / "bench" / "hf-hub" / "somebody" / "rooted"
+    assert get("hf-hub:somebody/rooted/other.pth").path == folder / "other.pth"
+    assert get("hf-hub:somebody/rooted").path == folder / "model.safetensors"
+    asked = len(web.asked)
+    assert get("hf-hub:somebody/rooted").name == "rooted" and len(web.asked) == asked
+    assert get("hf-hub:somebody/rooted/model.safetensors").path.name == "model.safetensors"  # the same file by its name
+    by_hand = folder.with_name("by-hand") / "any.pth"
+    by_hand.parent.mkdir()
+    by_hand.write_bytes(BODY)
+    assert get("hf-hub:somebody/by-hand").url is None and get("hf-hub:somebody/by-hand").path == by_hand
+
+
 def test_a_models_configuration_comes_with_it_and_tells_the_traits(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,6 +564,16 @@ def test_a_file_never_leaves_the_cache(address: str, place: str) -> None:
 def test_two_queries_are_two_files() -> None:
     one, two = (addresses.parsed(f"https://host/file.pth?id={n}") for n in (1, 2))
     assert one.folder != two.folder and one.file == two.file == "file.pth"
+
+
+def test_two_addresses_with_one_place_in_the_cache_do_not_share_a_file(web: Web) -> None:
+    assert get(f"{web.url}/good/a%20b/x.pth").sha256 == SHA
+    with pytest.raises(
+        ValueError, match=r"expected the file of .*/good/a_b/x\.pth at .*, found the one of .*/good/a%20b/x"
+    ):
+        get(f"{web.url}/good/a_b/x.pth")
+    get(f"{web.url}/good/a%20b/x.pth").path.unlink()
+    assert get(f"{web.url}/good/a_b/x.pth").address == f"{web.url}/good/a_b/x.pth"
 
 
 def test_a_file_that_exists_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
