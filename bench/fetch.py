@@ -290,12 +290,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def _attempt(remote: addresses.Remote, part: BinaryIO, say: Callable[[str], None]) -> None:
     """One connection: goes on behind what `part` has, if the server still has the same file, else starts again."""
     note = _tags(part)
-    offset, tag = part.seek(0, os.SEEK_END), ""
+    offset, tag = part.seek(0, os.SEEK_END), None
     if offset:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             tag = json.loads(note.read_text())[remote.url]
-        if not tag and not remote.sha256:
-            part.truncate(offset := 0)  # nothing tells whether it is still the same file
+        if tag is None or not (tag or remote.sha256):
+            part.truncate(offset := 0)  # of another URL, or nothing tells whether it is still the same file
     headers = {"User-Agent": f"transfer-bench/{__version__}", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"

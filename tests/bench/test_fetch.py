@@ -271,6 +271,18 @@ def test_a_later_call_goes_on_with_what_an_interrupted_one_left(web: Web, tmp_pa
     assert len(listing(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("note", ['{"http://elsewhere/model.pth": "\\"tag\\""}', "[]", "{", '{"URL": null}'])
+@pytest.mark.parametrize("fragment", ["", f"#sha256={SHA}"])
+def test_a_download_whose_address_changed_begins_again(web: Web, tmp_path: Path, note: str, fragment: str) -> None:
+    address = f"{web.url}/good/model.pth"
+    folder = tmp_path / "cache" / "bench" / "http" / web.url.removeprefix("http://").replace(":", "_") / "good"
+    folder.mkdir(parents=True)
+    (folder / ".model.pth.part").write_bytes(b"of another file")
+    (folder / ".model.pth.part.json").write_text(note.replace("URL", address))
+    assert get(address + fragment).sha256 == SHA and web.asked == [("/good/model.pth", "")]
+    assert len(listing(tmp_path)) == 2
+
+
 def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(web: Web, tmp_path: Path) -> None:
     address = f"{web.url}/cut/model.pth"
     with pytest.MonkeyPatch.context() as patch:
