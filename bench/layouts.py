@@ -74,6 +74,7 @@ class Layout:
     same_conv: bool = False  # a strided convolution pads as TensorFlow's SAME, which depends on the size of the map
     same_pool: bool = False  # the stem's pooling does
     note: str = ""
+    plain: Callable[[str], str] = str  # a key of the file as `places` has it, without what differs from file to file
 
 
 # --- torchvision's names, and those that differ by a rule
@@ -241,29 +242,34 @@ def _tensorflow(place: Place, index: int, plan: "Arch") -> Keys:
 def _of_haiku(key: str) -> str | None:
     match = re.fullmatch(
         r"online_(?:params|state)/(?:.+/)?"
-        r"(?:initial_(conv|batchnorm)(?:_1)?|block_group_([0-3])/~/block_(\d+)/~/(?:(shortcut_)?(conv|batchnorm)(?:_([0-2]))?))"
+        r"(?:initial_(conv|batchnorm)(?:_1)?|block_group_([0-3])/~/block_(\d+)/~/(?:shortcut_(conv|batchnorm)|(conv|batchnorm)_([0-2])))"
         r"/(?:(w)|(scale)|(offset)|~/(mean|var)_ema/average)",
         key,
     )
     if not match:
         return None
-    stem, group, block, shortcut, kind, number = match.groups()[:6]
+    stem, group, block, shortcut, branch, number = match.groups()[:6]
     leaf = "weight" if match[7] or match[8] else "bias" if match[9] else f"running_{match[10]}"
     if stem:
         return f"{'conv1' if stem == 'conv' else 'bn1'}.{leaf}"
     place = f"layer{int(group) + 1}.{block}"
     if shortcut:
-        return f"{place}.downsample.{0 if kind == 'conv' else 1}.{leaf}"
-    return f"{place}.{'conv' if kind == 'conv' else 'bn'}{int(number or 0) + 1}.{leaf}"
+        return f"{place}.downsample.{0 if shortcut == 'conv' else 1}.{leaf}"
+    return f"{place}.{'conv' if branch == 'conv' else 'bn'}{int(number) + 1}.{leaf}"
+
+
+def _plain_haiku(key: str) -> str:
+    """A key without the modules around the network, and without the number of a stem that was not the first of its name."""
+    key = re.sub(r"^(online_\w+/)(?:.+/)?(?=initial_|block_group_)", r"\1", key)
+    return re.sub(r"^(online_\w+/initial_(?:conv|batchnorm))_1/", r"\1/", key)
 
 
 def _haiku(place: Place, index: int, plan: "Arch") -> Keys:
     stage, block, k = place
-    net = f"res_net{plan.depth}/~"
     if stage == 0:
-        conv, norm = f"{net}/initial_conv", f"{net}/initial_batchnorm"
+        conv, norm = "initial_conv", "initial_batchnorm"
     else:
-        part = f"{net}/block_group_{stage - 1}/~/block_{block}/~"
+        part = f"block_group_{stage - 1}/~/block_{block}/~"
         conv = f"{part}/conv_{k - 1}" if k else f"{part}/shortcut_conv"
         norm = f"{part}/batchnorm_{k - 1}" if k else f"{part}/shortcut_batchnorm"
     mean, variance = (f"online_state/{norm}/~/{name}_ema/average" for name in ("mean", "var"))
@@ -339,7 +345,9 @@ LAYOUTS = {
     "transformers": Layout(_by(_of_transformers), _transformers),
     "separius": Layout(_by(_of_separius), _separius),
     "tensorflow": Layout(_from_tensorflow, _tensorflow, kernels="HWIO", same_pool=True, note=TENSORFLOW_POOL),
-    "haiku": Layout(_by(_of_haiku), _haiku, kernels="HWIO", same_conv=True, same_pool=True, note=HAIKU_PADDING),
+    "haiku": Layout(
+        _by(_of_haiku), _haiku, kernels="HWIO", same_conv=True, same_pool=True, note=HAIKU_PADDING, plain=_plain_haiku
+    ),
 }
 
 

@@ -393,10 +393,16 @@ def _three(numbers: Any) -> bool:
 def _published(found: Found, file: File, plan: resnets.Arch) -> "Callable[[np.ndarray], list[torch.Tensor]]":
     """Runs the tensors of the file as its publisher's code does: image [H, W, 3] uint8 RGB to the maps of four stages."""
     fed, strided = _fed(found, file), _strided(found, file)
+    stored = {found.source.stored.plain(key): entry for key, entry in found.stored.items()}
 
     def run(image: "np.ndarray") -> list["torch.Tensor"]:
         def tensor(key: str) -> "torch.Tensor":
-            return found.stored[key].read().float()
+            if key not in stored:
+                like = next(iter(found.stored), "nothing")
+                raise ValueError(
+                    f"expected {key!r} in a file of {found.source.name}, found none: its keys look like {like!r}"
+                )
+            return stored[key].read().float()
 
         return layouts.stages(found.source.stored, tensor, plan, fed.of(image), strided)
 

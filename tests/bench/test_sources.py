@@ -874,6 +874,31 @@ def test_byols_mapping_may_be_a_state_and_its_padding_is_torchvisions_at_odd_sid
         weights.difference("at an even side", weights.stages(model, image), found.published(np.ascontiguousarray(even)))
 
 
+@pytest.mark.parametrize(("outer", "number"), [("res_net50/~/", "_1"), ("byol/~/net/", ""), ("", "_1")])
+def test_byols_network_is_proven_wherever_its_modules_are(
+    tmp_path: Path, deepmind: None, monkeypatch: pytest.MonkeyPatch, outer: str, number: str
+) -> None:
+    def renamed(tensors: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
+        stem = re.compile("(initial_conv|initial_batchnorm)")
+        params, states = ({stem.sub(rf"\1{number}", k): v for k, v in part.items()} for part in keys(tensors))
+        return tuple({k.replace("res_net50/~/", outer): v for k, v in part.items()} for part in (params, states))  # type: ignore[return-value]
+
+    keys = haiku_keys
+    monkeypatch.setattr(sys.modules[__name__], "haiku_keys", renamed)
+    (tmp_path / "byol.pkl").write_bytes(pickle.dumps(byol("resnet50"), protocol=4))
+    found = sources.backbone(tmp_path / "byol.pkl")
+    assert found.matched == 265 and torch.equal(found.tensors["conv1.weight"], net("resnet50")["conv1.weight"])
+    assert sources.prove(found)["source"] < 1e-4
+
+
+def test_a_key_that_the_network_does_not_find_is_named(tmp_path: Path) -> None:
+    index = tmp_path / "model.index"
+    variables = tensorflow("resnet50", contrastive=False)
+    bundle(index, {key.replace("/conv2d_1/", "/conv2d_01/"): value for key, value in variables.items()})
+    with pytest.raises(ValueError, match=r"expected 'conv2d_1/kernel' in a file of simclr, found none"):
+        sources.prove(sources.backbone(index))
+
+
 def test_objects_of_the_training_code_are_named_and_not_needed(tmp_path: Path) -> None:
     sys.modules["yacs_of_2020"] = types.ModuleType("yacs_of_2020")
     node = type("CfgNode", (dict,), {"__module__": "yacs_of_2020"})
