@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ import torch
 from bench.unpickle import Stored
 
 MAGIC = 0xDB4775248B80FB57  # table/format.h: the last eight bytes of a table
-LARGEST_INDEX = 2**26  # bytes; the index of a ResNet-152 with its optimizer has 0.2 million
+LARGEST_INDEX = 2**24  # bytes; the index of a ResNet-152 with its optimizer has 0.2 million
+LONGEST_KEY = 4096  # bytes, which cost the index three if the rest is the key before
+MOST_KEYS = 2**15  # a ResNet-152 with its optimizer and its moving average has two thousand
 
 _DTYPES = {  # core/framework/types.proto
     1: torch.float32,
@@ -31,6 +34,8 @@ _DTYPES = {  # core/framework/types.proto
     14: torch.bfloat16,
     19: torch.float16,
 }
+
+Kind = TypeVar("Kind", int, bytes)
 
 
 def index_of(path: Path) -> Path | None:
@@ -64,7 +69,7 @@ def read(index: Path) -> dict[str, Stored]:
         raise ValueError(f"expected the index of a TensorFlow checkpoint, found a file of another kind at {index}")
     try:
         return dict(_variables(index))
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+    except (IndexError, TypeError, OverflowError, MemoryError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(
             f"expected a whole index of a TensorFlow checkpoint, found that {index} is not: download it again"
         ) from error
@@ -73,16 +78,16 @@ def read(index: Path) -> dict[str, Stored]:
 def _variables(index: Path) -> Iterator[tuple[str, Stored]]:
     entries = dict(_table(index))
     header = dict(_fields(entries.pop(b"", b"")))
-    if header.get(2, 0) != 0:
+    if _field(header, 2, 0) != 0:
         raise ValueError(f"expected little-endian numbers, found big-endian ones in {index}")
-    shards = header.get(1, 1)
+    shards = _field(header, 1, 1)
     for name, value in entries.items():
         fields = dict(_fields(value))
-        dtype = _DTYPES.get(int(fields.get(1, 0)))
+        dtype = _DTYPES.get(_field(fields, 1, 0))
         if dtype is None or 7 in fields:  # a text, a resource; or a tensor cut into slices, which ResNets do not have
             continue
-        shape = tuple(_shape(bytes(fields.get(2, b""))))
-        shard = index.with_name(f"{index.stem}.data-{int(fields.get(3, 0)):05d}-of-{int(shards):05d}")
+        shape = tuple(_shape(_field(fields, 2, b"")))
+        shard = index.with_name(f"{index.stem}.data-{_field(fields, 3, 0):05d}-of-{shards:05d}")
         yield name.decode(), _variable(name.decode(), shape, dtype, shard, fields)
 
 
@@ -90,7 +95,7 @@ def _variable(
     name: str, shape: tuple[int, ...], dtype: torch.dtype, shard: Path, fields: dict[int, int | bytes]
 ) -> Stored:
     """A tensor in a shard, from its BundleEntryProto. Raises ValueError if its shape and its size disagree."""
-    offset, size, checksum = (int(fields.get(number, 0)) for number in (4, 5, 6))
+    offset, size, checksum = (_field(fields, number, 0) for number in (4, 5, 6))
     if math.prod(shape) * dtype.itemsize != size:
         raise ValueError(
             f"expected {math.prod(shape) * dtype.itemsize:,} bytes for {name[:80]!r} of shape {list(shape)}, found {size:,}"
@@ -135,9 +140,17 @@ def _table(path: Path) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-48:]
     _, _, position = _handle(footer, 0)  # of the metaindex, which is empty
     start, size, _ = _handle(footer, position)
+    end = count = 0
     for _, value in _block(path, data, start, size):
         inner, length, _ = _handle(value, 0)
-        yield from _block(path, data, inner, length)
+        if inner < end:  # a block that is named twice costs nothing in the file
+            raise IndexError
+        end = inner + length
+        for entry in _block(path, data, inner, length):
+            count += 1
+            if count > MOST_KEYS:
+                raise IndexError
+            yield entry
 
 
 def _block(path: Path, data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -157,7 +170,7 @@ def _block(path: Path, data: bytes, start: int, size: int) -> Iterator[tuple[byt
         shared, position = _varint(content, position)
         rest, position = _varint(content, position)
         length, position = _varint(content, position)
-        if shared > len(key) or position + rest + length > end:
+        if shared > len(key) or shared + rest > LONGEST_KEY or position + rest + length > end:
             raise IndexError
         key = key[:shared] + content[position : position + rest]
         position += rest
@@ -210,11 +223,23 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise IndexError
 
 
+def _field(fields: dict[int, int | bytes], number: int, default: Kind) -> Kind:
+    """A field of a message. Raises TypeError for one that is not of its default's type."""
+    value = fields.get(number, default)
+    if not isinstance(value, type(default)):
+        raise TypeError
+    return value
+
+
 def _shape(data: bytes) -> Iterator[int]:
     """The sizes in a TensorShapeProto. Raises ValueError for one that no file can hold."""
+    if len(data) > 1000:  # of more axes than an array has
+        raise IndexError
     for number, dim in _fields(data):
         if number == 2:
-            size = int(dict(_fields(bytes(dim))).get(1, 0))
+            if not isinstance(dim, bytes):  # of a number, bytes() would make as many zeros
+                raise TypeError
+            size = _field(dict(_fields(dim)), 1, 0)
             if size >= 2**40:
                 raise ValueError("expected a shape, found a negative or impossible size")
             yield size

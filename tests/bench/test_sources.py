@@ -1302,6 +1302,53 @@ def test_damage_in_a_tensorflow_checkpoint_is_found(tmp_path: Path) -> None:
         found["w"].read()
 
 
+def table(index: Path, entries: list[tuple[bytes, int, bytes]], times: int = 1) -> Path:
+    """A table of one block, named so many times; each entry a key, how much of it is the one's before, and a value."""
+
+    def block(content: bytes) -> tuple[bytes, bytes]:
+        content += struct.pack("<2I", 0, 1)
+        crc = tensorbundle.masked(tensorbundle.crc32c(content + b"\0"))
+        return content + b"\0" + struct.pack("<I", crc), varint(len(content))
+
+    content = b"".join(
+        varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
+        for key, shared, value in entries
+    )
+    data, size = block(content)
+    handle = varint(0) + size
+    top, length = block((b"\0\1" + varint(len(handle)) + b"z" + handle) * times)
+    footer = (varint(0) + varint(0) + varint(len(data)) + length).ljust(40, b"\0")
+    index.write_bytes(data + top + footer + struct.pack("<Q", tensorbundle.MAGIC))
+    return index
+
+
+HEADER = (b"", 0, b"\x08\x01")
+VALUE = b"\x08\x01\x28\x04"  # float, four bytes
+TABLES = {
+    "a shape that is a number": ([HEADER, (b"v", 0, b"\x08\x01\x10" + varint(2**33))], 1),
+    "an axis that is a number": ([HEADER, (b"v", 0, b"\x08\x01\x12\x06\x10" + varint(2**33))], 1),
+    "an axis of bytes": ([HEADER, (b"v", 0, b"\x08\x01\x12\x05\x12\x03\x0a\x011")], 1),
+    "a type that is bytes": ([HEADER, (b"v", 0, b"\x0a\x011")], 1),
+    "a place that is bytes": ([HEADER, (b"v", 0, VALUE + b"\x22\x011")], 1),
+    "a header of bytes": ([(b"", 0, b"\x0a\x011"), (b"v", 0, VALUE)], 1),
+    "too many axes": ([HEADER, (b"v", 0, b"\x08\x01\x12" + varint(60_000) + b"\x12\x02\x08\x7f" * 15_000)], 1),
+    "a long key": ([HEADER, (b"v" * 5000, 0, VALUE)], 1),
+    "a long key that grows": ([HEADER, *((b"v" * n, n - 1, VALUE) for n in range(1, 5000))], 1),
+    "many keys": ([HEADER, *((b"%06d" % n, 0, VALUE) for n in range(40_000))], 1),
+    "a block named again and again": ([HEADER, (b"v", 0, VALUE)], 100_000),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", TABLES)
+def test_an_index_that_lies_about_its_parts_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
+    read = tensorbundle.read(table(tmp_path / "a.index", [HEADER, (b"v", 0, VALUE), (b"vw", 1, VALUE)]))
+    assert {name: entry.shape for name, entry in read.items()} == {"v": (), "vw": ()}
+    index = table(tmp_path / "b.index", *TABLES[name])
+    with pytest.raises(ValueError, match=r"^expected a whole index of a TensorFlow checkpoint, .* download it again$"):
+        tensorbundle.read(index)
+
+
 def test_the_checksum_is_rfc_3720s() -> None:
     assert tensorbundle.crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
     for content, value in ((bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E)):
