@@ -410,6 +410,7 @@ class _Unpickler(_Pickle):
         super().__init__(stream, encoding="latin1")  # Python 2 texts and arrays
         self.stream = stream
         self.storages: dict[str, _Storage] = {}
+        self.escaped: dict[str, str] = {}  # keys that are long or not printable, as _plain gives them
 
     def load(self) -> Any:
         self.metastack: list[Any] = []
@@ -460,14 +461,14 @@ class _Unpickler(_Pickle):
 
     def load_reduce(self) -> None:
         args = self.stack.pop()
-        self.stack[-1] = _made(self.stack[-1], args, self.stream.charge)
+        self.stack[-1] = _made(self.stack[-1], args, self.stream.charge, self._plain)
 
     def load_newobj_ex(self) -> None:
         self.stack.pop()  # keyword arguments
         self.load_reduce()
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        self.append(_made(klass, tuple(args), self.stream.charge))
+        self.append(_made(klass, tuple(args), self.stream.charge, self._plain))
 
     def load_build(self) -> None:
         state = self.stack.pop()
@@ -479,20 +480,28 @@ class _Unpickler(_Pickle):
 
     # --- the steps that would hash: only plain keys
 
+    def _plain(self, key: Any) -> Any:
+        """The key of `_plain`, which a memo may name any number of times: a long text is looked at once, escaped once."""
+        if not isinstance(key, str) or (len(key) < 256 and key.isprintable()):
+            return _plain(key)
+        if key not in self.escaped:
+            self.escaped[key] = _plain(key)
+        return self.escaped[key]
+
     def load_dict(self) -> None:
         items = self.pop_mark()
-        self.append({_plain(k): v for k, v in zip(items[::2], items[1::2], strict=True)})
+        self.append({self._plain(k): v for k, v in zip(items[::2], items[1::2], strict=True)})
 
     def load_setitem(self) -> None:
         value = self.stack.pop()
         key = self.stack.pop()
-        self.stack[-1][_plain(key)] = value
+        self.stack[-1][self._plain(key)] = value
 
     def load_setitems(self) -> None:
         items = self.pop_mark()
         target = self.stack[-1]
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_plain(key)] = value
+            target[self._plain(key)] = value
 
     def load_put(self) -> None:
         number = int(self.readline()[:-1])
@@ -628,10 +637,11 @@ def _numpy_type(dtype: Any) -> np.dtype[Any] | None:
     return kind
 
 
-def _made(name: Any, args: Any, charge: Callable[[int], None]) -> Any:
+def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[Any], Any]) -> Any:
     """What calling `name` with `args` stands for, if it is one of the few names known here; else an Inert.
 
-    Raises ValueError for a known name with impossible arguments, and when `charge` finds the work too much.
+    Raises ValueError for a known name with impossible arguments, and when `charge` finds the work too much. `plain` makes
+    a key of a dict.
     """
     if type(args) is not tuple:
         raise ValueError("a call without a tuple of arguments")
@@ -645,7 +655,7 @@ def _made(name: Any, args: Any, charge: Callable[[int], None]) -> Any:
         case "collections.OrderedDict" | "collections.defaultdict" | "builtins.dict", _:
             pairs = args[0] if args and isinstance(args[0], list) else []  # Python 2 writes [[key, value], ...]
             charge(len(pairs))
-            return {_plain(key): value for key, value in pairs}
+            return {plain(key): value for key, value in pairs}
         case "builtins.set" | "builtins.frozenset" | "builtins.list" | "builtins.tuple" | "torch.Size", (items,):
             return items
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (storage, first, shape, stride, *_):
@@ -672,7 +682,7 @@ def _made(name: Any, args: Any, charge: Callable[[int], None]) -> Any:
                 raise ValueError("a storage that is none")
             return storage
         case "torch._tensor._rebuild_from_type_v2", (function, _, arguments, *_):
-            return _made(function, arguments, charge)
+            return _made(function, arguments, charge, plain)
         case "builtins.bytes" | "builtins.bytearray", () | (bytes() | _Raw(),):
             return args[0] if args else b""
         case "builtins.bytearray" | "_codecs.encode", (str(text), "latin1" | "latin-1"):

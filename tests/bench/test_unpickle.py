@@ -6,8 +6,10 @@ import io
 import os
 import pickle
 import random
+import resource
 import struct
 import sys
+import time
 import types
 import zipfile
 import zlib
@@ -314,6 +316,26 @@ def test_a_bomb_costs_neither_memory_nor_time(tmp_path: Path, name: str) -> None
         unpickle.read(file)
     except ValueError as error:
         assert len(str(error)) < 500 + len(str(file))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("letter", ["a", "\n", "\U0010ffff"])
+def test_a_long_key_that_is_named_again_and_again_is_looked_at_and_escaped_once(tmp_path: Path, letter: str) -> None:
+    text = (letter * (400_000 // len(letter.encode()))).encode()
+    key = b"X" + struct.pack("<I", len(text)) + text + b"q\0"
+    uses = {
+        "SETITEM": b"}h\0Ns0" * 100_000,
+        "SETITEMS": b"}(h\0Nu0" * 80_000,
+        "DICT": b"(h\0Nd0" * 100_000,
+        "REDUCE": b"ccollections\nOrderedDict\nq\1]h\0N\x86a\x85q\2" + b"0h\1h\2R" * 100_000,
+        "kept": b"(" + b"}h\0Ns" * 100_000 + b"l",
+    }
+    for name, steps in uses.items():
+        (tmp_path / "keys.pkl").write_bytes(b"\x80\x02" + key + steps + b".")
+        start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        unpickle.read(tmp_path / "keys.pkl")
+        assert time.process_time() - start < 5
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, name  # kB
 
 
 def test_the_number_of_operations_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
