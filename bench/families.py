@@ -749,10 +749,10 @@ FAMILIES = (
     *(
         Source(
             name="lightly",
-            summary=f"lightly (lightly-ai/lightly), a checkpoint of Lightning: {form}",
-            prefix="backbone.",
+            summary=f"lightly (lightly-ai/lightly), a checkpoint of Lightning: {form}{era}",
+            prefix=prefix,
             outer=("state_dict",),
-            has=(first, "backbone."),
+            has=(f"{prefix}{first}", "backbone.", *has),
             any=(
                 "projection_head.",
                 "prediction_head.",
@@ -760,27 +760,45 @@ FAMILIES = (
                 "backbone_momentum.",
                 "teacher_backbone.",
                 "student_backbone.",
+                "query_backbone.",
                 "key_backbone.",
             ),
-            lacks=("projector.",),
+            lacks=("projector.", *lacks),
             alone=("meta",),
             heads={
-                "backbone.fc.": CLASSIFIER,
+                f"{prefix}fc.": CLASSIFIER,
+                **copies,
                 "projection_head.": HEAD,
                 "prediction_head.": PREDICTOR,
                 "online_classifier.": CLASSIFIER,
                 "backbone_momentum.": KEY_ENCODER,
                 "key_backbone.": KEY_ENCODER,
                 "teacher_backbone.": KEY_ENCODER,
-                "student_backbone.": "student: the backbone is its moving average, as lightly evaluates it",
             },
             others=OTHER,
             layout=layout,
             licence="MIT",
         )
         for form, first, layout in (
-            ("torchvision's names", "backbone.conv1.weight", "torchvision"),
-            ("the children of a ResNet in a Sequential", "backbone.0.weight", "sequential"),
+            ("torchvision's names", "conv1.weight", "torchvision"),
+            ("the children of a ResNet in a Sequential", "0.weight", "sequential"),
+        )
+        for era, prefix, has, lacks, copies in (
+            (
+                "",
+                "backbone.",
+                (),
+                ("query_backbone.", "student_prediction_head."),
+                {"student_backbone.": "student: the backbone is its moving average, as lightly evaluates it"},
+            ),
+            (", MoCo v2 before February 2024", "query_backbone.", (), (), {"backbone.": KEY_ENCODER}),
+            (
+                ", BYOL before February 2024",
+                "student_backbone.",
+                ("student_prediction_head.",),
+                (),
+                {"backbone.": TARGET, "student_projection_head.": HEAD, "student_prediction_head.": PREDICTOR},
+            ),
         )
     ),
     *(

@@ -361,6 +361,17 @@ def lightly(arch: str, sequential: bool) -> dict[str, Any]:
     return LIGHTNING | {"state_dict": state, "hyper_parameters": {"batch_size_per_device": 256}}
 
 
+def old_lightly(arch: str, sequential: bool, online: str) -> dict[str, Any]:
+    """Before February 2024: `backbone` was the moving average of the network that was trained."""
+    content = lightly(arch, sequential)
+    state = {k: v for k, v in content["state_dict"].items() if "momentum" not in k and not k.startswith("backbone.")}
+    trained = {k: v for k, v in content["state_dict"].items() if k.startswith("backbone.")}
+    state |= {k: v * 0.5 if v.is_floating_point() else v for k, v in trained.items()}
+    state |= under(f"{online}_", trained) | linear(f"{online}_projection_head.layers.0")
+    state |= linear("student_prediction_head.layers.0") if online == "student" else {}
+    return content | {"state_dict": state}
+
+
 def haiku_keys(tensors: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters and states of Haiku's ResNet: kernels HWIO, norms (1, 1, 1, C), running averages as `average`."""
     params: dict[str, Any] = {}
@@ -613,6 +624,10 @@ PUBLISHED = {
     ),
     "lightly": Case("lightly", lambda a: lightly(a, sequential=False)),
     "lightly-sequential": Case("lightly", lambda a: lightly(a, sequential=True)),
+    "lightly-moco-of-2023": Case("lightly", lambda a: old_lightly(a, False, "query")),
+    "lightly-moco-of-2023-sequential": Case("lightly", lambda a: old_lightly(a, True, "query")),
+    "lightly-byol-of-2023": Case("lightly", lambda a: old_lightly(a, False, "student")),
+    "lightly-byol-of-2023-sequential": Case("lightly", lambda a: old_lightly(a, True, "student")),
     "torchvision": Case("torchvision", lambda a: dict(network(a).state_dict()), equal=("timm",), file="resnet18-f37072fd.pth"),
     "torchvision-example": Case(
         "torchvision",
@@ -773,6 +788,15 @@ def test_moco_v2_says_its_variant_epochs_and_what_was_dropped(tmp_path: Path) ->
     # 318 of the key encoder, two heads of two layers with weight and bias, queue and its pointer
     assert len(found.dropped) == 318 + 4 + 4 + 2
     assert set(found.dropped.values()) == {sources.KEY_ENCODER, sources.HEAD, "queue of negatives"}
+
+
+def test_lightlys_dino_is_its_moving_average(tmp_path: Path) -> None:
+    content = old_lightly("resnet18", sequential=False, online="student")
+    state = {k: v for k, v in content["state_dict"].items() if "prediction_head" not in k}
+    torch.save(content | {"state_dict": state}, tmp_path / "dino.ckpt")
+    found = sources.backbone(tmp_path / "dino.ckpt")
+    assert found.family == "lightly"
+    assert torch.equal(found.tensors["conv1.weight"], state["backbone.conv1.weight"])
 
 
 def test_an_ambiguous_file_names_no_method(tmp_path: Path) -> None:
