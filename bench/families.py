@@ -37,6 +37,7 @@ class Source:
     layout: str = "torchvision"  # of bench.layouts
     input: Input = IMAGENET
     words: tuple[str, ...] = ()  # in the file's name or notes, they settle between families that fit equally
+    said: bool = False  # only where one of the words is there
     variants: Mapping[str, str] = field(default_factory=dict)  # pattern: the variant it tells
     sidecar: str | None = None  # "bench", "timm", "transformers": only with this kind of .json beside the file
     asked: bool = False  # only with --from
@@ -329,6 +330,20 @@ FAMILIES = (
         licence="BSD-2-Clause",
     ),
     Source(
+        name="infomin",
+        summary="InfoMin of PyContrast without its momentum encoder, by the file's name",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "head.0.weight", "head_jig.fc1.0.weight"),
+        alone=("model_ema",),
+        heads=PYCONTRAST_HEADS,
+        words=("infomin",),
+        said=True,
+        method="infomin",
+        counts=True,
+        licence="BSD-2-Clause",
+    ),
+    Source(
         name="pirl",
         summary="PIRL of PyContrast (HobbitLong/PyContrast)",
         prefix="module.encoder.",
@@ -364,6 +379,21 @@ FAMILIES = (
         lacks=("head_jig.",),
         beside=("model_ema",),
         heads=PYCONTRAST_HEADS,
+        variants={"head.2.weight": "v2"},
+        counts=True,
+        licence="BSD-2-Clause",
+    ),
+    Source(
+        name="pycontrast-moco",
+        summary="MoCo of PyContrast without its momentum encoder, by the file's name",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "head.0.weight"),
+        lacks=("head_jig.",),
+        alone=("model_ema",),
+        heads=PYCONTRAST_HEADS,
+        words=("moco", "mocov1", "mocov2"),
+        said=True,
         variants={"head.2.weight": "v2"},
         counts=True,
         licence="BSD-2-Clause",

@@ -85,6 +85,8 @@ def _fits(row: Source, file: File, outer: str) -> bool:
         return False
     if any(key in file.content for key in row.alone):
         return False
+    if row.said and not any(_said(word, file.words) for word in row.words):
+        return False
     told = row.inner and file.orderless  # its keys must do, where nothing can stand beside them
     if not told and not all(key in file.content for key in row.beside):
         return False

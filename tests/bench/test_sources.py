@@ -799,6 +799,27 @@ def test_lightlys_dino_is_its_moving_average(tmp_path: Path) -> None:
     assert torch.equal(found.tensors["conv1.weight"], state["backbone.conv1.weight"])
 
 
+@pytest.mark.parametrize("contrast", [True, False])
+@pytest.mark.parametrize(
+    ("file", "jig", "family"),
+    [
+        ("MoCov2.pth", False, "pycontrast-moco"),
+        ("moco_v2_200.pth", False, "pycontrast-moco"),
+        ("InsDis.pth", False, "instdis"),
+        ("InfoMin_800.pth", True, "infomin"),
+        ("PIRL.pth", True, "pirl"),
+    ],
+)
+def test_pycontrasts_files_without_a_momentum_encoder_are_what_their_name_says(
+    tmp_path: Path, file: str, jig: bool, family: str, contrast: bool
+) -> None:
+    content = pycontrast("resnet18", jig=jig, mlp=True, ema=False)
+    torch.save(content if contrast else {"model": content["model"]}, tmp_path / file)
+    report = sources.inspect(tmp_path / file)
+    assert (report["family"], report["equal"], report["problem"]) == (family, [], None)
+    assert report["about"].get("method") not in {"instdis", "pirl", "infomin"} - {family}
+
+
 def test_an_ambiguous_file_names_no_method(tmp_path: Path) -> None:
     found = sources.backbone(write(PUBLISHED["moco-or-clsa-or-pcl"], tmp_path))
     assert "method" not in found.about
