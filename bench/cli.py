@@ -251,7 +251,7 @@ def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing
     put(f"  traits      {', '.join(f'{key} {value}' for key, value in report['traits'].items())}")
     if about := {key: value for key, value in report["about"].items() if not isinstance(value, dict | list)}:
         put(f"  about       {', '.join(f'{key} {value}' for key, value in about.items())}")
-    if arguments := report["about"].get("arguments"):
+    if isinstance(arguments := report["about"].get("arguments"), dict) and arguments:
         put(f"  arguments   {', '.join(f'{key} {value}' for key, value in arguments.items())}")
     put(f"  licence     {report['licence'] or 'not known'}")
     put(f"  values      {report['values']}: convert, transfer and report refuse NaN and infinity")

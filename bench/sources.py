@@ -381,13 +381,15 @@ def _said_traits(said: Any) -> dict[str, Any]:
     ):
         raise ValueError(
             "expected traits channel_order RGB or BGR, three mean, three positive std (0 to 255) and stride_in_1x1"
-            f" true or false beside the file, found {json.dumps(traits)}"
+            f" true or false beside the file, found {json.dumps(traits)[:300]}"
         )
     return traits
 
 
 def _three(numbers: Any) -> bool:
-    return isinstance(numbers, list) and len(numbers) == 3 and all(type(x) in (int, float) for x in numbers)
+    """Whether these are three numbers that pixels can have: no NaN, no infinity, none that a float does not hold."""
+    known = isinstance(numbers, list) and len(numbers) == 3
+    return known and all(type(x) in (int, float) and abs(x) < 1e6 for x in numbers)
 
 
 def _published(found: Found, file: File, plan: resnets.Arch) -> "Callable[[np.ndarray], list[torch.Tensor]]":

@@ -988,6 +988,31 @@ def test_a_file_of_this_project_takes_its_traits_from_the_sidecar(tmp_path: Path
     assert sources.backbone(file).family == "torchvision"
 
 
+@pytest.mark.parametrize("key", ["mean", "std"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400, "1e6", "true"])
+def test_traits_that_no_pixels_have_are_refused(tmp_path: Path, key: str, number: str) -> None:
+    from safetensors.torch import save_file
+
+    said = {"mean": "[1, 2, 3]", "std": "[1, 2, 3]"} | {key: f"[1, {number}, 3]"}
+    traits = f'{{"mean": {said["mean"]}, "std": {said["std"]}}}'
+    save_file(net(), tmp_path / "a.safetensors", {"traits": traits})
+    for read in (sources.backbone, sources.inspect):
+        with pytest.raises(ValueError, match=r"^expected traits .* three mean, three positive std .* found") as caught:
+            read(tmp_path / "a.safetensors")
+        assert len(str(caught.value)) < 600
+
+
+def test_a_note_whose_arguments_are_a_number_is_inspected(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from typer.testing import CliRunner
+
+    from bench import cli
+
+    save_file(net(), tmp_path / "a.safetensors", {"traits": "{}", "arguments": "5"})
+    result = CliRunner().invoke(cli.app, ["inspect", str(tmp_path / "a.safetensors")])
+    assert result.exit_code == 0 and "arguments 5" in result.output, result.exception
+
+
 def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -> None:
     save_file({k: v.contiguous() for k, v in network("resnet18").state_dict().items()}, tmp_path / "model.safetensors")
     config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5]}}
