@@ -658,9 +658,11 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[
             return {plain(key): value for key, value in pairs}
         case "builtins.set" | "builtins.frozenset" | "builtins.list" | "builtins.tuple" | "torch.Size", (items,):
             return items
-        case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (storage, first, shape, stride, *_):
+        case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (storage, first, shape, stride, *more):
+            _as_stored(more[2:])
             return _tensor(storage, first, shape, stride)
-        case "torch._utils._rebuild_tensor_v3", (storage, first, shape, stride, _, _, dtype, *_):
+        case "torch._utils._rebuild_tensor_v3", (storage, first, shape, stride, _, _, dtype, *more):
+            _as_stored(more)
             if not isinstance(dtype, _Name) or str(dtype) not in _DTYPES:
                 raise ValueError("a tensor with numbers of a type that is unknown here")
             return _tensor(storage, first, shape, stride, _DTYPES[str(dtype)])
@@ -698,6 +700,12 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[
             kind = _numpy_type(dtype)
             return np.frombuffer(raw, kind)[0].item() if kind is not None else Inert(name, args)
     return Inert(str(name), args)
+
+
+def _as_stored(metadata: list[Any]) -> None:
+    """Raises ValueError for a tensor whose values are not the stored ones: torch keeps a negation or conjugation as a flag."""
+    if metadata and isinstance(metadata[0], dict) and (flags := [f for f in ("conj", "neg") if metadata[0].get(f)]):
+        raise ValueError(f"a tensor that is marked {' and '.join(flags)}: save it with resolve_conj().resolve_neg()")
 
 
 def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None) -> Stored:

@@ -359,6 +359,17 @@ def test_a_tensor_is_never_larger_than_its_file(tmp_path: Path) -> None:
             unpickle.read(zipped(tmp_path / "bad.pth", body, storage))
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_tensor_that_is_marked_negative_or_conjugate_is_refused(tmp_path: Path, zipped: bool) -> None:
+    marked = {"neg": torch._neg_view(torch.ones(3)), "conj": torch.ones(3, dtype=torch.complex64).conj()}
+    for flag, tensor in marked.items():
+        torch.save({"a": tensor}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match=rf"a tensor that is marked {flag}: save it with resolve_conj"):
+            unpickle.read(tmp_path / "a.pth")
+        torch.save({"a": tensor.resolve_conj().resolve_neg()}, tmp_path / "a.pth")
+        assert torch.equal(unpickle.read(tmp_path / "a.pth")["a"].read(), tensor.resolve_conj().resolve_neg())
+
+
 def test_a_zip_cannot_hide_a_decompression_bomb_or_leave_its_folder(tmp_path: Path) -> None:
     bomb = zipped(tmp_path / "a.pth", tensor_pickle(1 << 20, (1 << 20,)), b"\0" * (4 << 20), zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="compressed"):
