@@ -663,8 +663,10 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[
             return _tensor(storage, first, shape, stride)
         case "torch._utils._rebuild_tensor_v3", (storage, first, shape, stride, _, _, dtype, *more):
             _as_stored(more)
-            if not isinstance(dtype, _Name) or str(dtype) not in _DTYPES:
-                raise ValueError("a tensor with numbers of a type that is unknown here")
+            if not isinstance(dtype, _Name):
+                raise ValueError("a tensor without a type")
+            if str(dtype) not in _DTYPES:  # uint16, float8: no backbone's
+                return Inert(f"tensor of {dtype[:80]}", args)
             return _tensor(storage, first, shape, stride, _DTYPES[str(dtype)])
         case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", (tensor, *_):
             return tensor

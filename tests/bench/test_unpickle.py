@@ -370,6 +370,13 @@ def test_a_tensor_that_is_marked_negative_or_conjugate_is_refused(tmp_path: Path
         assert torch.equal(unpickle.read(tmp_path / "a.pth")["a"].read(), tensor.resolve_conj().resolve_neg())
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.float8_e4m3fn])
+def test_a_tensor_of_a_type_that_no_backbone_has_leaves_the_others_readable(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.save({"a": torch.ones(3), "odd": torch.zeros(4, dtype=dtype)}, tmp_path / "a.pth")
+    found = unpickle.read(tmp_path / "a.pth")
+    assert found["a"].read().tolist() == [1, 1, 1] and repr(found["odd"]) == f"<tensor of {dtype}>"
+
+
 def test_a_zip_cannot_hide_a_decompression_bomb_or_leave_its_folder(tmp_path: Path) -> None:
     bomb = zipped(tmp_path / "a.pth", tensor_pickle(1 << 20, (1 << 20,)), b"\0" * (4 << 20), zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="compressed"):
