@@ -1013,6 +1013,18 @@ def test_a_note_whose_arguments_are_a_number_is_inspected(tmp_path: Path) -> Non
     assert result.exit_code == 0 and "arguments 5" in result.output, result.exception
 
 
+def test_a_reports_json_has_neither_nan_nor_infinity(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from bench import cli
+
+    said = {"best": float("nan"), "loss": float("inf"), "args": argparse.Namespace(margin=-float("inf"), lr=0.1)}
+    torch.save({"state_dict": net(), **said}, tmp_path / "a.pth")
+    result = CliRunner().invoke(cli.app, ["inspect", str(tmp_path / "a.pth"), "--json"])
+    about = json.loads(result.stdout, parse_constant=lambda word: pytest.fail(word))["about"]
+    assert (about["best"], about["loss"], about["arguments"]) == ("nan", "inf", {"margin": "-inf", "lr": 0.1})
+
+
 def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -> None:
     save_file({k: v.contiguous() for k, v in network("resnet18").state_dict().items()}, tmp_path / "model.safetensors")
     config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5]}}
