@@ -823,6 +823,9 @@ def main() -> None:
     except (RuntimeError, OSError, FloatingPointError) as error:
         say(f"bench: {sentence(error)}")
         sys.exit(1)
+    except MemoryError as error:
+        say(f"bench: out of memory {sentence(error)}".rstrip())
+        sys.exit(1)
     except KeyboardInterrupt:
         say("bench: interrupted; call again with --resume to go on")
         sys.exit(130)

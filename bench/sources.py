@@ -86,6 +86,12 @@ def _backbone(
     plan, missing, unexpected, problem = _compared(found, arch, allow_missing)
     if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
+    size, told = path.stat().st_size, sum(math.prod(e.shape) * e.dtype.itemsize for e in found.detector.values())
+    if told > 4 * size:
+        raise ValueError(
+            f"expected the tensors of a detector to lie in the file one by one, found {len(found.detector):,} of {told:,} bytes "
+            f"together in a file of {size:,}: they are views of one another (in {path})"
+        )
     traits = _traits(found, file, plan)
     return Backbone(
         family=found.source.name,

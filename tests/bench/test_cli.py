@@ -37,6 +37,14 @@ def bench(monkeypatch, capsys, tmp_path):
     return run
 
 
+def test_a_machine_that_is_out_of_memory_says_so_in_one_sentence(bench, monkeypatch):
+    def doctor():
+        raise MemoryError
+
+    monkeypatch.setattr("bench.doctor.lines", doctor)
+    assert bench("doctor") == (1, "", "bench: out of memory\n")
+
+
 @pytest.fixture(scope="module")
 def resnet18(tmp_path_factory):
     """A torchvision ResNet-18 with random weights, as published: flat, with fc."""

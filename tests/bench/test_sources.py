@@ -1069,6 +1069,14 @@ def test_a_necks_and_heads_tensors_travel(tmp_path: Path) -> None:
     assert again.family == "detectron2" and all(torch.equal(again.detector[name], t) for name, t in neck.items())
 
 
+def test_a_detectors_tensors_that_are_views_of_one_another_are_not_multiplied_in_memory(tmp_path: Path) -> None:
+    content = net()
+    content |= {f"detectron2/x{i}": content["layer4.1.conv2.weight"] for i in range(30)}
+    torch.save(content, tmp_path / "many.pth")
+    with pytest.raises(ValueError, match=r"found 30 of 283,115,520 bytes together .* views of one another"):
+        sources.backbone(tmp_path / "many.pth")
+
+
 # --- coverage
 
 
