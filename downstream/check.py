@@ -578,6 +578,7 @@ class Coco:
         self.file = datasets.annotation_file(name, root)
         self.lvis = name.startswith("lvis")
         self.keypoints = name.startswith("keypoints")
+        self.evaluated = name.endswith("val")
         self.folders: dict[str, set[str]] = {}
 
     def wrong(self, kind: str, reason: str, mend: str = "download the file again", notice: bool = False) -> None:
@@ -661,8 +662,9 @@ class Coco:
     def place(self, image: Mapping[str, Any]) -> tuple[str, str] | None:
         """Folder and name of an image's file."""
         for key in ("neg_category_ids", "not_exhaustive_category_ids") if self.lvis else ():
-            if not isinstance(image.get(key, []), list) or not all(_whole(i) for i in image.get(key, [])):
-                self.wrong("annotation", f"image {image['id']}: {key} is no list of ids: {image[key]!r:.100}")
+            listed = image.get(key, None if self.evaluated else [])
+            if not isinstance(listed, list) or not all(_whole(i) for i in listed):
+                self.wrong("annotation", f"image {image['id']}: {key} is no list of ids: {listed!r:.100}")
         key = "coco_url" if self.lvis else "file_name"
         value = image.get(key)
         parts = (
@@ -680,6 +682,10 @@ class Coco:
             self.wrong("annotation", f"annotation {number} in its list has no image: {found!r:.100}")
             return
         whose = f"annotation {found.get('id')!r:.40}"
+        if self.evaluated and not (_whole(found.get("id")) and datasets.is_number(found.get("area"))):
+            self.wrong(
+                "annotation", f"{whose}: no whole id and finite area, which the evaluation needs: {found!r:.100}"
+            )
         if found["image_id"] not in sizes:
             self.wrong("annotation of no image", f"{whose}: no image {found['image_id']}", "remove it", notice=True)
             return

@@ -262,8 +262,6 @@ def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dic
         for image in images:
             if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
                 raise ValueError(f"height {image['height']!r} and width {image['width']!r} of image {image['id']}")
-            if not isinstance(image.get("file_name", ""), str):
-                raise ValueError(f"file_name {image['file_name']!r} of image {image['id']}")
         for annotation in content["annotations"] if evaluated else ():
             if type(annotation["id"]) is not int or not is_number(annotation["area"]):
                 raise ValueError(f"id {annotation['id']!r} and area {annotation['area']!r} of an annotation")
@@ -293,9 +291,10 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
         )
     if keypoints and (named := categories[1].get("keypoints")) != KEYPOINTS:
         raise ValueError(f"expected the keypoints {', '.join(KEYPOINTS)}, found {named} in {file}: download it again")
-    if unnamed := [image["id"] for image in images if "file_name" not in image]:
+    if unnamed := [image for image in images if not isinstance(image.get("file_name"), str)]:
         raise ValueError(
-            f"expected a file_name of every image, found none of image {unnamed[0]} in {file}: download it again"
+            f"expected a file_name of every image, found {unnamed[0].get('file_name')!r} of image {unnamed[0]['id']} in {file}: "
+            "download it again"
         )
     labels = {i: label for label, i in enumerate(real)}
     photographs = _names(base / f"{split}2017")

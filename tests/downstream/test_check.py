@@ -333,7 +333,14 @@ def check_only(task: str, root: Path) -> dict:
             records(TASKS[task], root)
         except Exception as error:
             findings.add("run", root, repr(error), "-")
-    report = {"task": task, "data": "", "splits": {}, "findings": findings.kept, "counts": findings.counts}
+    report = {
+        "task": task,
+        "data": "",
+        "splits": {},
+        "findings": findings.kept,
+        "counts": findings.counts,
+        "label_train_ids_made": 0,
+    }
     return report | {"runs": not findings.failures, "reduced": False}
 
 
@@ -526,3 +533,14 @@ def test_what_only_the_engine_sees_is_a_finding_too(drawn):
 
     report = found("voc_c4", drawn, engine)
     assert not report["runs"] and report["counts"]["run"] == 1
+
+
+@pytest.mark.parametrize("key", ["area", "id"])
+def test_what_only_the_evaluation_needs_is_missed_too(data, key):
+    root = data("coco")
+    file = root / "coco" / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    del content["annotations"][0][key]
+    file.write_text(json.dumps(content))
+    report = check_only("coco_fpn_1x", root)
+    assert not report["runs"] and set(report["counts"]) == {"annotation"}
