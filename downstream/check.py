@@ -661,7 +661,7 @@ class Coco:
 
     def place(self, image: Mapping[str, Any]) -> tuple[str, str] | None:
         """Folder and name of an image's file."""
-        for key in ("neg_category_ids", "not_exhaustive_category_ids") if self.lvis else ():
+        for key in datasets.LVIS_LISTS if self.lvis else ():
             listed = image.get(key, None if self.evaluated else [])
             if not isinstance(listed, list) or not all(_whole(i) for i in listed):
                 self.wrong("annotation", f"image {image['id']}: {key} is no list of ids: {listed!r:.100}")

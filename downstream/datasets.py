@@ -58,6 +58,10 @@ KEYPOINTS = [
 # COCO's ids run from 1 to 90 and leave these out.
 COCO_IDS = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
 LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
+LVIS_LISTS = (
+    "neg_category_ids",
+    "not_exhaustive_category_ids",
+)  # of an image: classes not there, classes not all marked
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: LVIS's groups of classes
 # Cityscapes' labels with instances that are evaluated, by their id (cityscapesscripts, helpers/labels.py); ids end at 33.
 CITYSCAPES_CLASSES = {
@@ -92,18 +96,21 @@ def records(name: str, root: Path) -> list[Record]:
         return _lvis(root, match[1], match[2], annotation_file(name, root))
     if match := re.fullmatch(r"cityscapes_fine_instance_seg_(train|val)", name):
         return _cityscapes(root / "cityscapes", match[1])
-    raise ValueError(f"expected a dataset like voc_2007_trainval or coco_2017_train, found {name!r}")
+    raise _unknown(name)
 
 
 def classes(name: str) -> int:
-    """How many classes a dataset of `records` has."""
-    if name.startswith("lvis"):
-        return LVIS_CLASSES[name.split("_")[1]]
+    """How many classes a dataset of `records` has. Raises ValueError for a name that is none."""
     sizes = {"voc": len(VOC_CLASSES), "coco": len(COCO_CLASSES), "keypoints": 1, "cityscapes": len(CITYSCAPES_CLASSES)}
-    family = name.partition("_")[0]
-    if family not in sizes:
-        raise ValueError(f"expected a dataset like voc_2007_trainval or coco_2017_train, found {name!r}")
-    return sizes[family]
+    sizes |= {f"lvis_{version}": count for version, count in LVIS_CLASSES.items()}
+    for family, size in sizes.items():
+        if name.startswith(f"{family}_"):
+            return size
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ValueError:
+    return ValueError(f"expected a dataset like voc_2007_trainval or coco_2017_train, found {name!r}")
 
 
 def annotation_file(name: str, root: Path) -> Path:
@@ -151,7 +158,7 @@ def digest(*datasets: Sequence[Record]) -> str:
     for images in datasets:
         for r in sorted(images, key=lambda r: str(r["image_id"])):
             content = [r["image_id"], r["height"], r["width"], r["annotations"]]
-            content += [r[key] for key in ("neg_category_ids", "not_exhaustive_category_ids") if key in r]
+            content += [r[key] for key in LVIS_LISTS if key in r]
             sha.update(json.dumps(content, sort_keys=True).encode())
         sha.update(b"\n")
     return sha.hexdigest()
@@ -334,7 +341,6 @@ def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
                 f"{', '.join(sorted(absent))} in {file}: APr, APc and APf need them"
             )
     labels = {i: i - 1 for i in categories}
-    lists = ("neg_category_ids", "not_exhaustive_category_ids")
     photographs: dict[str, set[str]] = {}
     found = []
     for image in images:
@@ -349,11 +355,11 @@ def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
         record = _coco_image(
             base / place[0], file, photographs[place[0]], place[1], image, objects[image["id"]], labels, False
         )
-        if split == "val" and (absent := [key for key in lists if not isinstance(image.get(key), list)]):
+        if split == "val" and (absent := [key for key in LVIS_LISTS if not isinstance(image.get(key), list)]):
             raise ValueError(
                 f"expected a list {absent[0]} of every image to test on, found none of image {image['id']} in {file}: is it COCO's?"
             )
-        record |= {key: image.get(key, []) for key in lists}
+        record |= {key: image.get(key, []) for key in LVIS_LISTS}
         found.append(record)
     return found
 

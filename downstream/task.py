@@ -33,7 +33,6 @@ class Detection:
     expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # published: pretraining, metric, value
     tolerance: float = 0.5  # a trial farther than this from the published value deserves a look, in percent
     unverified: tuple[str, ...] = ()  # what no source confirms
-    tuned: Mapping[str, Any] = field(default_factory=dict)  # of its second mini protocol: see `second`
     scale: str = "paper"
     precision: str = "fp32"
     passes: float | None = None  # the training set is seen at most this often
@@ -118,7 +117,6 @@ class Classification:
     expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tolerance: float = 0.5
     unverified: tuple[str, ...] = ()
-    tuned: Mapping[str, Any] = field(default_factory=dict)  # of its second mini protocol: see `second`
     scale: str = "paper"
     precision: str = "fp32"
     nonstandard: tuple[str, ...] = ()
@@ -149,7 +147,6 @@ class LinearSVM:
     expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tolerance: float = 0.5
     unverified: tuple[str, ...] = ()
-    tuned: Mapping[str, Any] = field(default_factory=dict)  # of its second mini protocol: see `second`
     scale: str = "paper"
     precision: str = "fp32"
     nonstandard: tuple[str, ...] = ()
@@ -303,10 +300,8 @@ def second(task: Task) -> Task:
     The rule's numbers do not always tell supervised weights from random ones. Those of `tuned` do: they were found with these two
     on held-out training images (`downstream.held_out`), as the task's docstring says.
     """
-    if not task.tuned:
+    if not isinstance(task, Segmentation) or not task.tuned:
         return task
-    if isinstance(task, Detection):
-        return dataclasses.replace(task, name=f"{task.name}.2", settings=dict(task.settings) | task.tuned)
     return dataclasses.replace(task, name=f"{task.name}.2", **task.tuned)
 
 

@@ -131,18 +131,15 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
 
 def share_statistics(model: nn.Module) -> None:
     """Give every process the running statistics of rank 0's batch norms, which are the ones that are kept."""
-    if world_size() > 1:
-        for part in model.modules():
-            if isinstance(part, _BatchNorm):
-                for buffer in part.buffers(recurse=False):
-                    distributed.broadcast(buffer, src=0)
+    for part in model.modules():
+        if isinstance(part, _BatchNorm):
+            as_first(*part.buffers(recurse=False))
 
 
 def permutation(n: int, device: torch.device) -> torch.Tensor:
     """A random order of n, drawn on rank 0 and the same in every process."""
     order = torch.randperm(n).to(device)
-    if world_size() > 1:
-        distributed.broadcast(order, src=0)
+    as_first(order)
     return order
 
 

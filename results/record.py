@@ -205,9 +205,8 @@ def read(file: Path, root: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refused)
         check(record)
-        json.dumps(
-            record, ensure_ascii=False, allow_nan=False
-        ).encode()  # 1e999 is infinite; half a character is no text
+        # 1e999 is infinite, and half a character no text
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no record: {error}; remove it and run the trial again") from error
     if path(root, record) != file:

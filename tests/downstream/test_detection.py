@@ -462,6 +462,7 @@ def test_data_without_objects_is_an_error(voc, tmp_path):
         (coco_fpn_1x.TASK, "DATASETS.TEST", ["voc_2007_test"], "measures APbb, .*'voc_2007_test'"),
         (voc_c4.TASK, "DATASETS.TEST", ["coco_2017_val"], "measures AP, AP50, AP75"),
         (lvis_v05_1x.TASK, "MODEL.MASK_ON", False, "measures APmk, .*APr, APc, APf"),
+        (lvis_v05_1x.TASK, "DATASETS.TRAIN", ["lvis_v2_train"], "expected a dataset like .*'lvis_v2_train'"),
         (coco_fpn_1x.TASK, "MODEL.ROI_HEADS.NUM_CLASSES", 81, "80 classes of coco_2017_train, found .* 81"),
         (voc_c4.TASK, "DATASETS.TRAIN", ["coco_2017_train"], "80 classes of coco_2017_train, found .* 20"),
         (lvis_v05_1x.TASK, "DATASETS.TRAIN", ["lvis_v1_train"], "1,203 classes of lvis_v1_train, found .* 1230"),
