@@ -30,8 +30,8 @@ from results.sheet import Column
 
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
-LONGER = (  # which three epochs leave near random weights, and what they are compared with
-    "supervised", "moco", "simsiam", "instdisc", "pirl", "infomin", "pic", "clsa", "swav", "deepcluster",
+LONGER = (  # which three epochs leave below random weights by nearest neighbours, and two more
+    "supervised", "clsa", "deepcluster", "infomin", "instdisc", "pic", "pirl", "simsiam", "swav",
 )  # fmt: skip
 # Large crops only: the small ones of 64-pixel photographs are 14 to 24 pixels of them.
 VARIANTS = {"swav": "400ep_2x224", "deepcluster": "v2_2x224", "pic": "single"}
