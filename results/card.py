@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results import plots, published, record, sheet, stats
-from results.groups import Group, Record, grouped, headline, identity
-from results.table import label
+from results.groups import Group, Record, grouped, headline, identity, label
 
 NEIGHBOURS = 3  # published figures on either side of a measured one
 

@@ -131,6 +131,14 @@ def said(model: Record, key: str) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def label(model: Record) -> str:
+    """A measured model in words: name, what its name does not say, and the first eight digits of its weights' sha256."""
+    more = [text for key in ("method", "variant") if (text := said(model, key)) and text not in model["name"]]
+    more += [f"{said(model, 'epochs')} epochs"] if model.get("epochs") else []
+    words = [model["name"], f"({', '.join(more)})" if more else "", (model["sha256"] or "")[:8]]
+    return " ".join(word for word in words if word)
+
+
 def grouped(records: Iterable[Record]) -> list[Group]:
     """The records in groups that may be compared, in a stable order. Raises ValueError if two are the same trial."""
     found: dict[tuple[str, str, str, str], Group] = {}

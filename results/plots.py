@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results import published, record, stats
-from results.groups import Group, Record, grouped, headline, identity, joined, protocols
+from results.groups import Group, Record, grouped, headline, joined, label, protocols
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,18 +105,13 @@ def measured_agreement(join: Mapping[str, Group]) -> "Figure":
     for key in sorted(group.trials.keys() & other.trials.keys()):
         x, y = _mean(group, key, "top1"), _mean(other, key, "AP")
         axes.errorbar([x.mean], [y.mean], xerr=[x.std or 0], yerr=[y.std or 0], fmt="o", color="C0", markersize=4)
-        points.append((x.mean, y.mean, key[0]))
+        points.append((x.mean, y.mean, label(group.trials[key][0]["model"])))
     _labelled(axes, points)
     return figure
 
 
 def _mean(group: Group, key: tuple[str, str], metric: str) -> stats.Summary:
     return stats.summary([trial["metrics"][metric] for trial in group.trials[key] if metric in trial["metrics"]])
-
-
-def _weights(name: str, weights: str) -> str:
-    """A model's name with the first digits of its weights' sha256, for two may have one name."""
-    return f"{name} {weights[:8]}".strip()
 
 
 def bars(group: Group, metric: str) -> "Figure":
@@ -128,7 +123,7 @@ def bars(group: Group, metric: str) -> "Figure":
         if any(metric in t["metrics"] for t in trials)
     }
     order = sorted(having, key=lambda key: having[key].mean)
-    names = [_weights(*key) for key in order]
+    names = [label(group.trials[key][0]["model"]) for key in order]
     spread = [having[key].std or 0.0 for key in order]
     axes.barh(names, [having[key].mean for key in order], xerr=spread, color="C0", alpha=0.75, capsize=3)
     for place, key in enumerate(order):
@@ -140,8 +135,7 @@ def bars(group: Group, metric: str) -> "Figure":
 def curves(root: Path, trials: Sequence[Record]) -> "Figure | None":
     """Training losses of the runs whose log.jsonl stands beside their record; None where none does."""
     logs = {
-        f"{_weights(*identity(t))}, seed {t['seed']}": (root / record.place(t)).with_suffix("") / "log.jsonl"
-        for t in trials
+        f"{label(t['model'])}, seed {t['seed']}": (root / record.place(t)).with_suffix("") / "log.jsonl" for t in trials
     }
     lines = {name: _log(file) for name, file in logs.items() if file.is_file()}
     if not any(lines.values()):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from results import published, record, stats
-from results.groups import Group, Record, grouped, joined, protocols, said
+from results.groups import Group, Record, grouped, joined, label, protocols, said
 from results.html import html
 from results.latex import latex
 from results.sheet import NOISE, Cell, Column, Line, Sheet, comma_separated, markdown
@@ -324,14 +324,6 @@ def _order(model: Record) -> tuple[Any, ...]:
     length = model.get("epochs")
     length = length if isinstance(length, int | float) else 0
     return rank, _method(model), said(model, "variant"), length, model["name"], model["sha256"] or ""
-
-
-def label(model: Record) -> str:
-    """A measured model in words: name, what its name does not say, and the first eight digits of its weights' sha256."""
-    more = [text for key in ("method", "variant") if (text := said(model, key)) and text not in model["name"]]
-    more += [f"{said(model, 'epochs')} epochs"] if model.get("epochs") else []
-    words = [model["name"], f"({', '.join(more)})" if more else "", (model["sha256"] or "")[:8]]
-    return " ".join(word for word in words if word)
 
 
 def _mark_best(lines: Sequence[Line]) -> None:
