@@ -109,7 +109,9 @@ def test_two_weights_of_one_name_have_a_curve_each(trial, tmp_path):
         log.write_text(json.dumps({"iteration": 10, "loss": loss}))
     lines = plots.curves(tmp_path, trials).axes[0].lines
     assert [list(line.get_ydata()) for line in lines] == [[1], [2]]
-    assert [line.get_label() for line in lines] == [f"moco_v2 (10 epochs) {t['model']['sha256'][:8]}, seed 0" for t in trials]
+    assert [line.get_label() for line in lines] == [
+        f"moco_v2 (10 epochs) {t['model']['sha256'][:8]}, seed 0" for t in trials
+    ]
 
 
 # --- the browser
