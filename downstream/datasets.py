@@ -58,10 +58,8 @@ KEYPOINTS = [
 # COCO's ids run from 1 to 90 and leave these out.
 COCO_IDS = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
 LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
-LVIS_LISTS = (
-    "neg_category_ids",
-    "not_exhaustive_category_ids",
-)  # of an image: classes not there, classes not all marked
+# of an image: classes that are not there, classes that are not all marked
+LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: LVIS's groups of classes
 # Cityscapes' labels with instances that are evaluated, by their id (cityscapesscripts, helpers/labels.py); ids end at 33.
 CITYSCAPES_CLASSES = {
