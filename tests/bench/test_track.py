@@ -20,6 +20,35 @@ def test_every_method_that_begins_from_images_is_in_the_track_and_some_are_there
     assert len(track.LONGER) >= 4
 
 
+def test_a_task_is_for_every_method_of_the_first_budget_and_the_second_is_for_what_shows_growth(tmp_path, monkeypatch):
+    swept = {}
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(track, "pretrain", lambda *told: None)
+    monkeypatch.setattr(
+        track,
+        "transfer",
+        lambda task, weights, least, *told: swept.setdefault(task, []).append((weights, least)) or True,
+    )
+    track.main(tmp_path / "data", runs=tmp_path, records=tmp_path)
+    methods = {name.rpartition("-")[0] for name in track.names()}
+    made = {
+        task: {path.split("/")[-2] for weights, _ in sweeps[1:] for path in weights} for task, sweeps in swept.items()
+    }
+    assert {task: [least for _, least in sweeps] for task, sweeps in swept.items()} == {
+        "imagenet_knn": [3, 1],
+        "imagenet_linear": [3, 3],
+        "imagenet_semi_10": [3, 3],
+        "voc_semantic": [3, 3],
+        "cityscapes_semantic": [3, 3],
+        "voc_c4": [5, 5],
+        "coco_fpn_1x": [3, 1],
+    }
+    assert all(sweeps[0][0] == ["random"] for sweeps in swept.values())
+    assert made["imagenet_knn"] == made["imagenet_linear"] == set(track.names())
+    assert made["voc_c4"] == {f"{method}-3" for method in methods} | {"supervised-12"}
+    assert made["coco_fpn_1x"] == {"supervised-3", "supervised-12"}
+
+
 def test_an_unknown_pretraining_is_named_before_anything_starts(tmp_path):
     with pytest.raises(ValueError, match=r"pretraining.*simclr-5"):
         track.main(tmp_path, ["simclr-5"])
