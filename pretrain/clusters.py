@@ -31,7 +31,8 @@ def spherical_kmeans(x: torch.Tensor, centroids: torch.Tensor, iterations: int) 
 def kmeans(x: torch.Tensor, centroids: torch.Tensor, iterations: int) -> torch.Tensor:
     """Lloyd's k-means: the labels, [N].
 
-    x: [N, C]; centroids: [K, C] to begin with; an empty cluster takes half of the largest one (faiss, split_clusters)
+    x: [N, C]; centroids: [K, C] to begin with; an empty cluster takes half of the largest one, where faiss
+       draws which by size (split_clusters)
     """
     apart = 1 + (1 - 2 * (torch.arange(x.shape[1], device=x.device) % 2)) / 1024  # [C], above and below 1 in turn
     for _ in range(iterations):

@@ -120,7 +120,8 @@ class _Groups(TorchFunctionMode):
 def by_group(net: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, size: int) -> torch.Tensor:
     """net(x), normalised `size` images at a time: what x.shape[0] / size GPUs without SyncBN would compute.
 
-    Only batch norm sees the groups: convolutions of all images at once are faster than of a few.
+    Only batch norm sees the groups: convolutions of all images at once are faster than of a few. The running statistics move once
+    a group, of which GPUs keep the first's: where a step passes several kinds of views, they lean more towards the last one's.
     """
     if len(x) == size:
         return net(x)

@@ -9,6 +9,8 @@ weights of the last are not public).
 
 The negatives are the queue and the keys of the whole batch. Every weak query's loss is added, and every pair's of a weak and a strong
 one: "multi" adds 5 cross-entropies and 25 divergences, as the code does.
+Difference: the code flips a strong view before its operations, here after them: the same but for ShearY, which leaves the other side
+in place.
 """
 
 import torch

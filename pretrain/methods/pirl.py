@@ -10,12 +10,15 @@ projects/PIRL/README.md); VOC07+12 C4 AP 55.5 (pycontrast).
 
     bench pretrain pirl --data imagenet/train [--variant vissl]
 
-Differences: VISSL spares biases and batch norm the weight decay (regularize_bias, regularize_bn); PyContrast compares image and
-patches with the same draw of negatives and counts epochs from 1 in its cosine. The patches are shuffled after their projection, as in
-PyContrast, which VISSL does before: the same, because each patch is projected alone.
+Differences: VISSL spares biases and batch norm the weight decay (regularize_bias, regularize_bn), begins its convolutions with torch's
+default (fan-in, uniform) and moves a patch in its cell by one pixel less; PyContrast compares image and patches with the same draw of
+negatives, draws the bank's beginning from a Gaussian and counts epochs from 1 in its cosine. Both keep an epoch's incomplete batch.
+The patches are shuffled after their projection, as in PyContrast, which VISSL does before: the same, because each patch is projected
+alone.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pretrain import augmentations, contrast, heads, jigsaw, optim
@@ -60,6 +63,8 @@ class PIRL(contrast.Banked):
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__(arch, recipe)
         self.patch_weight = recipe["patch_weight"]
+        bank = self.instances.bank.bank
+        bank.copy_(F.normalize(bank, dim=1))  # vissl/losses/nce_loss.py, norm_init; PyContrast, memory/mem_bank.py
         self.jigsaw = jigsaw.Jigsaw(nn.Linear(self.width, recipe["dim"]), recipe["dim"])
 
     def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:

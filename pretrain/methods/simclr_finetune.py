@@ -7,7 +7,9 @@ Expected, ResNet-50, ImageNet: top-1 57.9 with 1 % of the labels, 68.4 with 10 %
     bench pretrain simclr_finetune --data imagenet_1pct/train checkpoint=runs/simclr/last.pth
 
 The classifier starts at zero; LARS scales its step no more than that of a bias. Of the variant 10pct the number of epochs is the
-paper's text, unverified.
+paper's text, unverified. The head's first layer is trained, as in tf2/run.py, where run.py leaves it out of the variables it trains.
+Difference: an epoch's incomplete batch is dropped (720 steps on 1 % of the labels), where the code's batches run over the ends of
+epochs (751).
 """
 
 from pathlib import Path

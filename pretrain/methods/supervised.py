@@ -5,6 +5,8 @@ Expected, ResNet-50, ImageNet, 90 epochs on 8 GPUs: top-1 76.1 (torchvision's mo
 transfer tables use MSRA's Caffe2 weights instead.
 
     bench pretrain supervised --data imagenet/train
+
+Difference: batch norm takes a process's whole share of the batch, there the 32 images of a GPU: the same on 8 GPUs.
 """
 
 import torch

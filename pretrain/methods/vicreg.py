@@ -5,6 +5,8 @@ term below. No negatives, no momentum encoder, no normalised outputs: the varian
 Expected, ResNet-50, ImageNet, 1000 epochs: linear top-1 73.2 (README and Table 1).
 
     bench pretrain vicreg --data imagenet/train [--variant 100ep]
+
+Difference: the last, incomplete batch of an epoch is dropped.
 """
 
 import torch
