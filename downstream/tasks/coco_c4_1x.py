@@ -1,8 +1,8 @@
 """COCO detection and instance segmentation, Mask R-CNN R50-C4, 1x: MoCo (arXiv 1911.05722), Table 5(c), and PixPro's table.
 
 Trains on train2017, tests on val2017: 90k iterations of 16 images, about 12 epochs. The head is res5 and one more norm after
-it. Follows zdaxie/PixPro, transfer/detection/configs, with its SyncBN; MoCo's repository has the 2x schedule alone, with
-naiveSyncBN since November 2020.
+it. Follows zdaxie/PixPro, transfer/detection/configs, with its SyncBN, which under its README's PyTorch 1.4 is detectron2's
+naiveSyncBN; MoCo's repository has the 2x schedule alone, with naiveSyncBN since November 2020.
 """
 
 from downstream.task import Detection
