@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -81,27 +81,36 @@ def belongs(task: str, name: str) -> bool:
 
 def pretrained(name: str, data: Path, runs: Path = RUNS, records: Path = RECORDS) -> dict[str, Any]:
     """Pretrains, unless that is done, and writes and returns the record."""
+    method, _, epochs = name.rpartition("-")
+    folder = data / "imagenet"
+    found = run(method, int(epochs), runs / name, folder / "train", folder)
+    record.replaced(records / "pretraining" / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def run(
+    method: str, epochs: int, out: Path, train: Path, labelled: Path, overrides: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """A pretraining, unless it is done: what backbone.json says of it, and when and by which commit and machine it was started."""
     from bench import provenance
     from pretrain import loop
 
-    method, _, epochs = name.rpartition("-")
-    folder, out = data / "imagenet", runs / name
     loop.run(
         catalog.load("method", method),
-        folder / "train",
+        train,
         out,
         demo.ARCH,
         "mini",
         variant=VARIANTS.get(method),
-        epochs=int(epochs),
+        epochs=epochs,
         resume=True,
-        labelled=folder,
+        overrides=overrides,
+        labelled=labelled,
         about={"commit": provenance.commit(), "machine": provenance.machine()},
     )
     found = json.loads((out / "backbone.json").read_text())
     starts = json.loads((out / "run.json").read_text())["starts"]
     found["starts"] = [{key: start[key] for key in ("at", "step", "commit", "machine")} for start in starts]
-    record.replaced(records / "pretraining" / f"{name}.json", json.dumps(found, indent=1) + "\n")
     return found
 
 
@@ -180,12 +189,18 @@ def main(
         )
 
 
-def pretrain(chosen: Sequence[str], data: Path, runs: Path, records: Path) -> None:
+def pretrain(
+    chosen: Sequence[str],
+    data: Path,
+    runs: Path,
+    records: Path,
+    work: Callable[[str, Path, Path, Path], dict[str, Any]] = pretrained,
+) -> None:
     """All of these pretrainings, as many at a time as there are cores."""
     runs.mkdir(parents=True, exist_ok=True)
     began, context = time.monotonic(), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, demo.alone, (runs / "log.txt",), max_tasks_per_child=1) as pool:
-        jobs = {pool.submit(pretrained, name, data, runs, records): name for name in chosen}
+        jobs = {pool.submit(work, name, data, runs, records): name for name in chosen}
         for done, job in enumerate(as_completed(jobs), 1):
             left = preview.duration((time.monotonic() - began) / done * (len(jobs) - done))
             knn = job.result()["knn"]
