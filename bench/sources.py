@@ -342,20 +342,29 @@ def _new(name: str, shape: tuple[int, ...]) -> "torch.Tensor":
 
 
 def _fed(found: Found, file: File) -> layouts.Input:
-    """What the network was fed: by a note of this project, by the configuration of timm or transformers, else by the family."""
+    """What the network was fed: by what stands beside the file, else by the family."""
+    return _configured(found, file) or found.source.input
+
+
+def _configured(found: Found, file: File) -> layouts.Input | None:
+    """What a note of this project or the configuration of timm or transformers says that the network was fed, if they say it."""
     if said := file.sidecars.get("bench"):
         traits = _said_traits(said["traits"])
         return layouts.Input(tuple(traits["mean"]), tuple(traits["std"]), traits["channel_order"], 1.0)
-    config: Mapping[str, Any] = {}
+    mean, std, unit = None, None, 255.0
     if found.source.name == "timm" and "timm" in file.sidecars:
         config = file.sidecars["timm"]["pretrained_cfg"]
+        mean, std = config.get("mean"), config.get("std")
     if found.source.name == "transformers" and "transformers" in file.sidecars:
         processor = file.sidecars["transformers"]["preprocessor"]
-        config = {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
-    mean, std = config.get("mean"), config.get("std")
+        mean, std = processor.get("image_mean"), processor.get("image_std")
+        if processor.get("do_rescale") is False:
+            unit = 1.0
+        if processor.get("do_normalize") is False:
+            mean, std = [0, 0, 0], [1, 1, 1]
     if isinstance(mean, list) and isinstance(std, list) and _three(mean) and _three(std) and min(std) > 0:
-        return layouts.Input(tuple(mean), tuple(std))
-    return found.source.input
+        return layouts.Input(tuple(mean), tuple(std), unit=unit)
+    return None
 
 
 def _strided(found: Found, file: File) -> bool:
@@ -434,7 +443,7 @@ def _notes(found: Found, file: File) -> tuple[str, ...]:
     if isinstance(said, list):
         return tuple(str(note)[:300] for note in said[:10])
     notes = [f"unverified: {text}" for text in found.source.unverified]
-    if file.sidecars:
+    if _configured(found, file):
         notes = [note for note in notes if "mean and std" not in note]
     if found.source.order and file.orderless and not file.sidecars and file.level(found.outer).has("fc."):
         notes.append(
@@ -456,7 +465,9 @@ def _about(found: Found, file: File) -> dict[str, Any]:
     """Method, variant, epoch, arguments and the like: the sidecar's words, else what stands beside the state dict."""
     source = found.source
     if "bench" in file.sidecars:
-        return {k: v for k, v in file.sidecars["bench"].items() if k not in ("traits", "sha256", "format", "proof")}
+        said = {k: v for k, v in file.sidecars["bench"].items() if k not in ("traits", "sha256", "format", "proof")}
+        text = json.dumps(said, ensure_ascii=False).encode(errors="replace")  # half a character becomes a question mark
+        return json.loads(text, parse_constant=str)  # and what is no number, which JSON does not have, its name
     about = _scalars(file.content)
     if source.method and not found.equal:
         about["method"] = source.method
@@ -487,6 +498,19 @@ def _held(value: Any) -> dict[Any, Any]:
 
 
 def _scalars(held: Mapping[Any, Any]) -> dict[str, Any]:
-    """Texts, numbers and truth values of a dict, at most two hundred, texts cut."""
+    """Texts, numbers and truth values of a dict as JSON can hold them, at most two hundred, texts cut."""
     plain = {k: v for k, v in held.items() if isinstance(k, str) and isinstance(v, str | int | float | bool)}
-    return {k[:80]: v[:200] if isinstance(v, str) else v for k, v in list(plain.items())[:200]}
+    return {_text(k)[:80]: _scalar(v) for k, v in list(plain.items())[:200]}
+
+
+def _scalar(value: str | float) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and abs(value) >= 1 << 63:  # Python does not write one of many digits
+        return "an integer of more than 64 bits"
+    return _text(value)[:200] if isinstance(value, str) else value
+
+
+def _text(said: str) -> str:
+    """A text that can be written: half of a character becomes a question mark."""
+    return said.encode(errors="replace").decode()

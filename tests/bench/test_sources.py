@@ -1044,9 +1044,37 @@ def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -
     found = sources.backbone(tmp_path / "model.safetensors")
     assert found.family == "transformers" and found.traits["stride_in_1x1"] and found.traits["std"] == [63.75] * 3
     assert sources.prove(found)["source"] < 1e-5
+    for said, mean, std in (
+        ({"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [64] * 3}, [127.5] * 3, [64.0] * 3),
+        ({"do_normalize": False}, [0.0] * 3, [255.0] * 3),
+        ({"do_normalize": False, "do_rescale": False}, [0.0] * 3, [1.0] * 3),
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor | said))
+        found = sources.backbone(tmp_path / "model.safetensors")
+        assert (found.traits["mean"], found.traits["std"]) == (mean, std)
+    for nothing in ({}, {"image_mean": None, "image_std": [1, 1, 0]}):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(nothing))
+        found = sources.backbone(tmp_path / "model.safetensors")
+        assert found.traits["std"] == [58.395, 57.12, 57.375] and any("mean and std" in note for note in found.notes)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet", "downsample_in_first_stage": True}))
     with pytest.raises(ValueError, match="expected downsample_in_first_stage False"):
         sources.backbone(tmp_path / "model.safetensors")
+
+
+def test_what_stands_beside_the_weights_can_always_be_written(tmp_path: Path) -> None:
+    odd = {"epochs": float("nan"), "method": "a\ud800", "seed": 2**70, "k\udfff": 1}
+    torch.save({"state_dict": net(), **odd}, tmp_path / "odd.pth")
+    about, _ = journey.opened(str(tmp_path / "odd.pth"), None, "mini", None, None, [])
+    assert (about["epochs"], about["method"], about["seed"]) == ("nan", "a?", "an integer of more than 64 bits")
+    json.dumps(about, ensure_ascii=False, allow_nan=False).encode()
+    torch.save(net(), tmp_path / "noted.pth")
+    digest = hashlib.sha256((tmp_path / "noted.pth").read_bytes()).hexdigest()
+    traits = sources.backbone(tmp_path / "noted.pth").traits
+    note = {"sha256": digest, "traits": traits, "epochs": float("inf"), "method": "\ud800", "data": [float("nan")]}
+    (tmp_path / "noted.json").write_text(json.dumps(note))
+    about, _ = journey.opened(str(tmp_path / "noted.pth"), None, "mini", None, None, [])
+    assert (about["epochs"], about["method"], about["pretrain_data"]) == ("Infinity", "?", ["NaN"])
+    json.dumps(about, ensure_ascii=False, allow_nan=False).encode()
 
 
 def test_a_necks_and_heads_tensors_travel(tmp_path: Path) -> None:
