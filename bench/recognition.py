@@ -143,8 +143,13 @@ def _fits_pattern(key: str, pattern: str) -> bool:
     return key.startswith(pattern) if pattern.endswith((".", "/")) else key == pattern
 
 
-def _read(source: Source, file: File, outer: str, warning: str | None = None) -> Found:
-    """A level of the file, read as a family: each tensor is the backbone's, a detector's, dropped with a reason, or a stranger."""
+def _read(source: Source, file: File, outer: str) -> Found:
+    """A level of the file, read as a family."""
+    return _divided(source, file, outer, source.inner)
+
+
+def _divided(source: Source, file: File, outer: str, prefix: str) -> Found:
+    """A level's tensors: each is the backbone's, below the prefix, a detector's, dropped with a reason, or a stranger."""
     level = file.level(outer)
     tensors, keys = level.tensors, level.keys
     stored: dict[str, Stored] = {}
@@ -157,8 +162,8 @@ def _read(source: Source, file: File, outer: str, warning: str | None = None) ->
             dropped[key] = reason
         elif part := _of_detector(inner, source):
             detector[part] = tensors[key]
-        elif inner.startswith(source.inner):
-            stored[inner[len(source.inner) :]] = tensors[key]
+        elif inner.startswith(prefix):
+            stored[inner[len(prefix) :]] = tensors[key]
         elif source.others:
             dropped[key] = source.others
         else:
@@ -167,7 +172,7 @@ def _read(source: Source, file: File, outer: str, warning: str | None = None) ->
     entries: dict[str, Stored] = {}
     places: dict[str, str] = {}
     for part, entry in stored.items():
-        key, name = keys[source.inner + part], names.get(part)
+        key, name = keys[prefix + part], names.get(part)
         if name is None or name in entries:
             strangers.append(key)
         else:
@@ -175,7 +180,7 @@ def _read(source: Source, file: File, outer: str, warning: str | None = None) ->
     return Found(
         source,
         outer,
-        _evidence(source, file, outer, len(entries), len(dropped), warning),
+        _evidence(source, file, outer, prefix, len(entries), len(dropped)),
         entries,
         places,
         stored,
@@ -195,7 +200,7 @@ def _of_detector(key: str, source: Source) -> str | None:
     return None
 
 
-def _evidence(source: Source, file: File, outer: str, found: int, dropped: int, warning: str | None) -> tuple[str, ...]:
+def _evidence(source: Source, file: File, outer: str, prefix: str, found: int, dropped: int) -> tuple[str, ...]:
     level = file.level(outer)
     wrapped = level.wrapped
 
@@ -215,7 +220,7 @@ def _evidence(source: Source, file: File, outer: str, found: int, dropped: int, 
             if source.sidecar == "bench" and file.path.suffix != ".safetensors"
             else f"has the notes of {source.sidecar} with it"
         )
-    lines.append(f"{found} tensors with prefix {wrapped + source.inner!r}, {dropped} dropped by name")
+    lines.append(f"{found} tensors with prefix {wrapped + prefix!r}, {dropped} dropped by name")
     if foreign := sorted(f"{key}: {value!r}" for key, value in file.content.items() if type(value).__name__ == "Inert"):
         lines.append(f"objects of the training code, recorded and not run: {', '.join(foreign)}")
     unread = [
@@ -225,8 +230,6 @@ def _evidence(source: Source, file: File, outer: str, found: int, dropped: int, 
     ]
     if unread:
         lines.append(f"beside it and not read: {', '.join(sorted(unread))}")
-    if warning:
-        lines.append(f"warning: {warning}")
     return tuple(lines)
 
 
@@ -262,17 +265,9 @@ def _generic(file: File) -> Found:
             heads[key] = f"outside {prefix!r}"
         elif not _PARTS.match(key[len(prefix) :]):
             heads[key] = "not part of a ResNet, taken for a head"
+    source = replace(GENERIC, prefix=prefix, outer=(outer,), has=(f"{prefix}conv1.weight",), heads=heads)
     warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
-    source = Source(
-        GENERIC.name,
-        GENERIC.summary,
-        prefix,
-        (outer,),
-        (f"{prefix}conv1.weight",),
-        heads=heads,
-        unverified=GENERIC.unverified,
-    )
-    return _read(source, file, outer, warning)
+    return _with(_divided(source, file, outer, prefix), (), f"warning: {warning}")
 
 
 NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named

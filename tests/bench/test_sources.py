@@ -1176,6 +1176,16 @@ def test_home_made_code_is_taken_with_a_warning_if_one_prefix_holds_a_resnet(tmp
     assert len(found.dropped) == 241
 
 
+@pytest.mark.parametrize("prefix", ["module.", "module.net."])
+def test_a_wrapped_network_beside_a_tensor_without_the_wrapper_is_generic(tmp_path: Path, prefix: str) -> None:
+    averaged = prefixed(prefix) | {"n_averaged": torch.tensor(3)}  # torch.optim.swa_utils.AveragedModel
+    torch.save({"state_dict": averaged}, tmp_path / "swa.pth")
+    found = sources.backbone(tmp_path / "swa.pth")
+    assert (found.family, found.matched, list(found.dropped)) == ("generic", 120, ["n_averaged"])
+    assert f"120 tensors with prefix {prefix!r}, 1 dropped by name" in found.evidence
+    assert all(torch.equal(found.tensors[k], v) for k, v in net().items())
+
+
 def test_two_candidates_are_printed_and_none_is_taken(tmp_path: Path) -> None:
     torch.save({"state_dict": prefixed("student.") | prefixed("online.", 1)}, tmp_path / "two.pt")
     for read in (sources.backbone, sources.inspect):
