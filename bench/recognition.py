@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench import catalog, layouts
 from bench.content import File
-from bench.families import FAMILIES, GENERIC, Source, listed
+from bench.families import FAMILIES, GENERIC, PLAIN_ORDER, Source, listed
 
 if TYPE_CHECKING:
     from bench.unpickle import Stored
@@ -94,15 +94,15 @@ def _fits(row: Source, file: File, outer: str) -> bool:
         return False
     if row.any and not any(map(level.has, row.any)):
         return False
-    return row.order is None or _ordered(row.order, level.keys)
+    return row.order is None or _ordered(row.order, {} if file.orderless else level.keys)
 
 
 def _ordered(order: tuple[str, str], keys: Mapping[str, str]) -> bool:
-    """Whether the first key stands before the second, or one of them is not there."""
+    """Whether the first key stands before the second; where one of them is not there, or no order, as in most files."""
     places = {key: number for number, key in enumerate(keys)}
     first, second = order
     if first not in places or second not in places:
-        return order[0] < order[1]  # files without these keys have one order only
+        return order == PLAIN_ORDER
     return places[first] < places[second]
 
 

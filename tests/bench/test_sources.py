@@ -748,6 +748,15 @@ def test_the_order_that_safetensors_lose_is_said(tmp_path: Path) -> None:
     assert sources.inspect(tmp_path / "a.safetensors", family="simclr-pytorch")["traits"]["std"] == [255.0] * 3
 
 
+def test_the_order_in_the_header_of_safetensors_decides_nothing(tmp_path: Path) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in network("resnet18").state_dict().items()}
+    files = [hollow(tmp_path / f"{turn}.safetensors", dict(sorted(shapes.items(), reverse=turn))) for turn in (0, 1)]
+    reports = [sources.inspect(file) for file in files]
+    assert [(report["family"], report["equal"]) for report in reports] == [("torchvision", ["timm"])] * 2
+    assert reports[0]["evidence"] == reports[1]["evidence"] and reports[0]["traits"] == reports[1]["traits"]
+    assert "safetensors keep no order" in " ".join(reports[1]["notes"])
+
+
 def test_a_transfers_record_names_what_was_allowed_to_be_missing(tmp_path: Path) -> None:
     torch.save({k: v for k, v in net().items() if k != "layer4.1.bn2.bias"}, tmp_path / "hole.pth")
     about, source = journey.opened(str(tmp_path / "hole.pth"), None, "mini", None, None, ["layer4.1.bn2.bias"])
