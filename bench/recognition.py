@@ -5,7 +5,7 @@ equally and say the same of every tensor and of the input are named together; ot
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -145,10 +145,14 @@ def _fits_pattern(key: str, pattern: str) -> bool:
 
 def _read(source: Source, file: File, outer: str) -> Found:
     """A level of the file, read as a family."""
-    return _divided(source, file, outer, source.inner)
+
+    def reason(key: str) -> str | None:
+        return next((why for pattern, why in source.heads.items() if _fits_pattern(key, pattern)), None)
+
+    return _divided(source, file, outer, source.inner, reason)
 
 
-def _divided(source: Source, file: File, outer: str, prefix: str) -> Found:
+def _divided(source: Source, file: File, outer: str, prefix: str, reason: Callable[[str], str | None]) -> Found:
     """A level's tensors: each is the backbone's, below the prefix, a detector's, dropped with a reason, or a stranger."""
     level = file.level(outer)
     tensors, keys = level.tensors, level.keys
@@ -157,9 +161,8 @@ def _divided(source: Source, file: File, outer: str, prefix: str) -> Found:
     detector: dict[str, Stored] = {}
     strangers = []
     for inner, key in keys.items():
-        reason = next((why for pattern, why in source.heads.items() if _fits_pattern(inner, pattern)), None)
-        if reason:
-            dropped[key] = reason
+        if why := reason(inner):
+            dropped[key] = why
         elif part := _of_detector(inner, source):
             detector[part] = tensors[key]
         elif inner.startswith(prefix):
@@ -259,15 +262,16 @@ def _generic(file: File) -> Found:
     if len(live) != 1:
         raise ValueError(_unknown(file, live or candidates))
     outer, prefix = live[0]
-    heads = {}
-    for key in file.level(outer).keys:
+    outside = f"outside {prefix!r}"
+
+    def reason(key: str) -> str | None:
         if not key.startswith(prefix):
-            heads[key] = f"outside {prefix!r}"
-        elif not _PARTS.match(key[len(prefix) :]):
-            heads[key] = "not part of a ResNet, taken for a head"
-    source = replace(GENERIC, prefix=prefix, outer=(outer,), has=(f"{prefix}conv1.weight",), heads=heads)
+            return outside
+        return None if _PARTS.match(key[len(prefix) :]) else "not part of a ResNet, taken for a head"
+
+    source = replace(GENERIC, prefix=prefix, outer=(outer,), has=(f"{prefix}conv1.weight",))
     warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
-    return _with(_divided(source, file, outer, prefix), (), f"warning: {warning}")
+    return _with(_divided(source, file, outer, prefix, reason), (), f"warning: {warning}")
 
 
 NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named

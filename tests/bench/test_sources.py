@@ -1195,6 +1195,21 @@ def test_a_wrapped_network_beside_a_tensor_without_the_wrapper_is_generic(tmp_pa
     assert all(torch.equal(found.tensors[k], v) for k, v in net().items())
 
 
+def test_the_names_of_other_tensors_are_no_patterns(tmp_path: Path) -> None:
+    others = {name: torch.ones(1) for name in ("*", "*.weight", "net.", "/")}
+    torch.save(prefixed("net.") | others, tmp_path / "stars.pth")
+    found = sources.backbone(tmp_path / "stars.pth")
+    assert (found.family, found.matched, set(found.dropped)) == ("generic", 120, set(others))
+
+
+@pytest.mark.timeout(60)
+def test_forty_thousand_other_tensors_take_seconds(tmp_path: Path) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in prefixed("net.").items()}
+    file = hollow(tmp_path / "many.safetensors", shapes | {f"h.{number}": (1,) for number in range(40_000)})
+    report = sources.inspect(file)
+    assert (report["family"], report["matched"], len(report["dropped"])) == ("generic", 120, 40_000)
+
+
 def test_two_candidates_are_printed_and_none_is_taken(tmp_path: Path) -> None:
     torch.save({"state_dict": prefixed("student.") | prefixed("online.", 1)}, tmp_path / "two.pt")
     for read in (sources.backbone, sources.inspect):
