@@ -182,7 +182,8 @@ def _gather(value: Any, prefix: str, depth: int, found: dict[str, "Stored"], lef
 def _words(path: Path, content: Mapping[Any, Any]) -> str:
     """What the file is called and what it says in words, in lower case: author, architecture, notes of a framework."""
     said = [path.name, path.parent.name if path.suffix == ".index" else ""]
-    said += [value[:200] for value in content.values() if isinstance(value, str)]
+    texts = (value[:200] for value in content.values() if isinstance(value, str))
+    said += itertools.islice(texts, 100)
     if isinstance(meta := content.get("meta"), dict):
         said += [word[:100_000] for pair in list(meta.items())[:100] for word in pair if isinstance(word, str)]
     return " ".join(said).lower()

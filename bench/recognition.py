@@ -7,7 +7,7 @@ equally and say the same of every tensor and of the input are named together; ot
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import catalog, layouts
 from bench.content import File
@@ -224,16 +224,23 @@ def _evidence(source: Source, file: File, outer: str, prefix: str, found: int, d
             else f"has the notes of {source.sidecar} with it"
         )
     lines.append(f"{found} tensors with prefix {wrapped + prefix!r}, {dropped} dropped by name")
-    if foreign := sorted(f"{key}: {value!r}" for key, value in file.content.items() if type(value).__name__ == "Inert"):
-        lines.append(f"objects of the training code, recorded and not run: {', '.join(foreign)}")
+    if foreign := [key for key, value in file.content.items() if type(value).__name__ == "Inert"]:
+        objects = _ten(foreign, lambda key: f"{key}: {file.content[key]!r}")
+        lines.append(f"objects of the training code, recorded and not run: {objects}")
     unread = [
-        str(key)
+        key
         for key, value in file.content.items()
         if isinstance(value, dict) and key not in ("", "__metadata__", outer.split("/")[0])
     ]
     if unread:
-        lines.append(f"beside it and not read: {', '.join(sorted(unread))}")
+        lines.append(f"beside it and not read: {_ten(unread)}")
     return tuple(lines)
+
+
+def _ten(keys: list[Any], told: Callable[[Any], str] = str) -> str:
+    """The first ten of them in words, each cut to 80 letters, and how many more there are."""
+    more = [f"{len(keys) - 10:,} more"] if len(keys) > 10 else []
+    return ", ".join(sorted(told(key)[:80] for key in keys[:10]) + more)
 
 
 # --- files of no family
@@ -262,7 +269,7 @@ def _generic(file: File) -> Found:
     if len(live) != 1:
         raise ValueError(_unknown(file, live or candidates))
     outer, prefix = live[0]
-    outside = f"outside {prefix!r}"
+    outside = f"outside {prefix[:80]!r}"
 
     def reason(key: str) -> str | None:
         if not key.startswith(prefix):

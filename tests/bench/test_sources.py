@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench import families, journey, recognition, sources, tensorbundle
+from bench.content import opened
 from downstream import resnets, weights
 
 Tensors = dict[str, torch.Tensor]
@@ -964,6 +965,17 @@ def test_objects_of_the_training_code_are_named_and_not_needed(tmp_path: Path) -
     found = sources.backbone(tmp_path / "pixpro.pth")
     assert torch.equal(found.tensors["conv1.weight"], net()["conv1.weight"])
     assert "config: <yacs_of_2020.CfgNode>, opt: <argparse.Namespace>" in " ".join(found.evidence)
+
+
+def test_of_many_objects_levels_and_texts_ten_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    many = {f"{number}{'x' * 500}": argparse.Namespace() for number in range(2000)}
+    many |= {number: {} for number in range(2000)} | {f"text {number}": "y" * 500 for number in range(2000)}
+    torch.save({"state_dict": net()} | many, tmp_path / "many.pth")
+    evidence = sources.inspect(tmp_path / "many.pth")["evidence"]
+    objects, levels = (line for line in evidence if line.endswith("1,990 more"))
+    assert objects.count("x" * 70) == 10 and max(map(len, evidence)) < 1000
+    assert levels.endswith(f": {', '.join(map(str, range(10)))}, 1,990 more")
+    assert len(opened(tmp_path / "many.pth").words) < 30_000
 
 
 # --- files with a .json beside them
