@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bench.unpickle import Stored
 
 
+Outer = tuple[str, ...]  # the keys, from the outermost dict on, of the dict that holds tensors; () is the file itself
+
+
 @dataclass(frozen=True)
 class File:
     """What is in a file, in the .json files beside it, and in its words."""
@@ -24,9 +27,9 @@ class File:
     content: dict[Any, Any]
     sidecars: dict[str, dict[str, Any]]  # "bench", "timm", "transformers"
     words: str
-    levels: dict[str, "Level"] = field(default_factory=dict)  # those that were looked at
+    levels: dict[Outer, "Level"] = field(default_factory=dict)  # those that were looked at
 
-    def level(self, outer: str) -> "Level":
+    def level(self, outer: Outer) -> "Level":
         """The tensors of one level of the file."""
         if outer not in self.levels:
             self.levels[outer] = Level.of(self.content, outer)
@@ -51,11 +54,11 @@ class Level:
     beginnings: frozenset[str]  # of these keys, up to and with each of the first dots and slashes
 
     @classmethod
-    def of(cls, content: Mapping[Any, Any], outer: str) -> "Level":
+    def of(cls, content: Mapping[Any, Any], outer: Outer) -> "Level":
         from bench.unpickle import Stored
 
         level: Any = content
-        for key in outer.split("/") if outer else ():
+        for key in outer:
             level = level.get(key) if isinstance(level, dict) else None
         pairs = level.items() if isinstance(level, dict) else ()
         tensors = {key: entry for key, entry in pairs if isinstance(key, str) and isinstance(entry, Stored)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench import catalog, layouts
-from bench.content import File
+from bench.content import File, Outer
 from bench.families import FAMILIES, GENERIC, PLAIN_ORDER, Source, listed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Found:
     """One reading of a file as one family, before any value is read."""
 
     source: Source
-    outer: str
+    outer: Outer
     evidence: tuple[str, ...]
     entries: dict[str, "Stored"]  # torchvision name: tensor, as torchvision stores it
     keys: dict[str, str]  # torchvision name: key in the file
@@ -60,7 +60,7 @@ def recognised(file: File, family: str | None) -> Found:
         return best
     fitting = _fitting(file)
     if not fitting:
-        if what := _no_resnet(file):
+        if what := _no_resnet(_examples(file)):
             raise ValueError(what)
         return _generic(file)
     return _settled(fitting, file)
@@ -74,12 +74,13 @@ def _fitting(file: File) -> list[Found]:
     return [_read(row, file, outer) for row, outer in rows]
 
 
-def _outers(row: Source) -> tuple[str, ...]:
+def _outers(row: Source) -> list[Outer]:
     """Where a family's state dict may be; anybody may have saved it without what was around it."""
-    return row.outer if "" in row.outer else (*row.outer, "")
+    outers = [tuple(outer.split("/")) if outer else () for outer in row.outer]
+    return outers if () in outers else [*outers, ()]
 
 
-def _fits(row: Source, file: File, outer: str) -> bool:
+def _fits(row: Source, file: File, outer: Outer) -> bool:
     level = file.level(outer)
     if not level.keys or (row.sidecar is not None and row.sidecar not in file.sidecars):
         return False
@@ -143,7 +144,7 @@ def _fits_pattern(key: str, pattern: str) -> bool:
     return key.startswith(pattern) if pattern.endswith((".", "/")) else key == pattern
 
 
-def _read(source: Source, file: File, outer: str) -> Found:
+def _read(source: Source, file: File, outer: Outer) -> Found:
     """A level of the file, read as a family."""
 
     def reason(key: str) -> str | None:
@@ -152,7 +153,7 @@ def _read(source: Source, file: File, outer: str) -> Found:
     return _divided(source, file, outer, source.inner, reason)
 
 
-def _divided(source: Source, file: File, outer: str, prefix: str, reason: Callable[[str], str | None]) -> Found:
+def _divided(source: Source, file: File, outer: Outer, prefix: str, reason: Callable[[str], str | None]) -> Found:
     """A level's tensors: each is the backbone's, below the prefix, a detector's, dropped with a reason, or a stranger."""
     level = file.level(outer)
     tensors, keys = level.tensors, level.keys
@@ -203,14 +204,14 @@ def _of_detector(key: str, source: Source) -> str | None:
     return None
 
 
-def _evidence(source: Source, file: File, outer: str, prefix: str, found: int, dropped: int) -> tuple[str, ...]:
+def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int, dropped: int) -> tuple[str, ...]:
     level = file.level(outer)
     wrapped = level.wrapped
 
     def shown(pattern: str) -> str:
         return f"{wrapped}{pattern}{'*' if pattern.endswith(('.', '/')) else ''}"
 
-    lines = [f"the state dict is {outer!r}" if outer else "the state dict is the file itself"]
+    lines = [f"the state dict is {'/'.join(outer)!r}" if outer else "the state dict is the file itself"]
     lines += [f"has {shown(pattern)}" for pattern in source.has]
     lines += [f"has {shown(pattern)}" for pattern in source.any if level.has(pattern)]
     lines += [f"has not {shown(pattern)}" for pattern in source.lacks if not level.has(pattern)]
@@ -230,7 +231,7 @@ def _evidence(source: Source, file: File, outer: str, prefix: str, found: int, d
     unread = [
         key
         for key, value in file.content.items()
-        if isinstance(value, dict) and key not in ("", "__metadata__", outer.split("/")[0])
+        if isinstance(value, dict) and key not in ("__metadata__", *outer[:1])
     ]
     if unread:
         lines.append(f"beside it and not read: {_ten(unread)}")
@@ -250,8 +251,22 @@ _COPIES = re.compile(r"(^|[._])(k|ema)($|[._])|key|momentum|target|teacher")
 _PARTS = re.compile(r"(conv|bn|layer|stem|downsample|norm)\d*([._]|$)")
 
 
-def _levels(file: File) -> list[str]:
-    return ["", *(key for key, value in file.content.items() if isinstance(key, str) and isinstance(value, dict))]
+def _levels(file: File) -> list[Outer]:
+    """Where a file has tensors, down to two dicts deep; a dict with several names once, not by a copy's if it can be."""
+    from bench.unpickle import Stored
+
+    found: list[Outer] = []
+    levels: list[tuple[Outer, dict[Any, Any]]] = [((), file.content)]
+    seen = {id(file.content)}
+    for outer, level in levels:  # which grows meanwhile
+        if any(isinstance(value, Stored) for value in level.values()):
+            found.append(outer)
+        inner = [key for key, value in level.items() if isinstance(value, dict) and isinstance(key, str)]
+        for key in sorted(inner, key=lambda key: bool(_COPIES.search(key))) if len(outer) < 2 else ():
+            if id(level[key]) not in seen:
+                seen.add(id(level[key]))
+                levels.append(((*outer, key), level[key]))
+    return found
 
 
 def _generic(file: File) -> Found:
@@ -265,7 +280,8 @@ def _generic(file: File) -> Found:
                 continue
             if f"{prefix}bn1.running_mean" in keys and f"{prefix}layer4.0.conv1.weight" in keys:
                 candidates.append((outer, prefix))
-    live = [(outer, prefix) for outer, prefix in candidates if not _COPIES.search(outer) and not _COPIES.search(prefix)]
+    live = [(outer, prefix) for outer, prefix in candidates if not any(map(_COPIES.search, (*outer, prefix)))]
+    live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live
     if len(live) != 1:
         raise ValueError(_unknown(file, live or candidates))
     outer, prefix = live[0]
@@ -276,7 +292,7 @@ def _generic(file: File) -> Found:
             return outside
         return None if _PARTS.match(key[len(prefix) :]) else "not part of a ResNet, taken for a head"
 
-    source = replace(GENERIC, prefix=prefix, outer=(outer,), has=(f"{prefix}conv1.weight",))
+    source = replace(GENERIC, prefix=prefix, has=(f"{prefix}conv1.weight",))
     warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
     return _with(_divided(source, file, outer, prefix, reason), (), f"warning: {warning}")
 
@@ -296,9 +312,8 @@ NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
 )
 
 
-def _no_resnet(file: File) -> str | None:
+def _no_resnet(keys: list[str]) -> str | None:
     """What a file is in place of a ResNet, in one sentence, if its keys tell."""
-    keys = _examples(file)
     for pattern, what in NO_RESNETS:
         if any(re.search(pattern, key) for key in keys):
             return f"expected a ResNet, found {what}: the detectors and FCN here are built on ResNets"
@@ -307,22 +322,26 @@ def _no_resnet(file: File) -> str | None:
 
 def _examples(file: File) -> list[str]:
     """The keys of the largest level that holds tensors, as they are in the file, the most telling first."""
-    levels = [*_levels(file), *(outer for row in FAMILIES for outer in row.outer if "/" in outer)]
+    levels = [*_levels(file), *(outer for row in FAMILIES for outer in _outers(row) if len(outer) > 2)]
     keys: list[str] = max((list(file.level(outer).tensors) for outer in levels), key=len)
     return sorted(keys, key=lambda key: (not key.endswith("conv1.weight"), len(key), key))
 
 
-def _unknown(file: File, candidates: list[tuple[str, str]]) -> str:
+def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
     """Why no reading of a file was found, and the way out."""
     keys = _examples(file)
     if not keys:
         shown = ", ".join(repr(str(key)[:40]) for key in list(file.content)[:5]) or "nothing"
-        return f"expected a checkpoint with tensors, found a dict without any (its keys: {shown})"
-    if what := _no_resnet(file):
+        return (
+            f"expected a checkpoint with tensors, found a dict without any (its keys: {shown}): save the model's state_dict(),"
+            " alone or at most two dicts deep"
+        )
+    if what := _no_resnet(keys):
         return what
     if len(candidates) > 1:
-        places = ", ".join(repr(f"{outer}: {prefix}" if outer else prefix) for outer, prefix in candidates[:6])
-        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {places}"
+        places = [f"{'/'.join(outer)}: {prefix}" if outer else prefix for outer, prefix in candidates[:6]]
+        shown = ", ".join(repr(place[:80]) for place in places)
+        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {shown}"
     shown = ", ".join(repr(key[:80]) for key in keys[:3])
     return f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
 

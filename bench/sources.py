@@ -241,7 +241,7 @@ def _compared(
     ]
     if problem is None and (lost or unexpected):
         problem = (
-            f"expected the {len(wanted)} tensors of a {_spoken(plan)} under {found.outer or 'the file itself'!r} with prefix"
+            f"expected the {len(wanted)} tensors of a {_spoken(plan)} under {'/'.join(found.outer) or 'the file itself'!r} with prefix"
             f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
             f" Is this really a file of {found.source.name}?"
         )

@@ -1222,6 +1222,32 @@ def test_forty_thousand_other_tensors_take_seconds(tmp_path: Path) -> None:
     assert (report["family"], report["matched"], len(report["dropped"])) == ("generic", 120, 40_000)
 
 
+@pytest.mark.parametrize("keys", [("checkpoint", "model"), ("models/resnet",), ("", "a/b"), ("a/b",)])
+def test_a_state_dict_two_deep_or_under_any_name_is_found(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    content: Any = net()
+    for key in reversed(keys):
+        content = {key: content, "epoch": 3}
+    torch.save(content, tmp_path / "nested.pth")
+    found = sources.backbone(tmp_path / "nested.pth")
+    assert (found.family, found.matched) == ("generic", 120)
+    assert f"the state dict is {'/'.join(keys)!r}" in found.evidence
+    message = refusal(tmp_path, {"one": {"more": content}})
+    assert message.endswith("(its keys: 'one'): save the model's state_dict(), alone or at most two dicts deep")
+
+
+def test_a_copy_within_another_dict_or_of_another_name_is_no_candidate(tmp_path: Path) -> None:
+    mine, other = prefixed("net."), prefixed("net.", 1)
+    content = {"ema": mine, "weights": mine, "again": mine, "best": {"weights": other}}
+    torch.save(content, tmp_path / "best.pth")
+    found = sources.backbone(tmp_path / "best.pth")
+    assert found.family == "generic" and torch.equal(found.tensors["conv1.weight"], mine["net.conv1.weight"])
+    torch.save({"ema": {"weights": other}, "now": {"weights": mine}}, tmp_path / "best.pth")
+    assert sources.inspect(tmp_path / "best.pth")["evidence"][0] == "the state dict is 'now/weights'"
+    torch.save({"now": {"weights": mine}, "best": {"weights": other}}, tmp_path / "best.pth")
+    with pytest.raises(ValueError, match=r"found several: 'now/weights: net\.', 'best/weights: net\.'"):
+        sources.inspect(tmp_path / "best.pth")
+
+
 def test_two_candidates_are_printed_and_none_is_taken(tmp_path: Path) -> None:
     torch.save({"state_dict": prefixed("student.") | prefixed("online.", 1)}, tmp_path / "two.pt")
     for read in (sources.backbone, sources.inspect):
