@@ -184,7 +184,7 @@ def _splits(task: Task, root: Path, findings: Findings) -> Iterator[tuple[str, l
             elif kind == "cityscapes":
                 pictures = _cityscapes_objects(name.rpartition("_")[2], root, findings)
             else:
-                pictures = Coco(name, root, masks and name in train, findings).pictures()
+                pictures = Coco(name, root, masks, findings).pictures()
             _leaks(seen, name, pictures, findings)
             yield name, pictures
 
@@ -570,7 +570,7 @@ def _subset(percent: int, root: Path, names: set[str], findings: Findings) -> No
 class Coco:
     """An annotation file of COCO, of its keypoints or of LVIS.
 
-    masks: whether a training needs a polygon of every object
+    masks: whether its masks are used, to train or to test
     """
 
     def __init__(self, name: str, root: Path, masks: bool, findings: Findings):
@@ -700,24 +700,24 @@ class Coco:
             x, y, w, h = box
             # COCO's boxes have hundredths of a pixel
             _box(self.file, whose, (x, y, x + w, y + h), width + 0.01, height + 0.01, self.findings)
-        self.mask(whose, found)
+        self.mask(whose, found, width, height)
         if self.keypoints:
             self.joints(whose, found, width, height)
 
-    def mask(self, whose: str, found: Mapping[str, Any]) -> None:
+    def mask(self, whose: str, found: Mapping[str, Any], width: int, height: int) -> None:
         shape = found.get("segmentation")
         if isinstance(shape, dict):
             run, size = shape.get("counts"), shape.get("size")
             fine = isinstance(run, str) or (isinstance(run, list) and all(_whole(n) for n in run))
             fine &= isinstance(size, list) and len(size) == 2 and all(_whole(n) for n in size)
-            fine &= bool(found.get("iscrowd")) or not self.masks  # detectron2 trains on polygons
         elif isinstance(shape, list):
             fine = all(isinstance(ring, list) and all(datasets.is_number(n) for n in ring) for ring in shape)
-            fine &= any(isinstance(ring, list) and len(ring) >= 6 for ring in shape) or not self.masks
         else:
-            fine = shape is None and not self.masks
-        if not fine:
-            self.wrong("mask", f"{whose}: no polygon of three points: {shape!r:.80}", "correct or remove it")
+            fine = shape is None
+        trained = not self.evaluated and not found.get("iscrowd")
+        if not fine or (self.masks and not datasets.is_mask(shape, height, width, trained)):
+            expected = datasets.MASK.format(width, height)
+            self.wrong("mask", f"{whose}: not {expected}: {shape!r:.80}", "correct or remove it")
 
     def joints(self, whose: str, found: Mapping[str, Any], width: int, height: int) -> None:
         points = found.get("keypoints") or [0] * 51

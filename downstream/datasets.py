@@ -61,6 +61,8 @@ LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
 # of an image: classes that are not there, classes that are not all marked
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: LVIS's groups of classes
+FAR = 1e5  # pixels; a JPEG's sides end at 65,535, and pycocotools walks along a polygon's sides
+MASK = "a polygon of three points or run lengths that fill {}x{} pixels"
 # Cityscapes' labels with instances that are evaluated, by their id (cityscapesscripts, helpers/labels.py); ids end at 33.
 CITYSCAPES_CLASSES = {
     24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
@@ -74,11 +76,13 @@ XYXY, XYWH = 0, 1
 Record = dict[str, Any]
 
 
-def records(name: str, root: Path) -> list[Record]:
+def records(name: str, root: Path, masks: bool = False) -> list[Record]:
     """One dictionary an image: file_name, image_id, height, width, annotations (category_id from 0, bbox in pixels,
     bbox_mode, and difficult or iscrowd, segmentation and keypoints x, y, visibility, ...). Annotations keep their file's
     order. LVIS's images also have neg_category_ids and not_exhaustive_category_ids, in the file's ids, and those of Cityscapes
     instance_file_name, the PNG of their objects.
+
+    masks: whether COCO's and LVIS's masks are used, to train or to test, and one that cannot be is an error
 
     Raises FileNotFoundError for what is not there and ValueError for what is there and wrong.
     """
@@ -89,9 +93,9 @@ def records(name: str, root: Path) -> list[Record]:
     if match := re.fullmatch(r"voc_(2007|2012)_(\w+)", name):
         return _voc(root, match[1], match[2])
     if match := re.fullmatch(r"(keypoints_)?coco_2017_(train|val)", name):
-        return _coco(root, match[2], annotation_file(name, root), bool(match[1]))
+        return _coco(root, match[2], annotation_file(name, root), bool(match[1]), masks)
     if match := re.fullmatch(r"lvis_(v0\.5|v1)_(train|val)", name):
-        return _lvis(root, match[1], match[2], annotation_file(name, root))
+        return _lvis(root, match[1], match[2], annotation_file(name, root), masks)
     if match := re.fullmatch(r"cityscapes_fine_instance_seg_(train|val)", name):
         return _cityscapes(root / "cityscapes", match[1])
     raise _unknown(name)
@@ -148,6 +152,50 @@ def is_box(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether this is a finite number that a pixel coordinate may be."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
+
+
+def polygons(shape: Sequence[list[float]]) -> list[list[float]]:
+    """Those of x, y, x, y, ... that have the three points of a polygon, which are all that detectron2 sees."""
+    return [polygon for polygon in shape if len(polygon) % 2 == 0 and len(polygon) >= 6]
+
+
+def is_mask(shape: Any, height: int, width: int, outlined: bool) -> bool:
+    """Whether this is an object's mask: lists of numbers, some of them polygons within `FAR` of the image's corner, or the
+    lengths of runs, plain or compressed, that fill the image.
+
+    outlined: whether only polygons will do: detectron2 trains on nothing else
+    """
+    if isinstance(shape, list):
+        # without a call a number: COCO has fifty million; the sum finds the NaN that the others pass over
+        numbers = [min(p) > -FAR and max(p) < FAR and not math.isnan(sum(p)) for p in polygons(shape)]
+        return bool(numbers) and all(numbers)
+    if outlined or not isinstance(shape, dict):
+        return False
+    size, runs = shape.get("size"), shape.get("counts")
+    runs = run_lengths(runs) if isinstance(runs, str) else runs
+    if size != [height, width] or not isinstance(runs, list) or {*map(type, size + runs)} != {int}:
+        return False
+    return min(runs, default=-1) >= 0 and sum(runs) == height * width
+
+
+def run_lengths(text: str) -> list[int]:
+    """What COCO's compressed text says, lengths that may be negative or too large; none where it is no such text.
+
+    Five bits a character and a sixth that says that more follow; from the fourth on, a length less the last but one
+    (pycocotools, rleFrString, which trusts its text).
+    """
+    runs, value, bits = list[int](), 0, 0
+    for character in text:
+        digit = ord(character) - 48
+        if not 0 <= digit < 64 or bits > 30:
+            return []
+        value |= (digit & 31) << bits
+        bits += 5
+        if not digit & 32:
+            value -= (digit & 16) << bits - 4
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = bits = 0
+    return [] if bits else runs
 
 
 def digest(*datasets: Sequence[Record]) -> str:
@@ -279,7 +327,7 @@ def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dic
     return images, categories, objects
 
 
-def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
+def _coco(root: Path, split: str, file: Path, keypoints: bool, masks: bool) -> list[Record]:
     base = root / "coco"
     images, categories, objects = _annotated(base, file, split == "val")
     if keypoints:
@@ -313,12 +361,13 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool) -> list[Record]:
             objects[image["id"]],
             labels,
             keypoints,
+            split if masks else None,
         )
         for image in images
     ]
 
 
-def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
+def _lvis(root: Path, version: str, split: str, file: Path, masks: bool) -> list[Record]:
     base, count = root / "coco", LVIS_CLASSES[version]
     images, categories, objects = _annotated(base, file, split == "val")
     if sorted(categories) != list(range(1, count + 1)):
@@ -351,7 +400,15 @@ def _lvis(root: Path, version: str, split: str, file: Path) -> list[Record]:
         if place[0] not in photographs:
             photographs[place[0]] = _names(base / place[0])
         record = _coco_image(
-            base / place[0], file, photographs[place[0]], place[1], image, objects[image["id"]], labels, False
+            base / place[0],
+            file,
+            photographs[place[0]],
+            place[1],
+            image,
+            objects[image["id"]],
+            labels,
+            False,
+            split if masks else None,
         )
         if split == "val" and (absent := [key for key in LVIS_LISTS if not isinstance(image.get(key), list)]):
             raise ValueError(
@@ -371,6 +428,7 @@ def _coco_image(
     objects: list[dict],
     labels: dict[int, int],
     keypoints: bool,
+    masked: str | None,  # the split, if its masks are used
 ) -> Record:
     if name not in photographs:
         raise FileNotFoundError(f"expected the image {folder / name}, which {file} lists: extract it again")
@@ -387,12 +445,21 @@ def _coco_image(
                 f"expected bbox [x, y, width, height] in finite numbers, found {o.get('bbox')} in annotation {o.get('id')} of {file}"
             )
         shape = o.get("segmentation")
+        if isinstance(shape, list) and not all(
+            isinstance(polygon, list) and {*map(type, polygon)} <= {int, float} for polygon in shape
+        ):
+            raise ValueError(
+                f"expected polygons [x, y, x, y, ...], found segmentation {str(shape)[:80]} in annotation {o.get('id')} of {file}"
+            )
+        if masked and not is_mask(
+            shape, image["height"], image["width"], masked == "train" and not o.get("iscrowd", 0)
+        ):
+            raise ValueError(
+                f"expected a segmentation with {MASK.format(image['width'], image['height'])}, found {str(shape)[:80]} in annotation "
+                f"{o.get('id')} of {file}: correct or remove it"
+            )
         if isinstance(shape, list):
-            if not all(isinstance(polygon, list) and {*map(type, polygon)} <= {int, float} for polygon in shape):
-                raise ValueError(
-                    f"expected polygons [x, y, x, y, ...], found segmentation {str(shape)[:80]} in annotation {o.get('id')} of {file}"
-                )
-            shape = [polygon for polygon in shape if len(polygon) % 2 == 0 and len(polygon) >= 6]
+            shape = polygons(shape)
             if o["segmentation"] and not shape:
                 continue
         annotations.append(

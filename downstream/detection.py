@@ -294,7 +294,9 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
     """
     cfg = configuration(task)
     _measurable(task, cfg)
-    splits = {name: datasets.records(name, data) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
+    splits = {
+        name: datasets.records(name, data, cfg.MODEL.MASK_ON) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    }
     for purpose, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
         if not _usable(cfg, [r for name in names for r in splits[name]]):
             raise ValueError(f"expected objects to {purpose} on in {', '.join(names)} of {data}, found none")

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_tools
 
+from downstream import datasets
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 LARGEST = 1e5**2  # pixels; what is larger is ignored, as negative sizes are (pycocotools, the areaRng of "all")
@@ -221,7 +223,8 @@ def _mask_overlaps(
 def _mask(segmentation: Any, height: int, width: int) -> Any:
     """An object's run lengths, from its polygons, from plain run lengths or as they are."""
     if isinstance(segmentation, list):
-        return mask_tools.merge(mask_tools.frPyObjects(segmentation, height, width))
+        # pycocotools takes two points for a box, and all others with them
+        return mask_tools.merge(mask_tools.frPyObjects(datasets.polygons(segmentation), height, width))
     if isinstance(segmentation["counts"], list):
         return mask_tools.frPyObjects(segmentation, height, width)
     return segmentation

@@ -1,6 +1,7 @@
 """What is wrong with a dataset is listed with its file, never a traceback: missing, broken, hostile; by layout."""
 
 import copy
+import dataclasses
 import hashlib
 import json
 import math
@@ -36,7 +37,7 @@ def nothing(task, root):
 def records(task, root):
     """The part of an engine's look at the data that reads annotations."""
     for name in (*task.settings["DATASETS.TRAIN"], *task.settings["DATASETS.TEST"]):
-        datasets.records(name, root)
+        datasets.records(name, root, bool(task.settings.get("MODEL.MASK_ON")))
 
 
 @pytest.fixture(scope="session")
@@ -544,3 +545,21 @@ def test_what_only_the_evaluation_needs_is_missed_too(data, key):
     file.write_text(json.dumps(content))
     report = check_only("coco_fpn_1x", root)
     assert not report["runs"] and set(report["counts"]) == {"annotation"}
+
+
+def test_a_mask_that_the_evaluation_cannot_use_is_listed_where_masks_are_used(data):
+    root = data("coco")
+    file = root / FILES["coco_fpn_1x"]
+    content = json.loads(file.read_text())
+    first = content["annotations"][0]
+    first["segmentation"] = {"counts": [10, 20], "size": [5, 6]}
+    file.write_text(json.dumps(content))
+    report = check_only("coco_fpn_1x", root)
+    assert set(report["counts"]) - {"box of no size", "keypoint outside"} == {"mask"}
+    assert f"annotation {first['id']}: not a polygon of three points or run lengths" in report["findings"][0]["reason"]
+    with pytest.raises(ValueError, match="run lengths that fill"):
+        records(TASKS["coco_fpn_1x"], root)
+    boxes = dataclasses.replace(
+        TASKS["coco_fpn_1x"], settings=dict(TASKS["coco_fpn_1x"].settings) | {"MODEL.MASK_ON": False}
+    )
+    assert check.check(boxes, root, records)["runs"]

@@ -1,6 +1,7 @@
 """VOC and COCO are read as detectron2 reads them, and what is wrong with them is said by name."""
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -12,9 +13,11 @@ from detectron2.data.build import filter_images_with_few_keypoints, filter_image
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.data.datasets.pascal_voc import load_voc_instances
 from PIL import Image
+from pycocotools import mask as mask_tools
 
 from downstream import datasets
 from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
+from downstream.evaluation import coco as evaluation
 
 REAL = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data")
 real = pytest.mark.skipif(not (REAL / "VOC2007").is_dir(), reason="needs real photographs in VOC2007/ and coco/")
@@ -237,6 +240,102 @@ def test_what_the_evaluation_of_coco_would_stop_at_is_said_before_anything_train
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"(?s){words}.*instances_val2017.json"):
         datasets.records("coco_2017_val", coco)
+
+
+SQUARE = [1, 2, 9, 2, 9, 8, 1, 8]
+DISK = np.asfortranarray(np.hypot(*np.mgrid[-20:28, -30:34]) < 15).view(np.uint8)
+TEXT = mask_tools.encode(DISK)["counts"].decode()
+NO_MASKS = {
+    "nothing": None,
+    "no polygon": [],
+    "two points": [[1, 2, 3, 4]],
+    "an odd number": [[*SQUARE, 1]],
+    "no point": [[]],
+    "a NaN": [[*SQUARE[:7], math.nan]],
+    "a NaN first": [[math.nan, *SQUARE[1:]]],
+    "an infinity": [SQUARE, [*SQUARE[:7], -math.inf]],
+    "far away": [[*SQUARE[:7], 1e8]],
+    "a word": "mask",
+    "no lengths": {"size": [48, 64]},
+    "empty lengths": {"counts": [], "size": [48, 64]},
+    "a negative length": {"counts": [-1, 48 * 64 + 1], "size": [48, 64]},
+    "a huge length": {"counts": [2**40], "size": [48, 64]},
+    "too few": {"counts": [10, 20], "size": [48, 64]},
+    "fractions": {"counts": [1536.0, 1536.0], "size": [48, 64]},
+    "a negative size": {"counts": [48 * 64], "size": [-48, -64]},
+    "another size": {"counts": [48 * 64], "size": [64, 48]},
+    "a size of fractions": {"counts": [48 * 64], "size": [48.0, 64]},
+    "no size": {"counts": [48 * 64]},
+    "a size of words": {"counts": [48 * 64], "size": "[48, 64]"},
+    "a text cut": {"counts": TEXT[:-1], "size": [48, 64]},
+    "a text that goes on": {"counts": TEXT + "o", "size": [48, 64]},
+    "any text": {"counts": "abc", "size": [48, 64]},
+    "no text of lengths": {"counts": "\x00\u2603", "size": [48, 64]},
+    "an endless text": {"counts": "o" * 100_000, "size": [48, 64]},
+}
+
+
+@pytest.mark.parametrize("what", NO_MASKS)
+def test_a_mask_that_the_evaluation_cannot_use_is_named_where_masks_are_used(coco, what):
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    (good,) = json.loads(annotations())["annotations"]
+    file.write_text(annotations(annotations=[good | {"segmentation": NO_MASKS[what], "iscrowd": 1}]))
+    with pytest.raises(ValueError, match=r"run lengths that fill 64x48 pixels, found .*annotation 1 of .*val2017.json"):
+        datasets.records("coco_2017_val", coco, masks=True)
+    assert len(datasets.records("coco_2017_val", coco)) == 1
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        [SQUARE],
+        [[1, 2, 3, 4], SQUARE],  # detectron2 leaves out what has no three points
+        [[1, 1, 1.5, 1, 1, 1.5]],
+        {"counts": [0, 48 * 64], "size": [48, 64]},
+        {"counts": TEXT, "size": [48, 64]},
+    ],
+)
+def test_polygons_and_run_lengths_of_an_image_are_masks_and_are_evaluated(coco, mask):
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    (good,) = json.loads(annotations())["annotations"]
+    file.write_text(annotations(annotations=[good | {"segmentation": mask}]))
+    assert datasets.records("coco_2017_val", coco, masks=True) == datasets.records("coco_2017_val", coco)
+    own = mask if isinstance(mask, dict) else [ring for ring in mask if len(ring) > 4]
+    if not isinstance(own, dict) or isinstance(own["counts"], list):
+        own = mask_tools.frPyObjects(own, 48, 64)
+        own = own if isinstance(own, dict) else own[0]
+    found = {"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "score": 1.0, "segmentation": own}
+    assert evaluation.evaluate([found], file, "segm")["APmk"] == pytest.approx(100 if mask_tools.area(own) else 0)
+
+
+def test_training_wants_polygons_of_objects_and_run_lengths_of_crowds_only(coco):
+    (coco / "coco" / "val2017").rename(coco / "coco" / "train2017")
+    (good,) = json.loads(annotations())["annotations"]
+    whole = {"counts": [0, 48 * 64], "size": [48, 64]}
+    for crowd, mask, fine in ((0, [SQUARE], 1), (0, whole, 0), (1, whole, 1), (1, {**whole, "counts": [1]}, 0)):
+        one = good | {"segmentation": mask, "iscrowd": crowd}
+        (coco / "coco" / "annotations" / "instances_train2017.json").write_text(annotations(annotations=[one]))
+        if fine:
+            assert datasets.records("coco_2017_train", coco, masks=True)
+        else:
+            with pytest.raises(ValueError, match="a polygon of three points"):
+                datasets.records("coco_2017_train", coco, masks=True)
+
+
+def test_run_lengths_are_read_from_the_text_that_pycocotools_writes():
+    rng = np.random.default_rng(0)
+    for rows, columns in ((1, 1), (7, 300), (60, 50), (1000, 1000)):
+        for drawn in (np.zeros((rows, columns)), np.ones((rows, columns)), rng.random((rows, columns)) < 0.5):
+            mask = np.asfortranarray(drawn, np.uint8)
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.ravel("F"), [1 - mask[-1, -1]]])))
+            expected = np.diff(edges, prepend=0).tolist()
+            assert datasets.run_lengths(mask_tools.encode(mask)["counts"].decode()) == expected
+
+
+@real
+@pytest.mark.parametrize("name", ["coco_2017_train", "coco_2017_val"])
+def test_every_mask_of_real_coco_is_one(name):
+    assert datasets.records(name, REAL, masks=True) == datasets.records(name, REAL)
 
 
 @pytest.mark.parametrize("key", ["neg_category_ids", "not_exhaustive_category_ids"])
