@@ -330,11 +330,13 @@ def test_results_ls_lists_every_trial_and_filters(bench, measured):
     assert code == 0 and lines and all("/voc_c4/" in line and "/random-" in line and "  AP " in line for line in lines)
 
 
-def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, measured):
+def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, measured, monkeypatch):
     first, second, *_ = sorted(measured.glob("*/*/*/*.json"))
     code, out, _ = bench("results", "show", first)
     assert code == 0 and json.loads(out) == json.loads(first.read_text())
     assert bench("results", "validate", "--results", measured)[0] == 0
+    monkeypatch.chdir(first.parents[2])
+    assert bench("results", "show", first.relative_to(Path.cwd()))[1] == out
     first.write_text("{}")
     second.write_text(second.read_text().replace('"metrics": {', '"metrics": {"AP": 1e9, '))
     code, out, err = bench("results", "validate", "--results", measured)
