@@ -26,6 +26,10 @@ VERSION = 1  # of the schema; a record of an earlier one stays readable
 WITHOUT = ("loaded", "proof", "effective", "versions", "machine")  # what a table does not need of a record
 
 
+class Newer(ValueError):
+    """A record of a later schema, which is good and cannot be read here."""
+
+
 @cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of a record (draft 2020-12)."""
@@ -43,8 +47,8 @@ def _validator() -> Callable[[Any], Any]:
 def check(value: Any) -> None:
     """Raises ValueError, naming the field, if the value is not a record by the schema."""
     if isinstance(value, dict) and isinstance(version := value.get("schema"), int) and version > VERSION:
-        raise ValueError(
-            f"expected record.schema up to {VERSION}, found {version}: a newer version of this project made it"
+        raise Newer(
+            f"expected record.schema up to {VERSION}, found {version}: a newer version of this project wrote it, update this one"
         )
     try:
         _validator()(value)
@@ -207,6 +211,8 @@ def read(file: Path, root: Path) -> dict[str, Any]:
         check(record)
         # 1e999 is infinite, and half a character no text
         json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+    except Newer as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no record: {error}; remove it and run the trial again") from error
     if path(root, record) != file:

@@ -210,6 +210,14 @@ def test_a_record_of_a_newer_schema_is_refused_as_such(one):
         record.check({**one, "schema": record.VERSION + 1, "unheard": {}})
 
 
+def test_a_file_of_a_newer_schema_is_to_be_kept_and_this_version_updated(one, tmp_path):
+    file = record.write(one, tmp_path)
+    file.write_text(json.dumps({**one, "schema": record.VERSION + 1, "unheard": {}}))
+    for read in (record.load, record.trials):
+        with pytest.raises(ValueError, match=r"0\.json cannot be read: .*newer version .* wrote it, update this one$"):
+            read(tmp_path)
+
+
 # --- what tables read
 
 
