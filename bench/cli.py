@@ -561,7 +561,8 @@ def table(
     from bench import journey
     from results import table as tables
 
-    print(tables.render(format, journey.measured(results), style, allow_mixed))
+    for line in tables.render(format, journey.measured(results), style, allow_mixed).split("\n"):
+        put(line)
 
 
 @app.command()

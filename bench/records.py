@@ -58,6 +58,7 @@ def ls(
 
       bench results ls --model moco --json
     """
+    from bench.cli import put
     from results import record
 
     root = folder(results)
@@ -74,7 +75,7 @@ def ls(
         return
     for row in rows:
         metrics = "  ".join(f"{name} {value:.2f}" for name, value in row["metrics"].items())
-        print(f"{row['file']}  {metrics}  {' '.join(row['marks'] + row['nonstandard'])}".rstrip())
+        put(f"{row['file']}  {metrics}  {' '.join(row['marks'] + row['nonstandard'])}".rstrip())
     print(f"{len(rows)} of the records in {root}", file=sys.stderr)
 
 

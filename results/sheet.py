@@ -109,7 +109,8 @@ def _markdown(sheet: Sheet) -> str:
         rest = [t if isinstance(t, str) else f"**{shown(t)}**" if t.best else shown(t) for t in texts[len(leads) :]]
         rows.append([*leads, *rest])
     level = "####" if sheet.own else "###"
-    parts = [f"{level} {sheet.heading}", "  \n".join(sheet.intro), grid(heads, rows, len(sheet.leads))]
+    heading, *intro = (" ".join(text.split()) for text in (sheet.heading, *sheet.intro))
+    parts = [f"{level} {heading}", "  \n".join(intro), grid(heads, rows, len(sheet.leads))]
     parts += ["\n".join(f"- {escaped(note)}" for note in sheet.notes)] if sheet.notes else []
     return "\n\n".join(parts) + "\n"
 

@@ -353,6 +353,23 @@ def test_results_export_writes_the_table_that_its_name_asks_for(bench, measured,
     assert bench("results", "export", tmp_path / "t.xls", "--results", measured)[0] == 2
 
 
+def test_names_and_marks_in_records_command_no_terminal_and_break_no_line(bench, measured):
+    from results import record
+
+    for trial in record.load(measured):
+        if trial["task"] == "voc_c4":
+            record.path(measured, trial).unlink()
+            trial["model"]["name"] += "\x1b[2J\x9b\nevil"
+            trial["protocol"]["name"] += "\x1b]0;\x07\nevil"
+            trial["marks"] += ["\x1b[31m\nevil"]
+            record.write(trial, measured)
+    for words in (["results", "ls"], *(["table", "moco", "--format", style] for style in ("md", "latex"))):
+        code, out, _ = bench(*words, "--results", measured)
+        assert code == 0 and "evil" in out
+        assert all(line.isprintable() and not line.startswith("evil") for line in out.split("\n"))
+    assert all("\x1b" not in bench("table", "moco", "--format", s, "--results", measured)[1] for s in ("csv", "html"))
+
+
 def test_table_writes_latex_and_html_and_mixes_only_when_asked(bench, measured):
     assert r"\toprule" in bench("table", "moco", "--format", "latex", "--results", measured)[1]
     assert bench("table", "moco", "--format", "html", "--results", measured)[1].startswith("<!doctype html>")
