@@ -41,12 +41,27 @@ def make(root: Path) -> tuple[int, dict[Path, str]]:
             source = ids if ids.is_file() else polygons
             unfinished = target.with_name(f".{target.name}.part")
             try:
-                Image.fromarray(lookup[_read(ids) if source is ids else drawn(polygons)]).save(unfinished, "png")
+                label = lookup[_read(ids) if source is ids else drawn(polygons)]
+                _fits(label, photograph)
+                Image.fromarray(label).save(unfinished, "png")
                 unfinished.replace(target)
                 made += 1
             except (ValueError, OSError) as error:  # OSError: a folder or a disk that takes no file
                 failed[source] = str(error)
     return made, failed
+
+
+def _fits(label: np.ndarray, photograph: Path) -> None:
+    """Raises ValueError for a label map of another size than its photograph's, which a run would refuse."""
+    try:
+        with Image.open(photograph) as picture:
+            width, height = picture.size
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"no photograph {photograph.name} to compare it with: {error}") from None
+    if label.shape != (height, width):
+        raise ValueError(
+            f"expected the {width}x{height} pixels of {photograph.name}, found {label.shape[1]}x{label.shape[0]}"
+        )
 
 
 def _read(file: Path) -> np.ndarray:

@@ -490,6 +490,25 @@ def test_broken_polygons_are_named_and_the_others_drawn(data, content):
     assert ("label map", str(stem.relative_to(root))) in errors(report)
 
 
+@pytest.mark.parametrize("kept", ["labelIds.png", "polygons.json"])
+def test_no_label_map_of_another_size_than_its_photograph_is_made(data, kept):
+    root = data("cityscapes")
+    photograph = next((root / "cityscapes/leftImg8bit/val").rglob("*_leftImg8bit.png"))
+    with Image.open(photograph) as picture:
+        whole = picture.copy()
+    whole.resize((64, 32)).save(photograph)
+    for file in (root / "cityscapes").rglob("*.*"):
+        if file.name.endswith("_labelTrainIds.png") or ("_gtFine_" in file.name and not file.name.endswith(kept)):
+            file.unlink()
+    report = check.check(TASKS["cityscapes_semantic"], root, nothing, make_label_train_ids=True)
+    (wrong,) = (f for f in report["findings"] if f["kind"] == "label map")
+    assert report["label_train_ids_made"] == 3 and wrong["file"].endswith(kept)
+    assert wrong["reason"] == f"expected the 64x32 pixels of {photograph.name}, found {whole.width}x{whole.height}"
+    whole.save(photograph)
+    assert train_ids.make(root / "cityscapes") == (1, {})
+    assert found("cityscapes_semantic", root)["runs"]
+
+
 def test_an_instance_map_of_8_bits_is_named(data):
     root = data("cityscapes")
     file = next((root / "cityscapes/gtFine/val").rglob("*_instanceIds.png"))
