@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -402,6 +403,9 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
                 )
         changed = {k: v for k, v in parsed.items() if v != getattr(task, k)}
         return dataclasses.replace(task, **changed, nonstandard=tuple(sorted(changed)))
+    for key, value in parsed.items():
+        if not _finite(value):
+            raise ValueError(f"expected {key} in finite numbers, found {value!r:.80}: correct the KEY VALUE pair")
     full = DEFAULTS | dict(task.settings)
     changed = {k: v for k, v in parsed.items() if k not in full or v != full[k]}
     return dataclasses.replace(task, settings=dict(task.settings) | changed, nonstandard=tuple(sorted(changed)))
@@ -420,6 +424,13 @@ def _is(value: Any, hint: Any, least: int) -> bool:
     if hint in (int, float):
         return type(value) in (int, hint) and least <= value < math.inf
     return isinstance(value, hint)
+
+
+def _finite(value: Any) -> bool:
+    """Whether all numbers in a value are finite as floats."""
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
 
 
 def _parsed(text: str) -> Any:

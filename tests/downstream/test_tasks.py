@@ -216,6 +216,13 @@ def test_a_value_of_the_kind_is_taken():
     assert overridden(imagenet_linear.TASK, {"head_lr": "0.5", "head_std": "null"}).head_std is None
 
 
+@pytest.mark.parametrize("value", ["nan", ".nan", "1e999", "-inf", "[1, [.inf]]", "1" + "0" * 400])
+@pytest.mark.parametrize("key", ["SOLVER.BASE_LR", "SOLVER.STEPS"])
+def test_a_number_that_is_not_finite_is_refused_by_name(key, value):
+    with pytest.raises(ValueError, match=rf"expected {key} in finite numbers, found .*correct the KEY VALUE pair"):
+        overridden(voc_c4.TASK, {key: value})
+
+
 def test_unknown_keys_and_values_are_answered():
     for key, value in {"SOLVER.IMS_PER_BATCH": "0", "SOLVER.MAX_ITER": "-1", "INPUT.MIN_SIZE_TRAIN": "[]"}.items():
         with pytest.raises(ValueError, match=key):
