@@ -38,7 +38,9 @@ class File:
     @property
     def orderless(self) -> bool:
         """Whether the format keeps neither the order of the keys nor anything beside them."""
-        return "__metadata__" in self.content
+        from bench.unpickle import Safetensors
+
+        return isinstance(self.content, Safetensors)
 
 
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
@@ -212,14 +214,15 @@ def _sidecar(path: Path, digest: Digest | None) -> dict[str, Any] | None:
 
 def _note(content: Mapping[Any, Any]) -> dict[str, Any] | None:
     """What `bench convert` wrote into a safetensors file."""
-    note = content.get("__metadata__")
-    if not isinstance(note, dict) or not isinstance(note.get("traits"), str):
+    from bench.unpickle import Safetensors
+
+    if not isinstance(content, Safetensors) or "traits" not in content.texts:
         return None
     said: dict[str, Any] = {}
-    for key, value in note.items():
+    for key, value in content.texts.items():
         try:
             said[key] = json.loads(value)
-        except (TypeError, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             said[key] = value
     if not isinstance(said["traits"], dict):
         raise ValueError("expected the file's note on its traits to be JSON, found other text")

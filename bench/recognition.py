@@ -231,7 +231,7 @@ def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int,
     unread = [
         key
         for key, value in file.content.items()
-        if isinstance(value, dict) and key not in ("__metadata__", *outer[:1])
+        if isinstance(value, dict) and key not in outer[:1]
     ]
     if unread:
         lines.append(f"beside it and not read: {_ten(unread)}")

@@ -128,6 +128,14 @@ class Stored:
         return f"{self.dtype}{list(self.shape)}"
 
 
+class Safetensors(dict[str, Any]):
+    """The tensors of a safetensors file, which keeps no order of its keys, and `texts`, all that it has beside them."""
+
+    def __init__(self, tensors: dict[str, Stored], texts: dict[str, str]) -> None:
+        super().__init__(tensors)
+        self.texts = texts
+
+
 @dataclass(eq=False, slots=True)
 class _Storage:
     """A block of numbers in the file, of which tensors are views; where it lies is known when the index has been read."""
@@ -309,8 +317,8 @@ def _at(start: int) -> Callable[[], int]:
     return lambda: start
 
 
-def _safetensors(file: File) -> dict[str, Any]:
-    """The tensors of a safetensors file, and its free texts as "__metadata__". The header is JSON: nothing in it can run."""
+def _safetensors(file: File) -> Safetensors:
+    """The tensors of a safetensors file, and its free texts. The header is JSON: nothing in it can run."""
     (size,) = struct.unpack("<Q", file.bytes(0, 8))
     if size > INDEX:
         raise ValueError(f"its header claims {size:,} bytes")
@@ -326,7 +334,7 @@ def _safetensors(file: File) -> dict[str, Any]:
         position = end
     if 8 + size + position != file.size:
         raise ValueError(f"its header describes {8 + size + position:,} bytes, the file has {file.size:,}")
-    return found | {"__metadata__": texts}
+    return Safetensors(found, texts)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1034,6 +1034,14 @@ def test_a_note_whose_arguments_are_a_number_is_inspected(tmp_path: Path) -> Non
     assert result.exit_code == 0 and "arguments 5" in result.output, result.exception
 
 
+def test_only_safetensors_carry_a_note(tmp_path: Path) -> None:
+    note = {"traits": json.dumps(sources.TRAITS | {"channel_order": "BGR"}), "method": argparse.Namespace()}
+    torch.save(net() | {"__metadata__": note}, tmp_path / "a.pth")
+    found = sources.backbone(tmp_path / "a.pth")
+    assert found.family == "torchvision" and found.traits["channel_order"] == "RGB"
+    assert "beside it and not read: __metadata__" in found.evidence
+
+
 def test_a_reports_json_has_neither_nan_nor_infinity(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
