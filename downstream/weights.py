@@ -11,7 +11,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -240,7 +240,7 @@ def save(
 
     about: more to write there, such as where the weights are from; its own `proof` is joined
 
-    A safetensors file carries all of it itself. A file appears whole or not at all. Raises ValueError for a suffix that
+    A safetensors file carries all of it itself. Both appear whole or neither does. Raises ValueError for a suffix that
     the framework does not read, for weights that fail the proof, for a network that the framework cannot build, and for the
     author Caffe2, which detectron2 takes for a format.
     """
@@ -254,8 +254,9 @@ def save(
         raise ValueError(
             "expected any author but 'Caffe2', by which detectron2 decides to rename tensors: name another"
         )
-    if out.is_dir():
-        raise ValueError(f"expected a file to write, found that {out} is a directory: name a file in it")
+    for path in written(out):
+        if path.is_dir():
+            raise ValueError(f"expected a file to write, found that {path} is a directory: name another file")
     if why := unbuildable(to, arch):
         raise ValueError(
             f"expected a network that {to} can build, found a {arch}: {why}; convert --to another framework"
@@ -266,16 +267,32 @@ def save(
     return proof
 
 
+def written(out: Path) -> list[Path]:
+    """What `write` makes: the notes' file, unless OUT carries them itself, and OUT."""
+    return [out] if out.suffix == ".safetensors" else [out.with_name(f"{out.name}.json"), out]
+
+
 def write(
     tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to: str, author: str = "transfer-bench"
 ) -> None:
-    """Writes a checkpoint without a proof, and OUT.json beside it with `notes` and sha256; each whole or not at all."""
+    """Writes a checkpoint without a proof, and OUT.json beside it with `notes` and sha256; both whole or neither.
+
+    Each is written beside its place first. The notes get their name before the weights, which without theirs would be taken for
+    somebody else's.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    digest = _hashed(out, lambda path: _write(plain, notes, path, out.suffix, to, author))
-    if out.suffix != ".safetensors":
-        sidecar = out.with_name(f"{out.name}.json")
-        _replace(sidecar, lambda path: path.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n"))
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in written(out)}
+    *sidecar, part = parts.values()
+    try:
+        digest = _hashed(part, lambda: _write(plain, notes, part, out.suffix, to, author))
+        for beside in sidecar:
+            beside.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n")
+        for path, whole in parts.items():
+            whole.replace(path)
+    finally:
+        for rest in parts.values():
+            rest.unlink(missing_ok=True)
 
 
 def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str, author: str) -> None:
@@ -294,23 +311,17 @@ def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suf
         torch.save(tensors, path)
 
 
-def _hashed(out: Path, write: Callable[[Path], None]) -> str:
-    """Writes a file from its beginning to its end, as `_replace`, and returns its sha256, which another core computes meanwhile."""
+def _hashed(part: Path, write: Callable[[], None]) -> str:
+    """The sha256 of a file that is written from its beginning to its end, which another core computes meanwhile."""
     finished = threading.Event()
+    part.touch()
     with ThreadPoolExecutor(1) as beside:
-        digests: list[Future[str]] = []
-
-        def followed(part: Path) -> None:
-            part.touch()
-            digests.append(beside.submit(_followed, part.open("rb", buffering=0), finished))
-            write(part)
-            finished.set()  # it may have its name before the last of it is hashed
-
+        digest = beside.submit(_followed, part.open("rb", buffering=0), finished)
         try:
-            _replace(out, followed)
+            write()
         finally:
             finished.set()
-        return digests[0].result()
+        return digest.result()
 
 
 def _followed(file: BinaryIO, finished: threading.Event) -> str:
@@ -324,13 +335,3 @@ def _followed(file: BinaryIO, finished: threading.Event) -> str:
             if last:
                 return digest.hexdigest()
             finished.wait(0.002)
-
-
-def _replace(out: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the file, then renames: a killed run leaves the old file or none."""
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        write(part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)

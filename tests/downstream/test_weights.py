@@ -336,6 +336,22 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"] and (tmp_path / "a.pth").read_text() == "old"
 
 
+def test_notes_that_cannot_be_written_leave_the_old_file(
+    tmp_path: Path, resnet18: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.pth").write_text("old")
+    (tmp_path / "a.pth.json").mkdir()
+    monkeypatch.setattr(weights, "prove", lambda *_: {})
+    with pytest.raises(ValueError, match=r"a\.pth\.json is a directory"):
+        weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pth", to="torchvision")
+    with pytest.raises(IsADirectoryError):
+        weights.write({}, {}, tmp_path / "a.pth", "torchvision")
+    (tmp_path / "a.pth.json").rmdir()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        weights.write({}, {"about": object()}, tmp_path / "a.pth", "torchvision")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"] and (tmp_path / "a.pth").read_text() == "old"
+
+
 def test_the_hash_taken_while_a_file_is_written_is_the_files(tmp_path: Path) -> None:
     tensors = {"conv1.weight": torch.randn(64, 3, 7, 7), "layer4.0.conv1.weight": torch.randn(2048, 512, 3, 3)}
     for out, to in (
