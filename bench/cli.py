@@ -290,10 +290,12 @@ def convert(
 
     Example: bench convert pixpro_base_r50_400ep.pth pixpro.pkl --to detectron2
     """
-    from bench import fetch, sources
+    from bench import content, fetch, sources
     from downstream import weights
 
-    source = sources.backbone(fetch.located(file), family=family, allow_missing=allow_missing or ())
+    located = fetch.located(file)
+    content.spare(located, weights.written(out))
+    source = sources.backbone(located, family=family, allow_missing=allow_missing or ())
     about = {
         **{key: value for key, value in source.about.items() if key in sources.ABOUT},
         "proof": sources.prove(source),

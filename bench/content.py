@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,13 @@ def files(path: Path) -> list[Path]:
 
     index = tensorbundle.index_of(path)
     return tensorbundle.files(index) if index else [path]
+
+
+def spare(path: Path, written: Iterable[Path]) -> None:
+    """Raises ValueError where a file to be written is one of the checkpoint's own."""
+    for place, file in itertools.product(written, files(path)):
+        if place.exists() and file.exists() and place.samefile(file):
+            raise ValueError(f"expected a new file to write, found that {place} is the checkpoint's own: name another")
 
 
 def opened(path: Path, digest: Digest | None = None) -> File:

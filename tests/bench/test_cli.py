@@ -297,6 +297,18 @@ def test_inspect_and_convert_round_trip(bench, resnet18, tmp_path):
         assert (tmp_path / name).is_file()
 
 
+def test_convert_spares_its_source(bench, resnet18, tmp_path):
+    file, link = tmp_path / "a.pth", tmp_path / "b.pth"
+    file.write_bytes(resnet18.read_bytes())
+    link.symlink_to(file)
+    (tmp_path / "c.pth.json").hardlink_to(file)
+    for out, own in (("a.pth", "a.pth"), ("b.pth", "b.pth"), ("c.pth", "c.pth.json")):
+        code, _, err = bench("convert", file, tmp_path / out, "--to", "torchvision")
+        assert code == 2 and f"found that {tmp_path / own} is the checkpoint's own: name another" in err
+    assert file.read_bytes() == resnet18.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth", "b.pth", "c.pth.json"]
+
+
 @pytest.mark.parametrize(
     "command", ["demo", "pretrain", "inspect", "convert", "transfer", "table", "leaderboard", "list", "show", "doctor"]
 )
