@@ -41,7 +41,7 @@ Kind = TypeVar("Kind", int, bytes)
 def index_of(path: Path) -> Path | None:
     """The `.index` file of a checkpoint named by it, by one of its shards or by a folder that holds just one; else None."""
     if path.is_dir():
-        found = sorted(path.glob("*.index"))
+        found = sorted(file for file in path.glob("*.index") if file.is_file())  # a pipe would be waited for
         return found[0] if len(found) == 1 else None
     if path.suffix == ".index" and path.is_file():
         return path

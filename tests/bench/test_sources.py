@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pickle
 import re
 import struct
@@ -1467,6 +1468,14 @@ def test_a_tensorflow_checkpoint_is_named_by_any_of_its_files_or_its_folder(tmp_
     assert sources.inspect(index)["matched"] == 265
     with pytest.raises(FileNotFoundError, match="data-00000-of-00001 beside the index"):
         sources.backbone(index)
+
+
+def test_an_index_that_is_no_file_is_none(tmp_path: Path) -> None:
+    for name, made in {"pipe": os.mkfifo, "folder": os.mkdir}.items():
+        (tmp_path / name).mkdir()
+        made(tmp_path / name / "model.index")
+        with pytest.raises(ValueError, match=rf"found that {tmp_path / name} is a directory: name the file inside it"):
+            sources.inspect(tmp_path / name)
 
 
 def test_damage_in_a_tensorflow_checkpoint_is_found(tmp_path: Path) -> None:
