@@ -55,6 +55,12 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
+    # of quantised tensors, which are no backbone's and become an Inert
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
+    "QUInt4x2Storage": torch.uint8,
+    "QUInt2x4Storage": torch.uint8,
 }
 _DTYPES = {str(dtype): dtype for dtype in _STORAGES.values()}
 _SAFE = {
@@ -667,15 +673,13 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[
         case "builtins.set" | "builtins.frozenset" | "builtins.list" | "builtins.tuple" | "torch.Size", (items,):
             return items
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (storage, first, shape, stride, *more):
-            _as_stored(more[2:])
-            return _tensor(storage, first, shape, stride)
+            return _as_stored(_tensor(storage, first, shape, stride), more[2:])
         case "torch._utils._rebuild_tensor_v3", (storage, first, shape, stride, _, _, dtype, *more):
-            _as_stored(more)
             if not isinstance(dtype, _Name):
                 raise ValueError("a tensor without a type")
             if str(dtype) not in _DTYPES:  # uint16, float8: no backbone's
                 return Inert(f"tensor of {dtype[:80]}", args)
-            return _tensor(storage, first, shape, stride, _DTYPES[str(dtype)])
+            return _as_stored(_tensor(storage, first, shape, stride, _DTYPES[str(dtype)]), more)
         case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", (tensor, *_):
             return tensor
         case "torch.nn.parameter.Parameter", (Stored() as tensor, *_):
@@ -712,14 +716,26 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[
     return Inert(str(name), args)
 
 
-def _as_stored(metadata: list[Any]) -> None:
-    """Raises ValueError for a tensor whose values are not the stored ones: torch keeps a negation or conjugation as a flag."""
-    if metadata and isinstance(metadata[0], dict) and (flags := [f for f in ("conj", "neg") if metadata[0].get(f)]):
-        raise ValueError(f"a tensor that is marked {' and '.join(flags)}: save it with resolve_conj().resolve_neg()")
+def _as_stored(tensor: Stored | Inert, metadata: list[Any]) -> Stored | Inert:
+    """The tensor, not to be read if its values are not the stored ones: torch keeps a negation or conjugation as a flag."""
+    flags = [f for f in ("conj", "neg") if metadata[0].get(f)] if metadata and isinstance(metadata[0], dict) else []
+
+    def read() -> torch.Tensor:
+        raise ValueError(
+            f"expected a tensor as it is stored, found one that is marked {' and '.join(flags)}: save it with"
+            " resolve_conj().resolve_neg()"
+        )
+
+    if flags and isinstance(tensor, Stored):
+        tensor.read = read
+    return tensor
 
 
-def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None) -> Stored:
-    """A tensor that knows its place in the file. Raises ValueError if it reaches outside its storage."""
+def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None) -> Stored | Inert:
+    """A tensor that knows its place in the file, an Inert for an expanded one, of which a few bytes could make terabytes.
+
+    Raises ValueError if it reaches outside its storage.
+    """
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without a storage")
     dtype = dtype or storage.dtype
@@ -730,8 +746,10 @@ def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtyp
     count = storage.size // dtype.itemsize
     elements = math.prod(shape)
     last = first + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if elements and (elements > count or last >= count):
+    if elements and last >= count:
         raise ValueError(f"a tensor of shape {list(shape)} that is larger than its storage of {count:,} elements")
+    if elements > count:
+        return Inert(f"tensor of shape {list(shape)} expanded from {count:,} elements", (storage, first, shape, stride))
     return Stored(shape, dtype, lambda: _numbers(storage, dtype, first, shape, stride, last + 1 if elements else first))
 
 
