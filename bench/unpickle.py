@@ -23,7 +23,7 @@ import pickle
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,7 @@ OPERATIONS = 10_000_000
 INNER = 1000  # of them for one storage that is a file inside the file; takes some hundred
 LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
 CHUNK = 1 << 14
+NUMBERS = 1000  # entries of a dict up to which its keys may be numbers: these can be made to collide
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -475,14 +476,14 @@ class _Unpickler(_Pickle):
 
     def load_reduce(self) -> None:
         args = self.stack.pop()
-        self.stack[-1] = _made(self.stack[-1], args, self.stream.charge, self._plain)
+        self.stack[-1] = _made(self.stack[-1], args, self.stream.charge, self._put)
 
     def load_newobj_ex(self) -> None:
         self.stack.pop()  # keyword arguments
         self.load_reduce()
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        self.append(_made(klass, tuple(args), self.stream.charge, self._plain))
+        self.append(_made(klass, tuple(args), self.stream.charge, self._put))
 
     def load_build(self) -> None:
         state = self.stack.pop()
@@ -494,28 +495,32 @@ class _Unpickler(_Pickle):
 
     # --- the steps that would hash: only plain keys
 
-    def _plain(self, key: Any) -> Any:
+    def _put(self, target: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
+        """The dict, or what stands for one, with these pairs in it."""
+        for key, value in pairs:
+            target[self._plain(key, isinstance(target, dict) and len(target) >= NUMBERS)] = value
+        return target
+
+    def _plain(self, key: Any, many: bool) -> Any:
         """The key of `_plain`, which a memo may name any number of times: a long text is looked at once, escaped once."""
         if not isinstance(key, str) or (len(key) < 256 and key.isprintable()):
-            return _plain(key)
+            return _plain(key, many)
         if key not in self.escaped:
-            self.escaped[key] = _plain(key)
+            self.escaped[key] = _plain(key, many)
         return self.escaped[key]
 
     def load_dict(self) -> None:
         items = self.pop_mark()
-        self.append({self._plain(k): v for k, v in zip(items[::2], items[1::2], strict=True)})
+        self.append(self._put({}, zip(items[::2], items[1::2], strict=True)))
 
     def load_setitem(self) -> None:
         value = self.stack.pop()
         key = self.stack.pop()
-        self.stack[-1][self._plain(key)] = value
+        self._put(self.stack[-1], [(key, value)])
 
     def load_setitems(self) -> None:
         items = self.pop_mark()
-        target = self.stack[-1]
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[self._plain(key)] = value
+        self._put(self.stack[-1], zip(items[::2], items[1::2], strict=True))
 
     def load_put(self) -> None:
         number = int(self.readline()[:-1])
@@ -580,14 +585,17 @@ class _Unpickler(_Pickle):
     dispatch[pickle.LONG4[0]] = load_long4
 
 
-def _plain(key: Any) -> Any:
-    """The key if its hash is cheap and cannot be made to collide, else an Inert that stands for it.
+def _plain(key: Any, many: bool) -> Any:
+    """The key if its hash is cheap, else an Inert that stands for it; of `many` keys, a number's text.
 
-    A text with control characters or half a surrogate pair stays readable: as its escape sequence.
+    Texts and bytes are hashed with a secret of the process, numbers so that a file can make them collide. A text with control
+    characters or half a surrogate pair stays readable: as its escape sequence.
     """
     if isinstance(key, str):
         return key if key.isprintable() else key.encode("unicode_escape").decode()
-    if key is None or isinstance(key, bytes | float | Inert) or (isinstance(key, int) and -(2**63) <= key < 2**63):
+    if isinstance(key, float) or (isinstance(key, int) and -(2**63) <= key < 2**63):
+        return repr(key) if many else key
+    if key is None or isinstance(key, bytes | Inert):
         return key
     return Inert("key", (key,))
 
@@ -651,11 +659,11 @@ def _numpy_type(dtype: Any) -> np.dtype[Any] | None:
     return kind
 
 
-def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[Any], Any]) -> Any:
+def _made(name: Any, args: Any, charge: Callable[[int], None], put: Callable[[Any, Any], Any]) -> Any:
     """What calling `name` with `args` stands for, if it is one of the few names known here; else an Inert.
 
-    Raises ValueError for a known name with impossible arguments, and when `charge` finds the work too much. `plain` makes
-    a key of a dict.
+    Raises ValueError for a known name with impossible arguments, and when `charge` finds the work too much. `put` fills
+    a dict with pairs.
     """
     if type(args) is not tuple:
         raise ValueError("a call without a tuple of arguments")
@@ -669,7 +677,7 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[
         case "collections.OrderedDict" | "collections.defaultdict" | "builtins.dict", _:
             pairs = args[0] if args and isinstance(args[0], list) else []  # Python 2 writes [[key, value], ...]
             charge(len(pairs))
-            return {plain(key): value for key, value in pairs}
+            return put({}, pairs)
         case "builtins.set" | "builtins.frozenset" | "builtins.list" | "builtins.tuple" | "torch.Size", (items,):
             return items
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (storage, first, shape, stride, *more):
@@ -698,7 +706,7 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], plain: Callable[[
                 raise ValueError("a storage that is none")
             return storage
         case "torch._tensor._rebuild_from_type_v2", (function, _, arguments, *_):
-            return _made(function, arguments, charge, plain)
+            return _made(function, arguments, charge, put)
         case "builtins.bytes" | "builtins.bytearray", () | (bytes() | _Raw(),):
             return args[0] if args else b""
         case "builtins.bytearray" | "_codecs.encode", (str(text), "latin1" | "latin-1"):

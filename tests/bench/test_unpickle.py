@@ -338,6 +338,14 @@ def test_a_long_key_that_is_named_again_and_again_is_looked_at_and_escaped_once(
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, name  # kB
 
 
+@pytest.mark.parametrize("build", [dict, collections.OrderedDict])
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_of_many_keys_numbers_which_can_be_made_to_collide_are_texts(tmp_path: Path, protocol: int, build: Any) -> None:
+    few, many = [*range(unpickle.NUMBERS)], [5000, 0.5, -7, 1 << 62, 1e300]
+    (tmp_path / "keys.pkl").write_bytes(pickle.dumps(build.fromkeys([*few, "a", *many, b"b"]), protocol))
+    assert list(unpickle.read(tmp_path / "keys.pkl")) == [*few, "a", *map(str, many), b"b"]
+
+
 def test_the_number_of_operations_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpickle, "OPERATIONS", 1000)
     (tmp_path / "long.pkl").write_bytes(b"\x80\x02" + b"N0" * 1000 + b"N.")
