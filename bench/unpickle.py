@@ -40,6 +40,7 @@ OPERATIONS = 10_000_000
 INNER = 1000  # of them for one storage that is a file inside the file; takes some hundred
 LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
 CHUNK = 1 << 14
+TEXT = 4 * INDEX  # bytes of a text or a line, as which old pickles have arrays: of a ResNet-152 Python 2 wrote 27 MB at most
 NUMBERS = 1000  # entries of a dict up to which its keys may be numbers: these can be made to collide
 
 _STORAGES = {
@@ -364,7 +365,10 @@ def _slice(file: File, data: int, name: str, about: Any) -> Stored:
 
 
 class _Stream:
-    """The file as the unpickler sees it: at most so many reads (OPERATIONS), none larger than what is left of the file."""
+    """The file as the unpickler sees it: at most so many reads (OPERATIONS), none larger than TEXT or what is left of the file.
+
+    Of what is large, 64 bytes count as one read.
+    """
 
     def __init__(self, file: File, position: int, end: int, operations: int | None = None) -> None:
         self.file, self.position, self.end, self.left = file, position, end, operations or OPERATIONS
@@ -386,7 +390,9 @@ class _Stream:
     def read(self, size: int) -> bytes:
         offset = self.position - self.base
         if self.left < 1 or offset < 0 or size < 0 or offset + size > len(self.buffer):
-            self.charge(1)
+            if size > TEXT:
+                raise ValueError(f"a text of {size:,} bytes, where {TEXT:,} are the most")
+            self.charge(1 + (size >> 6))
             start = self.skip(size)
             self.buffer = self.file.bytes(start, max(size, min(CHUNK, self.end - start)))
             self.base = start
@@ -404,6 +410,8 @@ class _Stream:
             piece = self.file.bytes(self.position, min(size, self.end - self.position))
             if (line := piece.find(b"\n") + 1) or size >= self.end - self.position:
                 return self.read(line or len(piece))
+            if size >= TEXT:
+                raise ValueError(f"a line of more than {TEXT:,} bytes")
             size *= 8
 
 

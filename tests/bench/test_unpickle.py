@@ -338,6 +338,30 @@ def test_a_long_key_that_is_named_again_and_again_is_looked_at_and_escaped_once(
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, name  # kB
 
 
+def test_a_text_or_a_line_as_long_as_the_file_is_refused(tmp_path: Path) -> None:
+    large, texts = struct.pack("<Q", (1 << 31) - 100), b"(" + (b"X" + struct.pack("<I", 1 << 25) + bytes(1 << 25)) * 2
+    cases = {
+        "a text of 2,147,483,548 bytes": b"\x80\x04\x8d" + large,
+        "a line of more than 67,108,864 bytes": b"V",
+        "more than 1,000,000 operations": texts,
+    }
+    for message, start in cases.items():
+        (tmp_path / "sparse.pkl").write_bytes(start)
+        os.truncate(tmp_path / "sparse.pkl", 1 << 31)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(ValueError, match=message), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(unpickle, "OPERATIONS", 1_000_000)
+            unpickle.read(tmp_path / "sparse.pkl")
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_an_array_of_many_megabytes_is_read_from_any_protocol(tmp_path: Path, protocol: int) -> None:
+    array = np.random.default_rng(0).normal(size=(2048, 2048)).astype("f4")
+    (tmp_path / "array.pkl").write_bytes(pickle.dumps({"a": array}, protocol))
+    assert np.array_equal(unpickle.read(tmp_path / "array.pkl")["a"].read().numpy(), array)
+
+
 @pytest.mark.parametrize("build", [dict, collections.OrderedDict])
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_of_many_keys_numbers_which_can_be_made_to_collide_are_texts(tmp_path: Path, protocol: int, build: Any) -> None:
