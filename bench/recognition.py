@@ -228,11 +228,7 @@ def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int,
     if foreign := [key for key, value in file.content.items() if type(value).__name__ == "Inert"]:
         objects = _ten(foreign, lambda key: f"{key}: {file.content[key]!r}")
         lines.append(f"objects of the training code, recorded and not run: {objects}")
-    unread = [
-        key
-        for key, value in file.content.items()
-        if isinstance(value, dict) and key not in outer[:1]
-    ]
+    unread = [key for key, value in file.content.items() if isinstance(value, dict) and key not in outer[:1]]
     if unread:
         lines.append(f"beside it and not read: {_ten(unread)}")
     return tuple(lines)
