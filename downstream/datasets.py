@@ -451,9 +451,9 @@ def _coco_image(
             raise ValueError(
                 f"expected polygons [x, y, x, y, ...], found segmentation {str(shape)[:80]} in annotation {o.get('id')} of {file}"
             )
-        if masked and not is_mask(
-            shape, image["height"], image["width"], masked == "train" and not o.get("iscrowd", 0)
-        ):
+        outlined = masked == "train" and not o.get("iscrowd", 0)
+        skipped = masked == "train" and isinstance(shape, list) and shape and not polygons(shape)  # as detectron2 does
+        if masked and not skipped and not is_mask(shape, image["height"], image["width"], outlined):
             raise ValueError(
                 f"expected a segmentation with {MASK.format(image['width'], image['height'])}, found {str(shape)[:80]} in annotation "
                 f"{o.get('id')} of {file}: correct or remove it"

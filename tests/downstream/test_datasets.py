@@ -320,6 +320,9 @@ def test_training_wants_polygons_of_objects_and_run_lengths_of_crowds_only(coco)
         else:
             with pytest.raises(ValueError, match="a polygon of three points"):
                 datasets.records("coco_2017_train", coco, masks=True)
+    one = good | {"segmentation": [[1, 2, 3, 4]]}  # left out, as detectron2 leaves it out
+    (coco / "coco" / "annotations" / "instances_train2017.json").write_text(annotations(annotations=[one]))
+    assert datasets.records("coco_2017_train", coco, masks=True)[0]["annotations"] == []
 
 
 def test_run_lengths_are_read_from_the_text_that_pycocotools_writes():
