@@ -40,9 +40,7 @@ OPERATIONS = 10_000_000
 INNER = 1000  # of them for one storage that is a file inside the file; takes some hundred
 LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
 CHUNK = 1 << 14
-TEXT = (
-    4 * INDEX
-)  # bytes of a text or a line, as which old pickles have arrays: of a ResNet-152 Python 2 wrote 27 MB at most
+TEXT = 4 * INDEX  # bytes of a text or a line; as such Python 2 wrote arrays, of a ResNet-152 27 MB at most
 NUMBERS = 1000  # entries of a dict up to which its keys may be numbers: these can be made to collide
 
 _STORAGES = {
