@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from bench import catalog, cli, journey, track
@@ -107,3 +108,16 @@ def test_what_the_pretrainings_are_worth_is_their_records():
 def test_the_sentences_on_precision_are_what_was_measured():
     trials = journey.measured(ROOT / "results" / "measured")
     assert block("python -m bench.speed.precision") == f"- {precision.compared()}\n- {precision.transferred(trials)}"
+
+
+def test_the_random_weights_whose_blocks_begin_at_zero_are_made_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = README.partition("```python\n")[2].partition("```")[0]
+    exec(compile(code, "README.md", "exec"), {})
+    made = torch.load("random_zero_gamma.pth", weights_only=True)
+    for name, tensor in made.items():
+        if name.endswith("bn2.weight"):
+            assert not tensor.any()
+        elif name.endswith(("conv1.weight", "bn1.weight")):
+            assert tensor.any()
+    assert sum(name.endswith("bn2.weight") for name in made) == 8
