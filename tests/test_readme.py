@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from bench import catalog, cli, journey, track
+from bench import catalog, cli, journey, rates, track
 from bench.speed import kept, precision
 from results import table
 
@@ -98,6 +98,7 @@ def test_the_tables_of_speed_are_what_was_kept():
 
 def test_the_pretrainings_of_the_mini_track_are_their_records():
     assert block("python -m bench.track") == track.table()
+    assert block("python -m bench.rates") == rates.table()
 
 
 def test_what_the_pretrainings_are_worth_is_their_records():
