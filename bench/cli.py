@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 the work failed, 2 the call was wrong. Results go to stand
 
 import gc
 import json as jsonlib
-import math
 import os
 import sys
 from enum import StrEnum
@@ -95,15 +94,6 @@ def printable(text: str) -> str:
 def put(line: str) -> None:
     """A line of a report, on standard output."""
     print(printable(line))
-
-
-def finite(value: Any) -> Any:
-    """The same for a JSON document, which has no NaN and no infinity: they become texts."""
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def pairs(words: list[str] | None) -> dict[str, str]:
@@ -246,7 +236,7 @@ def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing
 
     report = sources.inspect(fetch.located(file), family=family, allow_missing=allow_missing or ())
     if json:
-        print(jsonlib.dumps(finite(report), indent=1, allow_nan=False))
+        print(jsonlib.dumps(report, indent=1, allow_nan=False))
         raise typer.Exit(2 if report["problem"] else 0)
     put(f"{file}: {' or '.join([report['family'], *report['equal']])}, {report['arch']}")
     for line in report["evidence"]:

@@ -24,10 +24,6 @@ from results import record
 FACTORS = (0.3, 1.0, 3.0)
 
 
-def methods() -> list[str]:
-    return [name.rpartition("-")[0] for name in track.names() if name.endswith(f"-{track.EPOCHS}")]
-
-
 def scaled(method: str, train: Path, factor: float) -> dict[str, str]:
     """What is to be asked for to have that many times the mini rule's rates, that of biases too."""
     from pretrain import recipes
@@ -88,13 +84,10 @@ def measured(records: Path = track.RECORDS) -> dict[str, dict[float, dict[str, A
     return {method: runs for method, runs in found.items() if 1 in runs}
 
 
-def chosen(records: Path = track.RECORDS) -> dict[str, float]:
-    """Of each method the factor that the search ends with."""
-    best = {}
-    for method, runs in measured(records).items():
-        factor = max(runs, key=lambda factor: runs[factor]["held_out"]["knn"])
-        best[method] = factor if better(runs[factor], runs[1]) else 1.0
-    return best
+def taken(runs: dict[float, dict[str, Any]]) -> float:
+    """The factor that a method's search ends with."""
+    best = max(runs, key=lambda factor: runs[factor]["held_out"]["knn"])
+    return best if better(runs[best], runs[1]) else 1.0
 
 
 def table(records: Path = track.RECORDS) -> str:
@@ -103,18 +96,17 @@ def table(records: Path = track.RECORDS) -> str:
         f"| method | rule's lr | {' | '.join(f'kNN at {factor:g} x' for factor in FACTORS)} | taken |",
         f"|---|{'--:|' * (len(FACTORS) + 2)}",
     ]
-    taken = chosen(records)
     for method, runs in measured(records).items():
         cells = [f"{runs[factor]['held_out']['knn']:.2f}" if factor in runs else "–" for factor in FACTORS]
-        lines.append(f"| {method} | {runs[1]['recipe']['lr']:.4g} | {' | '.join(cells)} | {taken[method]:g} x |")
+        lines.append(f"| {method} | {runs[1]['recipe']['lr']:.4g} | {' | '.join(cells)} | {taken(runs):g} x |")
     return "\n".join(lines)
 
 
 def main(data: Path, wanted: Iterable[str] = (), runs: Path = track.RUNS, records: Path = track.RECORDS) -> None:
     """Runs what is left of the search, or of that of these methods. Raises ValueError for a method that is none of the track's."""
-    asked = list(wanted) or methods()
-    if unknown := [name for name in asked if name not in methods()]:
-        raise ValueError(catalog.unknown("method", unknown[0], methods()))
+    asked = list(wanted) or track.methods()
+    if unknown := [name for name in asked if name not in track.methods()]:
+        raise ValueError(catalog.unknown("method", unknown[0], track.methods()))
     journey.datasets(data)
     names = [f"{method}-x{factor:g}" for method in asked for factor in FACTORS]
     track.pretrain(names, data, runs, records, searched)

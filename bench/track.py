@@ -67,10 +67,14 @@ DRAWS = 3  # trials of random weights at least: each draws its own
 RUNS, RECORDS = Path("runs/mini"), catalog.ROOT / "results" / "measured"
 
 
+def methods() -> list[str]:
+    """Those that begin from images."""
+    return [name for name in catalog.names("method") if name not in STAGES]
+
+
 def names() -> list[str]:
     """Of all pretrainings, METHOD-EPOCHS."""
-    methods = [name for name in catalog.names("method") if name not in STAGES]
-    return [*(f"{name}-{EPOCHS}" for name in methods), *(f"{name}-{LONG}" for name in LONGER)]
+    return [*(f"{name}-{EPOCHS}" for name in methods()), *(f"{name}-{LONG}" for name in LONGER)]
 
 
 def belongs(task: str, name: str) -> bool:

@@ -445,23 +445,20 @@ def _coco_image(
                 f"expected bbox [x, y, width, height] in finite numbers, found {o.get('bbox')} in annotation {o.get('id')} of {file}"
             )
         shape = o.get("segmentation")
-        if isinstance(shape, list) and not all(
-            isinstance(polygon, list) and {*map(type, polygon)} <= {int, float} for polygon in shape
-        ):
-            raise ValueError(
-                f"expected polygons [x, y, x, y, ...], found segmentation {str(shape)[:80]} in annotation {o.get('id')} of {file}"
-            )
-        outlined = masked == "train" and not o.get("iscrowd", 0)
-        skipped = masked == "train" and isinstance(shape, list) and shape and not polygons(shape)  # as detectron2 does
-        if masked and not skipped and not is_mask(shape, image["height"], image["width"], outlined):
-            raise ValueError(
-                f"expected a segmentation with {MASK.format(image['width'], image['height'])}, found {str(shape)[:80]} in annotation "
-                f"{o.get('id')} of {file}: correct or remove it"
-            )
         if isinstance(shape, list):
+            if not all(isinstance(polygon, list) and {*map(type, polygon)} <= {int, float} for polygon in shape):
+                raise ValueError(
+                    f"expected polygons [x, y, x, y, ...], found segmentation {str(shape)[:80]} in annotation {o.get('id')} of {file}"
+                )
             shape = polygons(shape)
-            if o["segmentation"] and not shape:
+            if o["segmentation"] and not shape and masked != "val":  # as detectron2 does
                 continue
+        outlined = masked == "train" and not o.get("iscrowd", 0)
+        if masked and not is_mask(shape, image["height"], image["width"], outlined):
+            raise ValueError(
+                f"expected a segmentation with {MASK.format(image['width'], image['height'])}, found "
+                f"{str(o.get('segmentation'))[:80]} in annotation {o.get('id')} of {file}: correct or remove it"
+            )
         annotations.append(
             {
                 "category_id": labels[label],
