@@ -339,7 +339,8 @@ def test_results_ls_lists_every_trial_and_filters(bench, measured):
     assert code == 0 and {row["file"] for row in rows} == {str(f) for f in measured.glob("*/*/*/*.json")}
     code, out, _ = bench("results", "ls", "--results", measured, "--task", "voc_c4", "--model", "random")
     lines = out.splitlines()
-    assert code == 0 and lines and all("/voc_c4/" in line and "/random-" in line and "  AP " in line for line in lines)
+    assert code == 0 and lines and all("/voc_c4/" in line and "/random" in line and "  AP " in line for line in lines)
+    assert {line.split()[0] for line in lines} == {str(f) for f in measured.glob("voc_c4/*/*random*/*.json")}
 
 
 def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, measured, monkeypatch):
