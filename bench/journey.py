@@ -276,9 +276,10 @@ def alone(work: Path) -> Iterator[None]:
 def describe(work: Path, record: Mapping[str, Any], resume: bool) -> None:
     """Writes run.json: what a trial is, and for each of its starts the command, the time, the machine and the environment."""
     from downstream import trial
+    from pretrain import outputs
 
     file = work / "run.json"
-    earlier = json.loads(file.read_text(encoding="utf-8"))["starts"] if resume and file.is_file() else []
+    earlier = outputs.starts(file) if resume else []
     start = {"command": sys.argv, "folder": str(Path.cwd()), "environment": provenance.environment()}
     trial.write_json(file, {**record, "starts": [*earlier, start | provenance.now("started")]})
 

@@ -97,7 +97,7 @@ def run(
 ) -> dict[str, Any]:
     """A pretraining, unless it is done: what backbone.json says of it, and when and by which commit and machine it was started."""
     from bench import provenance
-    from pretrain import loop
+    from pretrain import loop, outputs
 
     loop.run(
         catalog.load("method", method),
@@ -113,7 +113,7 @@ def run(
         about={"commit": provenance.commit(), "machine": provenance.machine()},
     )
     found = json.loads((out / "backbone.json").read_text())
-    starts = json.loads((out / "run.json").read_text())["starts"]
+    starts = outputs.starts(out / "run.json")
     found["starts"] = [{key: start[key] for key in ("at", "step", "commit", "machine")} for start in starts]
     return found
 

@@ -78,6 +78,13 @@ _SAFE = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+_SAFE_FOREIGN = {  # of what is no backbone's, and becomes an Inert
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+}
 _NUMPY_TYPE = re.compile(r"[<>=|]?[biufc]\d{1,2}")
 _FOREIGN = {  # how files begin that are no checkpoint, or hold one inside
     b"<": "an HTML or XML page: the download failed, repeat it",
@@ -139,7 +146,7 @@ class Stored:
 class Safetensors(dict[str, Any]):
     """The tensors of a safetensors file, which keeps no order of its keys, and `texts`, all that it has beside them."""
 
-    def __init__(self, tensors: dict[str, Stored], texts: dict[str, str]) -> None:
+    def __init__(self, tensors: dict[str, Stored | Inert], texts: dict[str, str]) -> None:
         super().__init__(tensors)
         self.texts = texts
 
@@ -198,6 +205,10 @@ class _Inner(File):
         return self.raw.file.numbers(self.raw.start + start, size)
 
 
+class _Foreign(ValueError):
+    """A file that may be sound and is not read here: what it is, and what to do."""
+
+
 def read(path: Path) -> Any:
     """The object in a checkpoint file: containers, numbers and texts as they are, tensors as `Stored`, the rest as `Inert`.
 
@@ -215,6 +226,8 @@ def read(path: Path) -> Any:
     kind, reader = _kind(path, file)
     try:
         return reader(file)
+    except _Foreign as error:
+        raise ValueError(f"expected a checkpoint, found in {path} {error}") from error
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         cause: Exception = error
@@ -252,14 +265,14 @@ def _zipped(file: File) -> Any:
     if not roots and entries and all(name.endswith(".npy") for name in entries):
         return {name.removesuffix(".npy"): _npy(file, entry) for name, entry in entries.items()}
     if len(roots) != 1:
-        raise ValueError(f"{len(roots)} entries named data.pkl; if a checkpoint is inside, unpack it first")
+        raise _Foreign(f"a zip archive with {len(roots)} entries named data.pkl, not one: unpack it first")
     root = roots[0]
     if f"{root}constants.pkl" in entries:
-        raise ValueError("this is a TorchScript program; save its state_dict() instead")
+        raise _Foreign("a TorchScript program: save its state_dict() instead")
     if f"{root}byteorder" in entries:
         entry = entries[f"{root}byteorder"]
         if entry.size != 6 or file.bytes(entry.place(file), 6) != b"little":
-            raise ValueError("its numbers are big-endian; save it on a little-endian machine")
+            raise _Foreign("big-endian numbers: save it on a little-endian machine")
     index = entries[f"{root}data.pkl"]
     start = index.place(file)
     if index.crc and file.crc32(start, index.size) != index.crc:
@@ -352,12 +365,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _slice(file: File, data: int, name: str, about: Any) -> Stored:
-    dtype, shape, (first, end) = _SAFE.get(about["dtype"]), tuple(about["shape"]), about["data_offsets"]
+def _slice(file: File, data: int, name: str, about: Any) -> Stored | Inert:
+    kind, shape, (first, end) = about["dtype"], tuple(about["shape"]), about["data_offsets"]
+    dtype = (_SAFE | _SAFE_FOREIGN).get(kind)
     if dtype is None:
-        raise ValueError(f"{name[:80]!r} has numbers of the type {str(about['dtype'])[:20]!r}, unknown here")
+        raise ValueError(f"{name[:80]!r} has numbers of the type {str(kind)[:20]!r}, unknown here")
     if not _counts((first, end, *shape)) or end - first != math.prod(shape) * dtype.itemsize or data + end > file.size:
         raise ValueError(f"{name[:80]!r} has another size than its shape says, or reaches beyond the end of the file")
+    if kind in _SAFE_FOREIGN:
+        return Inert(f"tensor of {dtype}")
     return Stored(shape, dtype, lambda: file.numbers(data + first, end - first).view(dtype).view(shape))
 
 
@@ -531,8 +547,13 @@ class _Unpickler(_Pickle):
         self._put(self.stack[-1], zip(items[::2], items[1::2], strict=True))
 
     def load_put(self) -> None:
-        number = int(self.readline()[:-1])
-        if not 0 <= number < 2**32:
+        self._memorise(int(self.readline()[:-1]))
+
+    def load_long_binput(self) -> None:
+        self._memorise(*struct.unpack("<I", self.read(4)))
+
+    def _memorise(self, number: int) -> None:
+        if not 0 <= number <= OPERATIONS - self.stream.left:  # they count up; numbers of a dict's choice collide in it
             raise ValueError("a memo entry that no pickle writes")
         self.memo[number] = self.stack[-1]
 
@@ -582,6 +603,7 @@ class _Unpickler(_Pickle):
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.PUT[0]] = load_put
+    dispatch[pickle.LONG_BINPUT[0]] = load_long_binput
     dispatch[pickle.EMPTY_SET[0]] = load_empty_set
     dispatch[pickle.FROZENSET[0]] = load_frozenset
     dispatch[pickle.ADDITEMS[0]] = load_additems

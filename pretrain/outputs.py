@@ -53,8 +53,21 @@ def describe(
         **about,
     }
     path = out / "run.json"
-    earlier = json.loads(path.read_text())["starts"] if state and path.exists() else []
+    earlier = starts(path) if state else []
     write_json(path, {**run_of, "overrides": dict(overrides or {}), "starts": [*earlier, start]})
+
+
+def starts(path: Path) -> list[Any]:
+    """What a run.json says of the starts so far, nothing if there is none. Raises ValueError for one that is damaged."""
+    if not path.is_file():
+        return []
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f'expected in {path} what this run is and its "starts", found another text: '
+            "delete it to go on without what it said of earlier starts"
+        ) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a transfer does around a trial, with an engine that only answers."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +35,17 @@ def test_a_record_that_is_cut_or_not_the_trials_own_is_named_and_not_taken_for_d
     file.write_text(whole.replace('"seed": 0', '"seed": 1'))
     with pytest.raises(ValueError, match=r"expected the record in .*0\.json to stand at .*1\.json"):
         journey.transfer(plan, [0], tmp_path, False, print)
+
+
+def test_a_damaged_run_json_is_named_with_the_way_out(tmp_path):
+    file, made = tmp_path / "run.json", {"protocol": {}}
+    for resume in (False, True, True):
+        journey.describe(tmp_path, made, resume)
+    assert len(json.loads(file.read_text())["starts"]) == 3
+    for text in ("", "[]", "{}", file.read_text()[:100]):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"run\.json what this run is .* delete it to go on"):
+            journey.describe(tmp_path, made, True)
 
 
 def test_a_published_figure_of_a_metric_that_a_change_leaves_out_is_compared_with_nothing(planned, tmp_path):

@@ -370,6 +370,16 @@ def test_of_many_keys_numbers_which_can_be_made_to_collide_are_texts(tmp_path: P
     assert list(unpickle.read(tmp_path / "keys.pkl")) == [*few, "a", *map(str, many), b"b"]
 
 
+def test_numbers_of_a_memo_count_up_so_that_none_can_be_made_to_collide(tmp_path: Path) -> None:
+    file = tmp_path / "memo.pkl"
+    file.write_bytes(b"\x80\x02]" + b"".join(b"Nr" + struct.pack("<I", n) + b"0" for n in range(1, 1000)) + b".")
+    assert unpickle.read(file) == []
+    for put in (b"r" + struct.pack("<I", 1 << 20), b"p1048576\n"):
+        file.write_bytes(b"\x80\x02]" + put + b".")
+        with pytest.raises(ValueError, match="a memo entry that no pickle writes"):
+            unpickle.read(file)
+
+
 def test_the_number_of_operations_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpickle, "OPERATIONS", 1000)
     (tmp_path / "long.pkl").write_bytes(b"\x80\x02" + b"N0" * 1000 + b"N.")
@@ -406,6 +416,9 @@ def test_a_tensor_that_is_marked_negative_or_conjugate_is_not_read(tmp_path: Pat
 def test_a_tensor_of_a_type_that_no_backbone_has_leaves_the_others_readable(tmp_path: Path, dtype: torch.dtype) -> None:
     torch.save({"a": torch.ones(3), "odd": torch.zeros(4, dtype=dtype)}, tmp_path / "a.pth")
     found = unpickle.read(tmp_path / "a.pth")
+    assert found["a"].read().tolist() == [1, 1, 1] and repr(found["odd"]) == f"<tensor of {dtype}>"
+    save_file({"a": torch.ones(3), "odd": torch.zeros(4, dtype=dtype)}, tmp_path / "a.safetensors")
+    found = unpickle.read(tmp_path / "a.safetensors")
     assert found["a"].read().tolist() == [1, 1, 1] and repr(found["odd"]) == f"<tensor of {dtype}>"
 
 
@@ -469,6 +482,21 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         file.write_bytes(body)
         with pytest.raises(ValueError, match=message):
             unpickle.read(file)
+
+
+def test_of_a_sound_file_that_is_not_read_the_way_out_is_said_and_not_another_download(tmp_path: Path) -> None:
+    file = tmp_path / "file.pth"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    with pytest.raises(ValueError, match=r"found in .* a TorchScript program: save its state_dict\(\) instead$"):
+        unpickle.read(file)
+    torch.save({"a": torch.ones(3)}, file)
+    with zipfile.ZipFile(file) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, b"big" if name.endswith("/byteorder") else content)
+    with pytest.raises(ValueError, match=r"found in .* big-endian numbers: save it on a little-endian machine$"):
+        unpickle.read(file)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "safetensors"])
