@@ -77,8 +77,7 @@ _SAFE = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
     "C64": torch.complex64,
-}
-_SAFE_FOREIGN = {  # of what is no backbone's, and becomes an Inert
+    # no backbone's
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
     "U16": torch.uint16,
@@ -366,13 +365,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _slice(file: File, data: int, name: str, about: Any) -> Stored | Inert:
-    kind, shape, (first, end) = about["dtype"], tuple(about["shape"]), about["data_offsets"]
-    dtype = (_SAFE | _SAFE_FOREIGN).get(kind)
+    dtype, shape, (first, end) = _SAFE.get(about["dtype"]), tuple(about["shape"]), about["data_offsets"]
     if dtype is None:
-        raise ValueError(f"{name[:80]!r} has numbers of the type {str(kind)[:20]!r}, unknown here")
+        raise ValueError(f"{name[:80]!r} has numbers of the type {str(about['dtype'])[:20]!r}, unknown here")
     if not _counts((first, end, *shape)) or end - first != math.prod(shape) * dtype.itemsize or data + end > file.size:
         raise ValueError(f"{name[:80]!r} has another size than its shape says, or reaches beyond the end of the file")
-    if kind in _SAFE_FOREIGN:
+    if str(dtype) not in _DTYPES:
         return Inert(f"tensor of {dtype}")
     return Stored(shape, dtype, lambda: file.numbers(data + first, end - first).view(dtype).view(shape))
 
@@ -553,7 +551,7 @@ class _Unpickler(_Pickle):
         self._memorise(*struct.unpack("<I", self.read(4)))
 
     def _memorise(self, number: int) -> None:
-        if not 0 <= number <= OPERATIONS - self.stream.left:  # they count up; numbers of a dict's choice collide in it
+        if not 0 <= number <= OPERATIONS - self.stream.left:  # they count up; others could be made to collide
             raise ValueError("a memo entry that no pickle writes")
         self.memo[number] = self.stack[-1]
 
