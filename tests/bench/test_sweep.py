@@ -300,10 +300,12 @@ def test_a_sweep_outlives_the_process_that_watches_it(tmp_path):
 def test_a_sweep_whose_every_process_but_the_trials_was_killed_goes_on_without_repeating_them(tmp_path):
     plan = planned(tmp_path, SLOW, SLOW, SLOW)
     folder = sweep.begin(tmp_path, plan, silent)
-    until(lambda: running(tmp_path) == 2)
+    both = [Path(trial["folder"]) for trial in plan["trials"][:2]]
+    until(lambda: all((each / "starts").is_file() for each in both))  # "running" is what its watcher is before it, too
+    assert running(tmp_path) == 2
     os.kill(launch.held(folder)["pid"], signal.SIGKILL)
-    for i in range(2):  # what watches over a trial; the trial itself is left
-        os.kill(launch.held(Path(plan["trials"][i]["folder"]))["pid"], signal.SIGKILL)
+    for each in both:  # what watches over a trial; the trial itself is left
+        os.kill(launch.held(each)["pid"], signal.SIGKILL)
     until(lambda: launch.held(folder) is None)
     assert running(tmp_path) == 2
     sweep.begin(tmp_path, plan, silent)
