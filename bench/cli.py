@@ -194,10 +194,11 @@ def pretrain(
       bench pretrain moco --variant v1 --data photos --epochs 100 lr=0.06
     """
     module = catalog.load("method", method)
-    from bench import allocator, provenance
+    from bench import allocator, bfloat16, provenance
     from pretrain import loop
 
     allocator.keep()
+    bfloat16.make_fast()
     out = out or Path("runs") / (f"{method}_{variant}" if variant else method)
     say(f"bench pretrain: {method}{f' {variant}' if variant else ''}, {arch}, {scale} scale, {data} -> {out}")
     written = loop.run(

@@ -10,17 +10,15 @@ Every step is a process of its own with one thread, as many at a time as there a
 process with many threads. What the steps say goes to OUT/log.txt.
 """
 
-import multiprocessing
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any
 
-from bench import allocator, catalog, journey, preview
+from bench import catalog, journey, preview, workers
 
 METHODS = ("moco", "pixpro")
 TASKS = ("voc_c4", "cityscapes_semantic")
@@ -48,8 +46,7 @@ def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
 
     say(f"[2/4] pretraining {' and '.join(METHODS)} at mini scale ({elapsed(start)})")
     say(f"[3/4] two trials of {' and '.join(TASKS)} from random weights, then from {' and '.join(METHODS)}")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=alone, initargs=(out / "log.txt",)) as pool:
+    with workers.pool(out / "log.txt") as pool:
         jobs: dict[Future[str], str] = {pool.submit(pretrained, method, data, out, seed): method for method in METHODS}
 
         def transfer(name: str, weights: str) -> None:
@@ -97,9 +94,8 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
         say(f"drawing small datasets in the authentic layouts -> {data}")
         shutil.rmtree(data, ignore_errors=True)
         synthetic.synthesize(data, seed=seed, **ALL_SIZES)
-    context = multiprocessing.get_context("spawn")
     rows, failed, began = [], [], time.monotonic()
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=alone, initargs=(out / "log.txt",)) as pool:
+    with workers.pool(out / "log.txt") as pool:
         jobs = {
             pool.submit(recorded, task, "random", data, records, seed, ALL_CHANGES.get(task)): task for task in tasks
         }
@@ -119,15 +115,6 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
             f"expected every task to end, found {len(failed)} that failed: {', '.join(sorted(failed))}; see {out}/log.txt"
         )
     say(f"All {len(tasks)} tasks ended, in {elapsed(start)}.")
-
-
-def alone(log: Path) -> None:
-    """Prepares a worker: one thread, and a log file in place of the terminal that it shares with the others."""
-    import torch
-
-    torch.set_num_threads(1)
-    allocator.keep()
-    sys.stderr = log.open("a", buffering=1)
 
 
 def pretrained(method: str, data: Path, out: Path, seed: int) -> str:

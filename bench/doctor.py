@@ -63,7 +63,10 @@ def accelerator() -> str:
     count = torch.cuda.device_count()
     if count:
         return f"GPU: {count} x {torch.cuda.get_device_name(0)}"
-    return f"GPU: none; {os.cpu_count()} cores: use --scale mini, a trial at paper scale takes months here"
+    from bench import bfloat16
+
+    products = "" if bfloat16.native() else " that multiply bfloat16 by way of float32, at its speed"
+    return f"GPU: none; {os.cpu_count()} cores{products}: use --scale mini, a trial at paper scale takes months here"
 
 
 def compiled(module: str, name: str, without: str) -> str:

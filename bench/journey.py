@@ -178,6 +178,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
     Raises FloatingPointError on a non-finite loss, OSError on a full disk, RuntimeError where another process runs the trial,
     and SystemExit on a signal; finished trials keep their records.
     """
+    from bench import bfloat16
     from downstream import checkpoint, interruption
     from results import record as stored
 
@@ -188,6 +189,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
         return path.exists()
 
     allocator.keep()
+    bfloat16.make_fast()
     done = []
     for seed in seeds:
         record = {

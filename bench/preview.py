@@ -133,6 +133,9 @@ def macs_per_second(precision: str) -> float:
     """Multiply-adds per second of 3x3 convolutions on the device a run would use."""
     import torch
 
+    from bench import bfloat16
+
+    bfloat16.make_fast()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     conv = torch.nn.Conv2d(128, 128, 3, padding=1).to(device).to(memory_format=torch.channels_last)
     image = torch.randn(8, 128, 28, 28, device=device).contiguous(memory_format=torch.channels_last)

@@ -55,7 +55,7 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Operating system, processor, cores and accelerators. No host name and no user."""
+    """Operating system, processor with its vector instructions, cores and accelerators. No host name and no user."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -65,6 +65,7 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": models[0] if models else platform.processor(),
+        "simd": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "gpus": gpus,
     }

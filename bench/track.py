@@ -13,16 +13,14 @@ ended: `bench sweep --watch --out runs/mini/transfer`, or `--cancel`.
 """
 
 import json
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from bench import catalog, demo, journey, preview, sweep
+from bench import catalog, demo, journey, preview, sweep, workers
 from downstream import task as protocols
 from results import groups, plots, record
 from results import table as tables
@@ -200,15 +198,23 @@ def pretrain(
     records: Path,
     work: Callable[[str, Path, Path, Path], dict[str, Any]] = pretrained,
 ) -> None:
-    """All of these pretrainings, as many at a time as there are cores."""
+    """All of these pretrainings, as many at a time as there are cores. Raises RuntimeError where one failed, after all others."""
     runs.mkdir(parents=True, exist_ok=True)
-    began, context = time.monotonic(), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, demo.alone, (runs / "log.txt",), max_tasks_per_child=1) as pool:
+    began, failed = time.monotonic(), []
+    with workers.pool(runs / "log.txt", tasks=1) as pool:
         jobs = {pool.submit(work, name, data, runs, records): name for name in chosen}
         for done, job in enumerate(as_completed(jobs), 1):
             left = preview.duration((time.monotonic() - began) / done * (len(jobs) - done))
+            if error := job.exception():
+                failed.append(jobs[job])
+                say(f"{done}/{len(jobs)}  {jobs[job]} failed: {error}  ({left} left)")
+                continue
             knn = job.result()["knn"]
             say(f"{done}/{len(jobs)}  {jobs[job]}: kNN {knn['first']:.2f} -> {knn['last']:.2f}  ({left} left)")
+    if failed:
+        raise RuntimeError(
+            f"expected every pretraining to end, found some that failed: {', '.join(failed)}; see {runs}/log.txt"
+        )
 
 
 def transfer(task: str, checkpoints: Sequence[str], trials: int, data: Path, runs: Path, records: Path) -> bool:

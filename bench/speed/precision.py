@@ -10,15 +10,13 @@ The curves go into results/measured/precision.json.
 
 import datetime
 import json
-import multiprocessing
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench import catalog, demo
+from bench import catalog, workers
 from results import record, stats
 
 FILE = catalog.ROOT / "results" / "measured" / "precision.json"
@@ -81,8 +79,7 @@ def transferred(trials: Iterable[Mapping[str, Any]], protocol: str = "voc_c4@min
 def main(images: Path, runs: Path = RUNS, file: Path = FILE) -> None:
     """Makes the curves, writes them down and prints what they say."""
     runs.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, context, demo.alone, (runs / "log.txt",), max_tasks_per_child=1) as pool:
+    with workers.pool(runs / "log.txt", tasks=1) as pool:
         jobs = [pool.submit(curve, precision, seed, images, runs) for precision, seed in CURVES]
         curves = [job.result() for job in jobs]
     found = {"date": datetime.date.today().isoformat(), "curves": curves}

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import allocator
+from bench import allocator, bfloat16
 from bench.speed import Row, apart, cost, faster, loading
 
 IMAGES = 1280  # of the folder of `pretrain`; the ten batches of an epoch
@@ -37,6 +37,7 @@ IMAGES = 1280  # of the folder of `pretrain`; the ten batches of an epoch
 def step(folder: Path) -> list[Row]:
     """MoCo v2 at the two sizes, the other methods at the smaller one, and the machine's own ratio."""
     allocator.keep()
+    bfloat16.make_fast()
     rows = [_compared("moco", "resnet50", 224, 16, 3.2), _compared("moco", "resnet18", 64, 128, 2.1)]
     return [*rows, *(_compared(method, "resnet18", 64, 128, 2.0) for method in PLAIN), _product()]
 
@@ -261,6 +262,7 @@ def pretrain(folder: Path) -> list[Row]:
     from pretrain.methods import moco
 
     allocator.keep()
+    bfloat16.make_fast()
     loading.photographs(folder, IMAGES)
     source = Folder(folder)
     recipe = recipes.resolved(moco, source, "mini", batch_size=128)

@@ -97,6 +97,17 @@ def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, capsys)
     assert len(trial) == 4 and all(file.stat().st_mtime_ns == before[file] for file in trial)
 
 
+def test_a_pretraining_that_fails_is_named_after_the_others_have_ended(tmp_path, capsys):
+    data, runs, records = tmp_path / "data", tmp_path / "runs", tmp_path / "records"
+    synthetic.synthesize(data, seed=0, voc=0, coco=0, cityscapes=0, imagenet=4)
+    runs.mkdir()
+    (runs / "moco-3").touch()  # where its folder should be
+    with pytest.raises(RuntimeError, match=r"some that failed: moco-3; see .*log\.txt"):
+        track.main(data, ["moco-3", "simsiam-3"], {}, runs, records)
+    assert "moco-3 failed: " in capsys.readouterr().err
+    assert [file.stem for file in (records / "pretraining").iterdir()] == ["simsiam-3"]
+
+
 PRETRAININGS = {"a": "supervised-3", "b": "moco-3", "c": "simclr-3", "f": "swav-12", "9": "supervised-10"}
 
 

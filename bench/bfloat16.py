@@ -1,0 +1,59 @@
+"""Products of bfloat16 on a CPU that has no instructions for them (x86 before AVX-512): by way of float32.
+
+There torch multiplies bfloat16 element by element, which takes ten times as long as float32.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._pytree import tree_map_only
+
+aten = torch.ops.aten
+PRODUCTS = {
+    *(aten.convolution.default, aten.convolution_backward.default),
+    *(aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.mv.default, aten.dot.default),
+}
+MADE_OF_THEM = {  # seen whole where no gradient is kept, as under torch.inference_mode
+    *(aten.conv2d.default, aten.conv2d.padding, aten._convolution_mode.default, aten.conv_transpose2d.input),
+    *(aten.linear.default, aten.matmul.default, aten.einsum.default),
+}
+
+
+class ByFloat32(TorchDispatchMode):
+    """Convolutions and matrix products of bfloat16 on the CPU, forward and backward, are made in float32 and rounded once.
+
+    As instructions for bfloat16 do: the product of two such numbers is exact in float32, and sums are kept in float32.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in MADE_OF_THEM:
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
+        if func in PRODUCTS and any(isinstance(x, torch.Tensor) and _half(x) for x in args):
+            made = func(*tree_map_only(torch.Tensor, _full, args), **(kwargs or {}))
+            return tree_map_only(torch.Tensor, torch.Tensor.bfloat16, made)
+        return func(*args, **(kwargs or {}))
+
+
+def _half(x: torch.Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def _full(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if _half(x) else x
+
+
+def native() -> bool:
+    """Whether torch has instructions of this CPU for products of bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def make_fast() -> None:
+    """From now on in this thread, on a CPU without instructions for them; where there is a GPU, nothing happens."""
+    active = any(isinstance(mode, ByFloat32) for mode in _get_current_dispatch_mode_stack())
+    if not (active or native() or torch.cuda.is_available()):
+        ByFloat32().__enter__()
