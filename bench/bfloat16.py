@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 PRODUCTS = {
@@ -19,6 +19,7 @@ MADE_OF_THEM = {  # seen whole where no gradient is kept, as under torch.inferen
     *(aten.conv2d.default, aten.conv2d.padding, aten._convolution_mode.default, aten.conv_transpose2d.input),
     *(aten.linear.default, aten.matmul.default, aten.einsum.default),
 }
+ASKED = PRODUCTS | MADE_OF_THEM
 
 
 class ByFloat32(TorchDispatchMode):
@@ -30,10 +31,10 @@ class ByFloat32(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in MADE_OF_THEM:
-            with self:
-                return func.decompose(*args, **(kwargs or {}))
-        if func in PRODUCTS and any(isinstance(x, torch.Tensor) and _half(x) for x in args):
+        if func in ASKED and any(isinstance(x, torch.Tensor) and _half(x) for x in tree_leaves(args)):
+            if func in MADE_OF_THEM:
+                with self:
+                    return func.decompose(*args, **(kwargs or {}))
             made = func(*tree_map_only(torch.Tensor, _full, args), **(kwargs or {}))
             return tree_map_only(torch.Tensor, torch.Tensor.bfloat16, made)
         return func(*args, **(kwargs or {}))

@@ -606,8 +606,10 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys)
 ODD = """
 import sys, time
 from pathlib import Path
+from bench import bfloat16
 from pretrain import loop
 from pretrain.methods import supervised
+bfloat16.make_fast()
 clock, began = time.time, time.time()
 time.time = lambda: began - 3600 * (clock() - began)  # the clock runs backwards, an hour a second
 options = {"arch": "resnet18", "scale": "mini", "epochs": 2, "batch_size": 8, "overrides": {"size": "32", "precision": "fp32"}, "resume": True}
