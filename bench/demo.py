@@ -32,12 +32,14 @@ ALL_CHANGES = {"voc_c4": {"SOLVER.MAX_ITER": "24", "SOLVER.STEPS": "[18, 22]"}}
 
 def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
     """Runs the journey in `out` and prints the tables on standard output. Raises what its steps raise."""
+    from bench import bfloat16
     from downstream import synthetic
     from results import leaderboard, table
 
     start = time.monotonic()
     data, records = out / "data", out / "transfer"
-    say(f"bench demo: draw, pretrain, convert, transfer and tabulate, under 10 minutes on two cores -> {out}")
+    minutes = "under 10 minutes" if bfloat16.native() else "about 25 minutes"
+    say(f"bench demo: draw, pretrain, convert, transfer and tabulate, {minutes} on two cores -> {out}")
 
     if not (data / "imagenet").exists():  # the last one drawn
         say(f"[1/4] drawing small datasets in the authentic layouts -> {data}")
