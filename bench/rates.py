@@ -98,7 +98,8 @@ def table(records: Path = track.RECORDS) -> str:
     ]
     for method, runs in measured(records).items():
         cells = [f"{runs[factor]['held_out']['knn']:.2f}" if factor in runs else "–" for factor in FACTORS]
-        lines.append(f"| {method} | {runs[1]['recipe']['lr']:.4g} | {' | '.join(cells)} | {taken(runs):g} x |")
+        ends = f"{taken(runs):g} x" if len(runs) == len(FACTORS) else "–"
+        lines.append(f"| {method} | {runs[1]['recipe']['lr']:.4g} | {' | '.join(cells)} | {ends} |")
     return "\n".join(lines)
 
 

@@ -74,10 +74,18 @@ def test_another_rate_is_taken_only_where_it_is_better_by_more_than_two_standard
         for factor, knn in zip(rates.FACTORS, (third, rule, triple), strict=True):
             write(method, factor, knn)
     write("swav", 3.0, 50)  # nothing to compare with
+    write("pirl", 1.0, 6)  # not ended
+    write("pirl", 3.0, 9)
     found = rates.measured(tmp_path)
-    assert {method: rates.taken(runs) for method, runs in found.items()} == {"moco": 1.0, "byol": 0.3, "pic": 3.0}
+    assert {method: rates.taken(runs) for method, runs in found.items()} == {
+        "moco": 1.0,
+        "byol": 0.3,
+        "pic": 3.0,
+        "pirl": 3.0,
+    }
     assert rates.table(tmp_path).splitlines()[2:] == [
         "| byol | 0.1 | 7.60 | 6.00 | 5.00 | 0.3 x |",
         "| moco | 0.1 | 5.00 | 6.00 | 7.20 | 1 x |",
         "| pic | 0.1 | 6.00 | 6.00 | 9.00 | 3 x |",
+        "| pirl | 0.1 | – | 6.00 | 9.00 | – |",
     ]
