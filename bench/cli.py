@@ -82,7 +82,8 @@ Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", h
 
 def say(line: str) -> None:
     """Progress, for a person: one line on standard error."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or not rank.isdecimal():
         print(line, file=sys.stderr, flush=True)
 
 
@@ -114,6 +115,9 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
     if version:
         print(f"bench {__version__}")
         raise typer.Exit
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        if not (value := os.environ.get(name, "0")).isdecimal():
+            raise ValueError(f"expected a number in ${name}, as torchrun sets it, found {value!r}: unset {name}")
 
 
 @app.command()

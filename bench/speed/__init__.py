@@ -145,15 +145,9 @@ def apart(build: Callable[..., Callable[[], Any]], *arguments: Any) -> Iterator[
 
     What this process has done or is set to neither helps it nor hinders.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prepare) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         pool.submit(_build, build, arguments).result()
         yield lambda: pool.submit(_call).result()
-
-
-def _prepare() -> None:
-    from bench import bfloat16
-
-    bfloat16.make_fast()
 
 
 def _build(build: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:

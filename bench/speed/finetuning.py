@@ -22,6 +22,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import bfloat16
 from bench.speed import Row, cost, faster
 
 ITERATIONS = 3  # of a training in a call
@@ -32,6 +33,7 @@ TARGETS = {"bf16": (1.8, 1.5), "fp32": (0.98, 0.98)}  # of detection and of segm
 
 def finetune(folder: Path) -> list[Row]:
     """Both detectors in bf16 and fp32."""
+    bfloat16.make_fast()
     _drawn(folder / "data")
     rows = []
     for name, what in (("voc_c4", "Faster R-CNN R50-C4"), ("coco_fpn_1x", "Mask R-CNN R50-FPN")):
@@ -172,6 +174,7 @@ def segment(folder: Path) -> list[Row]:
     """MoCo's FCN in bf16 and fp32."""
     from downstream import synthetic
 
+    bfloat16.make_fast()
     synthetic.synthesize(folder / "data", voc=0, coco=0, cityscapes=48, imagenet=0, side=384)
     from bench import journey
 
@@ -266,6 +269,7 @@ def _runner(task: Any, folder: Path) -> Any:
 
 def infer(folder: Path) -> list[Row]:
     """Testing a Faster R-CNN R50-C4 on the drawn VOC2007, after a short training."""
+    bfloat16.make_fast()
     _drawn(folder / "data")
     task = _protocol("voc_c4")
     with _default_trainer(task, folder) as trainer:

@@ -45,6 +45,14 @@ def test_a_machine_that_is_out_of_memory_says_so_in_one_sentence(bench, monkeypa
     assert bench("doctor") == (1, "", "bench: out of memory\n")
 
 
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
+@pytest.mark.parametrize("value", ["abc", "", "-1"])
+def test_a_process_that_was_given_no_number_is_told_so(bench, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    found = f"bench: expected a number in ${name}, as torchrun sets it, found {value!r}: unset {name}\n"
+    assert bench("list", "tasks") == (2, "", found)
+
+
 @pytest.fixture(scope="module")
 def resnet18(tmp_path_factory):
     """A torchvision ResNet-18 with random weights, as published: flat, with fc."""
