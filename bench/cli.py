@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed, 2 the call was wrong. Results go to stand
 import gc
 import json as jsonlib
 import os
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -80,10 +81,20 @@ Results = Annotated[Path, typer.Option(help="Where the records of `bench transfe
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Changes to the recipe.")]
 
 
+# Variables of the environment, torchrun's and our own, that hold a number; and the smallest.
+NUMBERS = dict.fromkeys(("RANK", "LOCAL_RANK", "BENCH_WORKERS", "BENCH_CACHE_BYTES", "BENCH_SAVE_SECONDS"), 0)
+NUMBERS |= {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+
+
+def first() -> bool:
+    """Whether this process is the one of torchrun's that speaks; so is one whose rank is no number."""
+    rank = os.environ.get("RANK", "0")
+    return not rank.isdecimal() or int(rank) == 0
+
+
 def say(line: str) -> None:
     """Progress, for a person: one line on standard error."""
-    rank = os.environ.get("RANK", "0")
-    if rank == "0" or not rank.isdecimal():
+    if first():
         print(line, file=sys.stderr, flush=True)
 
 
@@ -115,9 +126,10 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
     if version:
         print(f"bench {__version__}")
         raise typer.Exit
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        if not (value := os.environ.get(name, "0")).isdecimal():
-            raise ValueError(f"expected a number in ${name}, as torchrun sets it, found {value!r}: unset {name}")
+    for name, least in NUMBERS.items():
+        value = os.environ.get(name, str(least))
+        if not re.fullmatch(r"\d+(\.\d+)?" if name.endswith("SECONDS") else r"\d+", value) or float(value) < least:
+            raise ValueError(f"expected a number, {least} or more, in ${name}, found {value!r}: unset it or correct it")
 
 
 @app.command()
@@ -160,7 +172,7 @@ def pretrain(
         str | None, typer.Option(help="fp32, bf16 or fp16 (CUDA), instead of the recipe's; backbone.json says which.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of initialisation, order and augmentation.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from OUT/last.pth; ends in the same weights.")
     ] = False,
@@ -222,7 +234,7 @@ def pretrain(
         skip_bad=skip_bad,
         about={"commit": provenance.commit(), "machine": provenance.machine()},
     )
-    if plot and os.environ.get("RANK", "0") == "0":
+    if plot and first():
         from pretrain import plot as picture
 
         say(f"{picture.draw(out / 'log.jsonl', out / 'log.png')}: loss and nearest neighbours")
@@ -403,7 +415,8 @@ def transfer(
         from bench import preview
 
         report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds, allow_missing or ())
-        print(jsonlib.dumps(report, indent=1) if json else preview.described(report))
+        if first():
+            print(jsonlib.dumps(report, indent=1) if json else preview.described(report))
         return
     plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name, allow_missing or ())
     say(
@@ -420,7 +433,7 @@ def transfer(
             + ", ".join(f"{k} {v:.1e}" for k, v in plan.proof.items())
         )
     records = journey.transfer(plan, seeds, out, resume, say)
-    if json:
+    if json and first():
         print(jsonlib.dumps(records, indent=1))
     say("Next: bench table moco, bench table pixpro, bench leaderboard")
 
@@ -494,12 +507,13 @@ def sweep(
             raise ValueError("expected --trials or --seeds, found both")
         if not listed(tasks or "") or not listed(checkpoints):
             raise ValueError("expected --tasks and --checkpoints, found none: bench list tasks names them")
-        if seeds is not None and not all(word.isdigit() for word in listed(seeds)):
+        numbers = None if seeds is None else listed(seeds)
+        if numbers is not None and not (numbers and all(n.isdecimal() and int(n) < 2**63 for n in numbers)):
             raise ValueError(f"expected --seeds like 0,1,2, found {seeds!r}")
         plan = sweeping.plan(
             listed(tasks or ""),
             listed(checkpoints),
-            [int(word) for word in listed(seeds)] if seeds else trials,
+            [int(number) for number in numbers] if numbers else trials,
             scale.value,
             pairs(changes),
             data,
@@ -709,6 +723,8 @@ def show(
     else:
         from bench import journey, preview
 
+        if catalog.ALIASES.get(name, name) not in (tasks := catalog.names("task")):
+            raise ValueError(catalog.unknown("task or method", name, [*tasks, *catalog.names("method")]))
         report = preview.shown(journey.resolve(name, scale.value, {}))
     if json:
         print(jsonlib.dumps(report, indent=1))
@@ -815,6 +831,9 @@ def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
     try:
         app()
+    except UnicodeEncodeError as error:
+        say(f"bench: expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8")
+        sys.exit(1)
     except (ValueError, FileNotFoundError) as error:
         say(f"bench: {sentence(error)}")
         sys.exit(2)

@@ -1,5 +1,6 @@
 """The command contract: names, JSON, exit codes, one clear sentence for every wrong call, nothing written."""
 
+import io
 import json
 import os
 import shutil
@@ -45,12 +46,30 @@ def test_a_machine_that_is_out_of_memory_says_so_in_one_sentence(bench, monkeypa
     assert bench("doctor") == (1, "", "bench: out of memory\n")
 
 
-@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
-@pytest.mark.parametrize("value", ["abc", "", "-1"])
-def test_a_process_that_was_given_no_number_is_told_so(bench, monkeypatch, name, value):
+@pytest.mark.parametrize("value", ["abc", "", "-1", "1e9", "5m"])
+@pytest.mark.parametrize("name", [*cli.NUMBERS])
+def test_a_variable_that_should_be_a_number_and_is_none_is_named(bench, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    found = f"bench: expected a number in ${name}, as torchrun sets it, found {value!r}: unset {name}\n"
-    assert bench("list", "tasks") == (2, "", found)
+    found = f"in ${name}, found {value!r}: unset it or correct it\n"
+    code, out, err = bench("list", "tasks")
+    assert (code, out) == (2, "") and err.startswith("bench: expected a number, ") and err.endswith(found)
+
+
+def test_a_number_in_a_variable_is_taken(bench, monkeypatch):
+    for name, least in cli.NUMBERS.items():
+        monkeypatch.setenv(name, "0.5" if name.endswith("SECONDS") else str(least))
+    assert bench("list", "tasks")[0] == 0
+    monkeypatch.setenv("WORLD_SIZE", "0")
+    assert bench("list", "tasks")[0] == 2
+
+
+def test_an_output_without_the_signs_of_a_table_is_told_apart_from_a_wrong_call(bench, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    code, _, err = bench("table", "moco")
+    assert (code, err) == (
+        1,
+        "bench: expected an output that takes every sign, found latin-1: set PYTHONIOENCODING=utf-8\n",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +151,12 @@ def test_dry_run_prints_protocol_data_batch_rate_iterations_and_time_and_starts_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_many_processes_the_first_alone_prints_the_document(bench, datasets, monkeypatch):
+    call = ("transfer", "--task", "voc_c4", "--scale", "mini", "--data", datasets, "--dry-run", "--json")
+    monkeypatch.setenv("RANK", "1")
+    assert bench(*call) == (0, "", "")
+
+
 def test_dry_run_for_a_person_says_the_same(bench, datasets):
     code, out, _ = bench(
         "transfer", "--task", "cityscapes_semantic", "--scale", "mini", "--dry-run", "--data", datasets
@@ -204,6 +229,16 @@ WRONG = {
         "resnet50",
     ),
     "a seed that no record can hold": (["transfer", "--task", "voc_c4", "--dry-run", "--seed", str(2**63)], "--seed"),
+    "a seed of a pretraining below 0": (["pretrain", "moco", "--data", ".", "--seed", "-1"], "--seed"),
+    "no seeds": (["sweep", "--tasks", "voc_c4", "--checkpoints", "random", "--seeds", ","], "--seeds like 0,1,2"),
+    "a seed of a sweep too large": (
+        ["sweep", "--tasks", "voc_c4", "--checkpoints", "random", "--seeds", f"0,{2**63}"],
+        "--seeds like 0,1,2",
+    ),
+    "a method to show": (
+        ["show", "mocco"],
+        "expected the name of a task or method, found 'mocco'. Did you mean 'moco'",
+    ),
     "trials and seed": (["transfer", "--task", "voc_c4", "--trials", "2", "--seed", "1"], "--seed"),
 }
 
