@@ -33,7 +33,6 @@ ALL_CHANGES = {"voc_c4": {"SOLVER.MAX_ITER": "24", "SOLVER.STEPS": "[18, 22]"}}
 def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
     """Runs the journey in `out` and prints the tables on standard output. Raises what its steps raise."""
     from bench import bfloat16
-    from downstream import synthetic
     from results import leaderboard, table
 
     start = time.monotonic()
@@ -41,10 +40,7 @@ def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
     minutes = "under 10 minutes" if bfloat16.native() else "about 25 minutes"
     say(f"bench demo: draw, pretrain, convert, transfer and tabulate, {minutes} on two cores -> {out}")
 
-    if not (data / "imagenet").exists():  # the last one drawn
-        say(f"[1/4] drawing small datasets in the authentic layouts -> {data}")
-        shutil.rmtree(data, ignore_errors=True)
-        synthetic.synthesize(data, seed=seed, **SIZES)
+    draw(data, seed, SIZES, lambda line: say(f"[1/4] {line}"))
 
     say(f"[2/4] pretraining {' and '.join(METHODS)} at mini scale ({elapsed(start)})")
     say(f"[3/4] two trials of {' and '.join(TASKS)} from random weights, then from {' and '.join(METHODS)}")
@@ -86,16 +82,11 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
 
     A task that has its record is not run again. Raises RuntimeError if a task failed, after all others have ended.
     """
-    from downstream import synthetic
-
     start = time.monotonic()
     data, records = out / "data", out / "transfer"
     tasks = sorted(catalog.names("task"), key=lambda name: "_c4" not in name)  # the longest first
     say(f"bench demo: one trial of each of {len(tasks)} tasks at mini scale from random weights -> {out}")
-    if not (data / "imagenet").exists():  # the last one drawn
-        say(f"drawing small datasets in the authentic layouts -> {data}")
-        shutil.rmtree(data, ignore_errors=True)
-        synthetic.synthesize(data, seed=seed, **ALL_SIZES)
+    draw(data, seed, ALL_SIZES, say)
     rows, failed, began = [], [], time.monotonic()
     with workers.pool(out / "log.txt") as pool:
         jobs = {
@@ -117,6 +108,21 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
             f"expected every task to end, found {len(failed)} that failed: {', '.join(sorted(failed))}; see {out}/log.txt"
         )
     say(f"All {len(tasks)} tasks ended, in {elapsed(start)}.")
+
+
+def draw(data: Path, seed: int, sizes: Mapping[str, int], say: Callable[[str], None]) -> None:
+    """The datasets, all or none, where they are not there already. Raises ValueError where something else stands there."""
+    from downstream import synthetic
+
+    if (data / "imagenet").is_dir():
+        return
+    if data.exists():
+        raise ValueError(f"expected drawn datasets or nothing at {data}, found something else: take another --out")
+    say(f"drawing small datasets in the authentic layouts -> {data}")
+    draft = data.with_name(".data.draft")
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was stopped
+    synthetic.synthesize(draft, seed=seed, **sizes)
+    draft.rename(data)
 
 
 def pretrained(method: str, data: Path, out: Path, seed: int) -> str:

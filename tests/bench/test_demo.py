@@ -56,3 +56,15 @@ def test_all_tasks_end_in_a_table_or_in_the_names_of_those_that_failed(tmp_path,
     demo.run_all(tmp_path, 0, said.append)
     assert capsys.readouterr().out == table and said[-1].startswith("All 1 tasks ended")
     assert record.load(tmp_path / "transfer") == [one]
+
+
+def test_a_folder_of_datasets_that_the_demo_did_not_draw_is_left_alone(tmp_path):
+    mine = tmp_path / "data" / "coco" / "mine.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    for run in (demo.run, demo.run_all):
+        with pytest.raises(
+            ValueError, match=r"expected drawn datasets or nothing at .*data, found something else: take another --out"
+        ):
+            run(tmp_path, 0, print)
+    assert mine.read_bytes() == b"mine"
