@@ -183,10 +183,10 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
     from results import record as stored
 
     def there(path: Path) -> bool:
-        if path.exists():
+        if found := recorded(path, out, plan.model):
             say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
-            done.append(stored.read(path, out))
-        return path.exists()
+            done.append(found)
+        return bool(found)
 
     allocator.keep()
     bfloat16.make_fast()
@@ -251,6 +251,25 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
     return done
 
 
+def recorded(path: Path, out: Path, model: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a trial, None where there is none. Raises ValueError where its model was shown the images in another way."""
+    from results import record as stored
+
+    if not path.exists():
+        return None
+    found = stored.read(path, out)
+    same_traits(path, found["model"], model)
+    return found
+
+
+def same_traits(path: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ValueError where one model's traits (mean, colours, strides ...) differ from those that `path` was begun with."""
+    old, new = (json.loads(json.dumps(model["traits"])) for model in (was, now))
+    if changed := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
+        both = ", ".join(f"{key} {old.get(key)} there and {new.get(key)} now" for key in changed)
+        raise ValueError(f"expected the traits that {path} was begun with, found {both}: give the model another --name")
+
+
 @contextmanager
 def alone(work: Path) -> Iterator[None]:
     """Makes a trial's folder and holds it against other processes. Raises RuntimeError that names the one that has it."""
@@ -282,6 +301,8 @@ def describe(work: Path, record: Mapping[str, Any], resume: bool) -> None:
 
     file = work / "run.json"
     earlier = outputs.starts(file) if resume else []
+    if earlier:
+        same_traits(work, json.loads(file.read_text())["model"], record["model"])
     start = {"command": sys.argv, "folder": str(Path.cwd()), "environment": provenance.environment()}
     trial.write_json(file, {**record, "starts": [*earlier, start | provenance.now("started")]})
 

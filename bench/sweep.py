@@ -72,6 +72,7 @@ def trials(
             for seed in chosen(seeds, task):
                 key = {"task": task.name.partition("@")[0], "model": about, "data": found, "seed": seed}
                 file = record.path(out, key | {"protocol": {"hash": protocols.digest(task)}})
+                journey.recorded(file, out, about)
                 rows.append(
                     {
                         "task": task.name,

@@ -37,8 +37,23 @@ def test_a_record_that_is_cut_or_not_the_trials_own_is_named_and_not_taken_for_d
         journey.transfer(plan, [0], tmp_path, False, print)
 
 
+def test_the_same_weights_shown_the_images_in_another_way_are_not_taken_for_done(planned, tmp_path):
+    plan = planned({}, {"top1_k20": 67.5})
+    journey.transfer(plan, [0], tmp_path, False, print)
+    plan.model["traits"]["std"] = [1.0, 1.0, 1.0]
+    with pytest.raises(
+        ValueError, match=r"0\.json was begun with, found std \[.*\] there and \[1.0, 1.0, 1.0\] now: .*--name"
+    ):
+        journey.transfer(plan, [0], tmp_path, False, print)
+    made = {"model": {"traits": {"stride_in_1x1": False}}}
+    journey.describe(tmp_path, made, False)
+    journey.describe(tmp_path, made, True)
+    with pytest.raises(ValueError, match=r"found stride_in_1x1 False there and True now"):
+        journey.describe(tmp_path, {"model": {"traits": {"stride_in_1x1": True}}}, True)
+
+
 def test_a_damaged_run_json_is_named_with_the_way_out(tmp_path):
-    file, made = tmp_path / "run.json", {"protocol": {}}
+    file, made = tmp_path / "run.json", {"protocol": {}, "model": {"traits": {"mean": (0.0,)}}}
     for resume in (False, True, True):
         journey.describe(tmp_path, made, resume)
     assert len(json.loads(file.read_text())["starts"]) == 3
