@@ -41,12 +41,17 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """The commit of this code, with `+changes` where files other than results differ from it; `unknown` outside a git checkout."""
 
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in a hook of another repository
+    ours = {name: value for name, value in os.environ.items() if name not in elsewhere}
+
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(catalog.ROOT), *words], capture_output=True, text=True, check=True
+            ["git", "-C", str(catalog.ROOT), *words], capture_output=True, text=True, check=True, env=ours
         ).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != catalog.ROOT.resolve():
+            return "unknown"  # installed somewhere in another project's checkout
         return git("rev-parse", "HEAD") + (
             "+changes" if git("status", "--porcelain", "-uno", "--", ".", ":!results/measured") else ""
         )

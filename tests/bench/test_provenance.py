@@ -29,3 +29,16 @@ def test_a_commit_is_marked_where_code_differs_and_not_where_results_do(
     assert provenance.commit() == clean
     code.write_text("2")
     assert provenance.commit() == clean + "+changes"
+
+
+def test_code_installed_in_another_projects_checkout_does_not_take_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "1", "--allow-empty"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    (installed := tmp_path / ".venv" / "site-packages").mkdir(parents=True)
+    monkeypatch.setattr(catalog, "ROOT", installed)
+    assert provenance.commit() == "unknown"
+    monkeypatch.setattr(catalog, "ROOT", tmp_path.parent)
+    assert provenance.commit() == "unknown"
