@@ -28,6 +28,7 @@ import hashlib
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -218,6 +219,12 @@ def _labelled(
     content = (data / listing).read_bytes()
     numbers = {file.name: i for i, file in enumerate(train.files)}
     listed = content.decode().split()
+    several = Counter(file.name for file in train.files)
+    if twice := [line for line in listed if several[line] > 1]:
+        raise ValueError(
+            f"expected every name of {data / listing} once in imagenet/train, found {several[twice[0]]} images named {twice[0]}: "
+            "give them names of their own, or remove the list and have a class-balanced one drawn"
+        )
     if absent := [line for line in listed if line not in numbers]:
         raise FileNotFoundError(
             f"expected the {len(listed)} images of {data / listing} in imagenet/train, found {len(absent)} missing such as "
@@ -237,11 +244,11 @@ def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
+    except MemoryError:
+        raise
     except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ):  # PIL's, for what is no picture, and for one that is cut short or damaged
+        Exception
+    ):  # PIL's decoders raise all sorts of things for what is no picture, cut short, damaged or too large
         raise ValueError(f"expected a readable image, found a broken or foreign file: {path}; fetch it again") from None
 
 

@@ -6,8 +6,10 @@ import math
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -289,6 +291,18 @@ def test_a_list_of_file_names_is_followed_and_named(data: Path, place: str) -> N
     file.write_text("n2_1.JPEG\nn2_1.JPEG")
     with pytest.raises(ValueError, match="found 2 lines with 1 names"):
         classification.found(TINY_SEMI, data)
+    shutil.copy(data / "imagenet/train/n0/n0_3.JPEG", data / "imagenet/train/n2")
+    file.write_text("n2_1.JPEG\nn0_3.JPEG")
+    with pytest.raises(ValueError, match=r"once in imagenet/train, found 2 images named n0_3.JPEG"):
+        classification.found(TINY_SEMI, data)
+
+
+def test_an_image_too_large_to_be_one_is_named_like_a_broken_one(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(ValueError, match=r"broken or foreign file: .*bomb.png"):
+        classification._read(tmp_path / "bomb.png")
 
 
 # Network
