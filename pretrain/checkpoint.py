@@ -77,6 +77,16 @@ def load(out: Path, run_of: Mapping[str, Any], resume: bool) -> dict[str, Any] |
     return None
 
 
+def shared(out: Path, state: Mapping[str, Any] | None, process: dist.Process) -> None:
+    """ValueError where processes on several machines do not see the same last.pth; without this they would wait for one another."""
+    steps = dist.gathered(torch.tensor([state["step"] if state else 0], device=process.device)).tolist()
+    if len({*steps}) > 1:
+        found = ", ".join(f"step {step or 'none'} by process {rank}" for rank, step in enumerate(steps))
+        raise ValueError(
+            f"expected one last.pth in {out.absolute()}, found {found}: --out must be a folder that all machines share"
+        )
+
+
 def content(path: Path) -> dict[str, Any]:
     """What `save` wrote, after a look at its checksums, which torch does not compare."""
     with zipfile.ZipFile(path) as archive:
@@ -97,6 +107,11 @@ def check(path: Path, state: Mapping[str, Any], run_of: Mapping[str, Any]) -> No
         )
     old, new = ({**part, **part["recipe"], "images": part["data"]["images"]} for part in (state["run"], run_of))
     del old["data"], new["data"]  # the folder may have moved
+    if old.setdefault("names", new["names"]) != new["names"]:  # older checkpoints do not have it
+        raise ValueError(
+            f"expected the images that began {path}, found as many with other names: --data is another folder or was changed; "
+            "put back what was there, or choose another --out"
+        )
     if old != new:
         changed = [
             f"{key} {old.get(key)} -> {new.get(key)}" for key in new if key != "recipe" and old.get(key) != new[key]

@@ -6,6 +6,7 @@ the seed and the number of the step, so neither the number of worker processes n
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import struct
@@ -71,6 +72,10 @@ class Paths(Sequence[Path]):
     def __init__(self, root: Path) -> None:
         self.root, self.names, self.ends = root, bytearray(), array("q", [0])
 
+    def sha256(self) -> str:
+        """Of all of them, as they are called below the root."""
+        return hashlib.sha256(self.names + self.ends.tobytes()).hexdigest()
+
     def append(self, name: str) -> None:
         """One more, as it is called below the root."""
         self.names += os.fsencode(name)
@@ -87,19 +92,20 @@ class Paths(Sequence[Path]):
         return self.root / os.fsdecode(bytes(self.names[self.ends[number] : self.ends[number + 1]]))
 
 
-def found(folder: str, below: str = "") -> Iterator[str]:
+def found(folder: str, below: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
     """The images in and below a folder, as they are called below it, in the order of their paths; links are followed.
 
-    At a time there is only what lies in one folder, and in those above it. A folder that cannot be opened is passed over.
+    At a time there is only what lies in one folder, and in those above it. OSError: a folder cannot be opened. ValueError: a link
+    leads to a folder above it.
     """
-    try:
-        with os.scandir(folder) as entries:
-            here = sorted((entry.name, entry.is_dir()) for entry in entries if image_name(entry.name) or entry.is_dir())
-    except OSError:
-        return
+    about = Path(folder).stat()
+    if (key := (about.st_dev, about.st_ino)) in above:
+        raise ValueError(f"expected folders and images, found the link {folder} to a folder above it: remove the link")
+    with os.scandir(folder) as entries:
+        here = sorted((entry.name, entry.is_dir()) for entry in entries if image_name(entry.name) or entry.is_dir())
     for name, is_folder in here:
         if is_folder:
-            yield from found(f"{folder}/{name}", f"{below}{name}/")
+            yield from found(f"{folder}/{name}", f"{below}{name}/", (*above, key))
         elif image_name(name):
             yield below + name
 

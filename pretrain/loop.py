@@ -6,7 +6,7 @@
 Writes into `out`: run.json (the call, its recipe and every start with its versions), log.jsonl and tensorboard/ (pretrain/log.py),
 last.pth and previous.pth (everything needed to go on, pretrain/checkpoint.py), and at the end backbone.pth (torchvision's names,
 without fc; of methods that pretrain a detector's parts, those too) with backbone.json beside it (method, recipe, traits, sha256,
-seconds, and loss and nearest-neighbour accuracy at the beginning and at the end).
+seconds, loss and nearest-neighbour accuracy at the beginning and at the end, and the run that this one goes on from, if any).
 """
 
 import contextlib
@@ -86,11 +86,15 @@ def run(
         "seed": seed,
         "recipe": recipe,
         "data": {"folder": folder.name, "images": len(folder)},
+        "names": folder.paths.sha256(),
         "accumulate": accumulate,
     }
+    if hasattr(model, "origin"):  # the run whose weights this one begins from
+        run_of["origin"] = model.origin
     chief = process.rank == 0
     with checkpoint.locked(out, chief), checkpoint.signals(process) as stop:
         state = checkpoint.load(out, run_of, resume)
+        checkpoint.shared(out, state, process)
         if state and state["step"] == state["steps"] and (out / "backbone.json").exists():
             log.say(f"{out / 'backbone.pth'} is finished already")
             return out / "backbone.pth"
@@ -209,7 +213,11 @@ class Training:
             yield [self.normalised(x) for x in pixels], indices.to(self.device)
 
     def update(self, pixels: Sequence[Pixels], boxes: Any, labels: Any, indices: Any) -> dict[str, torch.Tensor]:
-        """One step on a batch; its loss and the method's statistics, scalars on the device, for which nothing has waited."""
+        """One step on a batch; its loss and the method's statistics, means over the processes, scalars on the device.
+
+        Nothing has waited for them. They are shared at every step, not where a line is written: a checkpoint between two lines keeps
+        their sums.
+        """
         if self.step % self.per_epoch == 0:
             self.begin_epoch()
         optim.set_learning_rate(self.optimiser, self.lr(), self.recipe["lr"])
@@ -222,13 +230,16 @@ class Training:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.call("after_update", progress)
-        loss = loss.double()
+        values = {"loss": loss, **self.model.statistics}
+        means = dist.mean(
+            torch.stack([torch.as_tensor(x, device=self.device).detach().double() for x in values.values()])
+        )
+        loss = means[0]
         self.losses.append(loss)
         self.step += 1
         found = torch.stack([loss, torch.full_like(loss, self.step)])
         self.wrong = torch.where((self.wrong[1] == 0) & ~loss.isfinite(), found, self.wrong)
-        statistics = {key: torch.as_tensor(x, device=self.device) for key, x in self.model.statistics.items()}
-        return {"loss": loss, **{key: x.detach().double() for key, x in statistics.items()}}
+        return dict(zip(values, means, strict=True))
 
     def check(self) -> None:
         """FloatingPointError: a step's loss was not finite. It waits for the device, and therefore stands where the log does."""

@@ -100,6 +100,9 @@ def test_linked_class_folders_are_followed(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "a").symlink_to(tmp_path / "real")
     assert len(data.Folder(tmp_path / "root")) == 1
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "root")
+    with pytest.raises(ValueError, match=r"found the link .*root/a/loop to a folder above it: remove the link"):
+        data.Folder(tmp_path / "root")
 
 
 def test_grey_palette_cmyk_alpha_and_16_bit_images_become_rgb(tmp_path):

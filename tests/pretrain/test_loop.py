@@ -12,7 +12,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from pretrain import dist, log, loop, memory, optim
+from pretrain import checkpoint, dist, log, loop, memory, optim
 from pretrain.methods import moco, pixpro, simsiam, supervised
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -218,9 +218,25 @@ def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_
         run(supervised, photos, tmp_path / "out", epochs=1)
     with pytest.raises(ValueError, match="epochs 1 -> 3"):
         run(supervised, photos, tmp_path / "out", epochs=3, resume=True)
+    image = photos / "a" / "0.png"
+    other = image.rename(photos / "a" / "00.png")
+    with pytest.raises(ValueError, match=r"expected the images that began .*last.pth, found as many with other names"):
+        run(supervised, photos, tmp_path / "out", epochs=1, resume=True)
+    other.rename(image)
+    moved = photos.rename(tmp_path / "moved")
+    assert run(supervised, moved, tmp_path / "out", epochs=1, resume=True) == path
+    moved.rename(photos)
     (tmp_path / "out" / "last.pth").write_bytes(b"cut short")
     with pytest.raises(ValueError, match=r"last\.pth"):
         run(supervised, photos, tmp_path / "out", epochs=1, resume=True)
+
+
+def test_processes_that_do_not_see_the_same_checkpoint_do_not_wait_for_one_another(monkeypatch, tmp_path):
+    process = dist.Process(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(checkpoint.dist, "gathered", lambda step: torch.cat([step, torch.tensor([0])]))
+    checkpoint.shared(tmp_path, None, process)
+    with pytest.raises(ValueError, match="found step 7 by process 0, step none by process 1: --out must be a folder"):
+        checkpoint.shared(tmp_path, {"step": 7}, process)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_rate_batch_and_step(photos, tmp_path):
