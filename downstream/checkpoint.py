@@ -41,7 +41,7 @@ def room(file: Path, size: int) -> Iterator[None]:
         folder = next(parent for parent in file.absolute().parents if parent.is_dir())
         free = shutil.disk_usage(folder).free
         raise OSError(
-            f"expected room for {megabytes(size)} in {folder} to write {file.name}, found the disk or the quota full with "
+            f"expected room for {megabytes(size)} in {folder} to write {file.name}, found the disk, the quota or the limit of a file (ulimit -f) full with "
             f"{megabytes(free)} free: make room there and call again with --resume; what was written before is whole"
         ) from None
 
@@ -49,7 +49,7 @@ def room(file: Path, size: int) -> Iterator[None]:
 def _full(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is a disk without room; torch.save raises its own."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -69,12 +69,12 @@ def test_a_product_is_the_exact_one_rounded_once_and_so_are_its_gradients(name, 
 def test_a_network_under_autocast_gives_what_torch_gives_and_float32_is_left_alone():
     torch.manual_seed(0)
     net = resnet18(num_classes=5).to(memory_format=torch.channels_last)
-    image = torch.randn(2, 3, 32, 32)
+    image, label = torch.randn(8, 3, 64, 64), torch.arange(8) % 5  # fewer, and batch norm makes signs of differences
 
     def gradients(enabled):
         net.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            loss = F.cross_entropy(net(image).float(), torch.tensor([1, 3]))
+            loss = F.cross_entropy(net(image).float(), label)
         loss.backward()
         return [loss.detach(), *(p.grad.clone() for p in net.parameters())]
 
@@ -84,8 +84,15 @@ def test_a_network_under_autocast_gives_what_torch_gives_and_float32_is_left_alo
         for found, expected in zip(gradients(False), whole, strict=True):
             assert torch.equal(found, expected)
         ours = gradients(True)
-    apart = [F.cosine_similarity(x.flatten(), y.flatten(), dim=0) for x, y in zip(ours[1:], theirs[1:], strict=True)]
-    assert ours[0] == pytest.approx(float(theirs[0]), rel=2**-6) and min(apart) > 0.98
+    assert ours[0] == pytest.approx(float(theirs[0]), rel=2**-6)
+
+    def apart(one, other):
+        return min(
+            F.cosine_similarity(x.flatten(), y.flatten(), dim=0) for x, y in zip(one[1:], other[1:], strict=True)
+        )
+
+    # torch's own gradients in bfloat16 are as far from those in float32, and with another number of threads from these
+    assert apart(ours, theirs) > 0.87 and apart(ours, whole) > apart(theirs, whole) - 0.05
 
 
 def test_it_is_used_once_and_only_where_neither_instructions_nor_a_gpu_are_there(monkeypatch):
