@@ -100,9 +100,11 @@ class Digest:
 
 
 def sha256(*paths: Path, given_up: threading.Event | None = None) -> str:
-    """The hexadecimal digest of a file; of files, one after the other. Devices and pipes count as empty."""
+    """The hexadecimal digest of a file; of files, one after the other. What has no size, as devices, counts as empty."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
-    for path in filter(Path.is_file, paths):
+    for path in paths:
+        if not path.is_file() or not path.stat().st_size:
+            continue  # a pipe or a file of /proc, which may wait for its writer
         with path.open("rb", buffering=0) as file:
             while size := file.readinto(buffer):
                 digest.update(buffer[:size])
@@ -220,17 +222,23 @@ def _sidecar(path: Path, digest: Digest | None) -> dict[str, Any] | None:
 
 
 def _note(content: Mapping[Any, Any]) -> dict[str, Any] | None:
-    """What `bench convert` wrote into a safetensors file."""
+    """What `bench convert` wrote into a file: safetensors' texts, or one text in detectron2's dict or mmsegmentation's meta."""
     from bench.unpickle import Safetensors
 
-    if not isinstance(content, Safetensors) or "traits" not in content.texts:
-        return None
     said: dict[str, Any] = {}
-    for key, value in content.texts.items():
-        try:
-            said[key] = json.loads(value)
-        except (ValueError, RecursionError):
-            said[key] = value
+    if isinstance(content, Safetensors):
+        for key, value in content.texts.items():
+            try:
+                said[key] = json.loads(value)
+            except (ValueError, RecursionError):
+                said[key] = value
+    else:
+        meta = content.get("meta")
+        text = content.get("bench") or (meta.get("bench") if isinstance(meta, dict) else None)
+        said = (_parsed(text) if isinstance(text, str) and len(text) <= 2**24 else None) or {}
+    said.pop("sha256", None)  # which only a file beside this one can know
+    if "traits" not in said:
+        return None
     if not isinstance(said["traits"], dict):
         raise ValueError("expected the file's note on its traits to be JSON, found other text")
     return said
@@ -252,7 +260,15 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file() or path.stat().st_size > 2**24:  # a pipe would be waited for
         return None
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return _parsed(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parsed(text: str | bytes) -> dict[str, Any] | None:
+    """The object that a text in JSON is, None for any other text."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

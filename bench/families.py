@@ -73,6 +73,14 @@ OTHER = "outside the backbone"
 RESNET = ("conv1.weight", "bn1.weight", "layer4.")
 PLAIN_ORDER = ("layer2.0.conv1.weight", "layer2.0.downsample.0.weight")
 LIGHTNING = "pytorch-lightning_version"
+LIGHTNINGS = (
+    LIGHTNING,
+    "hyper_parameters",
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+    "loops",
+)  # any of which tells
 NOTED = ("author", "lemniscate")  # files that have torchvision's names and say that they are something else
 MOCO_HEADS = {
     "encoder_q.fc.": HEAD,
@@ -101,6 +109,15 @@ FAMILIES = (
         prefix="",
         outer=("", "state_dict"),
         has=("bn1.weight", "layer4."),
+        sidecar="bench",
+    ),
+    Source(
+        name="bench",
+        summary="a deep stem that `bench convert --to mmseg` wrote, with what it said of the file",
+        prefix="",
+        outer=("state_dict",),
+        has=("stem.7.weight", "layer4."),
+        layout="resnetv1c",
         sidecar="bench",
     ),
     Source(
@@ -506,7 +523,7 @@ FAMILIES = (
         summary="VICReg's training checkpoint, *_fullckpt.pth (facebookresearch/vicreg)",
         prefix="module.backbone.",
         outer=("model",),
-        has=("backbone.conv1.weight", "projector.0.weight"),
+        has=("backbone.conv1.weight", "projector.0.weight", "projector.1.weight", "projector.6.weight"),
         lacks=("bn.running_mean", "predictor."),
         heads={"projector.": HEAD},
         method="vicreg",
@@ -577,6 +594,32 @@ FAMILIES = (
         input=UNIT,
         method="simclr",
         licence="Apache-2.0",
+    ),
+    Source(
+        name="spijkervet",
+        summary="SimCLR after Spijkervet/SimCLR: checkpoint_EPOCH.tar, the model's state_dict() alone",
+        prefix="encoder.",
+        outer=("",),
+        has=("encoder.conv1.weight", "encoder.layer4.", "projector.0.weight", "projector.2.weight"),
+        lacks=(
+            "projector.0.bias",
+            "projector.1.",
+            "projector.2.bias",
+            "projector.3.",
+            "encoder.fc.",
+            "encoder_k.",
+            "momentum_encoder.",
+            "predictor.",
+            "classifier.",
+            "queue",
+        ),
+        heads={"projector.": HEAD},
+        input=UNIT,
+        method="simclr",
+        licence="MIT",
+        unverified=(
+            "input: the repository's transforms end in ToTensor, with no mean and std, which the file does not say",
+        ),
     ),
     Source(
         name="simclrv2-pytorch",
@@ -672,11 +715,11 @@ FAMILIES = (
     ),
     *(
         Source(
-            name="mmpretrain",
-            summary="ResNetV1c and V1d of open-mmlab: a deep stem, averaging shortcuts in V1d",
+            name=name,
+            summary=f"{spoken}'s ResNetV1c and V1d: a deep stem, averaging shortcuts in V1d",
             prefix=prefix,
             outer=("", "state_dict"),
-            has=(f"{prefix}stem.0.weight", f"{prefix}stem.7.weight", f"{prefix}layer4."),
+            has=(f"{prefix}{first}", f"{prefix}{last}", f"{prefix}layer4."),
             heads={
                 "neck.": HEAD,
                 "head.": "head",
@@ -684,9 +727,19 @@ FAMILIES = (
                 "auxiliary_head.": "head",
                 "fc.": CLASSIFIER,
             },
-            layout="resnetv1c",
+            layout=layout,
             licence="Apache-2.0",
             unverified=("mean and std: they are in the configuration, not in the file; ImageNet's are assumed",),
+        )
+        for name, spoken, first, last, layout in (
+            (
+                "mmpretrain",
+                "MMPretrain (open-mmlab/mmpretrain)",
+                "stem.0.conv.weight",
+                "stem.2.bn.weight",
+                "mmpretrain",
+            ),
+            ("mmseg", "MMSegmentation (open-mmlab/mmsegmentation)", "stem.0.weight", "stem.7.weight", "resnetv1c"),
         )
         for prefix in ("", "backbone.")
     ),
@@ -721,6 +774,7 @@ FAMILIES = (
             "head.mlp.",
         ),
         lacks=("projection_head.", "prediction_head."),
+        beside=(LIGHTNING,),
         alone=("meta",),
         heads={
             "backbone.fc.": CLASSIFIER,
@@ -741,6 +795,7 @@ FAMILIES = (
         has=("encoder.conv1.weight",),
         any=("projector.", "classifier.", "momentum_encoder."),
         lacks=("encoder.fc.0.weight", "encoder_k.", "projection_head."),
+        beside=(LIGHTNING,),
         alone=("meta",),
         heads={
             "encoder.fc.": CLASSIFIER,
@@ -758,7 +813,7 @@ FAMILIES = (
             summary=f"lightly (lightly-ai/lightly), a checkpoint of Lightning: {form}{era}",
             prefix=prefix,
             outer=("state_dict",),
-            has=(f"{prefix}{first}", "backbone.", *has),
+            has=(f"{prefix}{first}", *has),
             any=(
                 "projection_head.",
                 "prediction_head.",
@@ -770,6 +825,7 @@ FAMILIES = (
                 "key_backbone.",
             ),
             lacks=("projector.", *lacks),
+            beside=(LIGHTNING,),
             alone=("meta",),
             heads={
                 f"{prefix}fc.": CLASSIFIER,
@@ -779,7 +835,6 @@ FAMILIES = (
                 "online_classifier.": CLASSIFIER,
                 "backbone_momentum.": KEY_ENCODER,
                 "key_backbone.": KEY_ENCODER,
-                "teacher_backbone.": KEY_ENCODER,
             },
             others=OTHER,
             layout=layout,
@@ -795,13 +850,27 @@ FAMILIES = (
                 "backbone.",
                 (),
                 ("query_backbone.", "student_prediction_head."),
-                {"student_backbone.": "student: the backbone is its moving average, as lightly evaluates it"},
+                {
+                    "student_backbone.": "student: the backbone is its moving average, as lightly evaluates it",
+                    "teacher_backbone.": KEY_ENCODER,
+                },
             ),
-            (", MoCo v2 before February 2024", "query_backbone.", (), (), {"backbone.": KEY_ENCODER}),
+            (
+                ", its example of DINO",
+                "teacher_backbone.",
+                ("student_backbone.", "student_head."),
+                ("backbone.",),
+                {
+                    "student_backbone.": "student: the teacher is its moving average, as DINO's authors evaluate it",
+                    "student_head.": HEAD,
+                    "teacher_head.": HEAD,
+                },
+            ),
+            (", MoCo v2 before February 2024", "query_backbone.", ("backbone.",), (), {"backbone.": KEY_ENCODER}),
             (
                 ", BYOL before February 2024",
                 "student_backbone.",
-                ("student_prediction_head.",),
+                ("backbone.", "student_prediction_head."),
                 (),
                 {"backbone.": TARGET, "student_projection_head.": HEAD, "student_prediction_head.": PREDICTOR},
             ),

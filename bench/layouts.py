@@ -109,7 +109,7 @@ def _torchvision(place: Place, index: int, plan: "Arch") -> Keys:
 
 
 def _from_v1c(key: str) -> str:
-    """mmsegmentation's and mmpretrain's ResNetV1c: its stem is one Sequential with the last norm in it."""
+    """mmsegmentation's and MMDetection's ResNetV1c and V1d: the stem is one Sequential with the last norm in it."""
     if match := re.fullmatch(r"stem\.([0-6])\.(\w+)", key):
         return f"conv1.{match[1]}.{match[2]}"
     return re.sub(r"^stem\.7\.", "bn1.", key)
@@ -118,6 +118,31 @@ def _from_v1c(key: str) -> str:
 def _v1c(place: Place, index: int, plan: "Arch") -> Keys:
     if place[0] == 0:
         return f"stem.{3 * place[2]}.weight", *_norm(f"stem.{3 * place[2] + 1}")
+    return _torchvision(place, index, plan)
+
+
+def _from_mmpretrain(keys: Sequence[str]) -> Names:
+    """MMPretrain's ResNetV1c and V1d: the stem is three ConvModules; in V1d only a strided shortcut has its pooling."""
+    pooled = any(".downsample.2." in key for key in keys)
+    return {key: _of_mmpretrain(key, pooled) for key in keys}
+
+
+def _of_mmpretrain(key: str, pooled: bool) -> str:
+    if match := re.fullmatch(r"stem\.([0-2])\.(conv|bn)\.(\w+)", key):
+        if match[2] == "bn" and match[1] == "2":
+            return f"bn1.{match[3]}"
+        return f"conv1.{3 * int(match[1]) + (1 if match[2] == 'bn' else 0)}.{match[3]}"
+    if pooled and (match := re.fullmatch(r"layer1\.0\.downsample\.([01])\.(\w+)", key)):
+        return f"layer1.0.downsample.{int(match[1]) + 1}.{match[2]}"
+    return key
+
+
+def _mmpretrain(place: Place, index: int, plan: "Arch") -> Keys:
+    stage, _, k = place
+    if stage == 0:
+        return f"stem.{k}.conv.weight", *_norm(f"stem.{k}.bn")
+    if stage == 1 and k == 0:
+        return "layer1.0.downsample.0.weight", *_norm("layer1.0.downsample.1")
     return _torchvision(place, index, plan)
 
 
@@ -340,6 +365,7 @@ LAYOUTS = {
     "torchvision": Layout(_identity, _torchvision),
     "sequential": Layout(_by(_from_sequential), _sequential),
     "resnetv1c": Layout(_by(_from_v1c), _v1c),
+    "mmpretrain": Layout(_from_mmpretrain, _mmpretrain),
     "detectron2": Layout(_from_detectron2, _detectron2),
     "caffe2": Layout(_by(_of_caffe2), _caffe2, stride_in_1x1=True),
     "transformers": Layout(_by(_of_transformers), _transformers),

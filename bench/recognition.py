@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import catalog, layouts
 from bench.content import File, Outer
-from bench.families import FAMILIES, GENERIC, PLAIN_ORDER, Source, listed
+from bench.families import FAMILIES, GENERIC, LIGHTNING, LIGHTNINGS, PLAIN_ORDER, Source, listed
 
 if TYPE_CHECKING:
     from bench.unpickle import Stored
@@ -60,7 +60,7 @@ def recognised(file: File, family: str | None) -> Found:
         return best
     fitting = _fitting(file)
     if not fitting:
-        if what := _no_resnet(_examples(file)):
+        if what := no_resnet(_examples(file)):
             raise ValueError(what)
         return _generic(file)
     return _settled(fitting, file)
@@ -89,7 +89,10 @@ def _fits(row: Source, file: File, outer: Outer) -> bool:
     if row.said and not any(_said(word, file.words) for word in row.words):
         return False
     told = row.inner and file.orderless  # its keys must do, where nothing can stand beside them
-    if not told and not all(key in file.content for key in row.beside):
+    told = told and row.beside not in (("meta",), (LIGHTNING,))  # a framework's keys alone may be anybody's
+    if not told and not all(
+        any(k in file.content for k in (LIGHTNINGS if key == LIGHTNING else (key,))) for key in row.beside
+    ):
         return False
     if not all(map(level.has, row.has)) or any(map(level.has, row.lacks)):
         return False
@@ -215,13 +218,14 @@ def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int,
     lines += [f"has {shown(pattern)}" for pattern in source.has]
     lines += [f"has {shown(pattern)}" for pattern in source.any if level.has(pattern)]
     lines += [f"has not {shown(pattern)}" for pattern in source.lacks if not level.has(pattern)]
-    lines += [f"has {key!r} beside the state dict" for key in source.beside if key in file.content]
+    beside = [*source.beside, *(LIGHTNINGS if LIGHTNING in source.beside else ())]
+    lines += [f"has {key!r} beside the state dict" for key in dict.fromkeys(beside) if key in file.content]
     if source.order and not file.orderless and all(key in level.keys for key in source.order):
         lines.append(f"{source.order[0]} stands before {source.order[1]}")
     if source.sidecar and source.sidecar in file.sidecars:
         lines.append(
             "has this project's .json beside it, with the same sha256"
-            if source.sidecar == "bench" and file.path.suffix != ".safetensors"
+            if source.sidecar == "bench" and "sha256" in file.sidecars["bench"]
             else f"has the notes of {source.sidecar} with it"
         )
     lines.append(f"{found} tensors with prefix {wrapped + prefix!r}, {dropped} dropped by name")
@@ -244,7 +248,13 @@ def _ten(keys: list[Any], told: Callable[[Any], str] = str) -> str:
 
 
 _COPIES = re.compile(r"(^|[._])(k|ema)($|[._])|key|momentum|target|teacher")
-_PARTS = re.compile(r"(conv|bn|layer|stem|downsample|norm)\d*([._]|$)")
+_HOLDS = {  # layout: three keys that tell it, and how the keys of its parts begin
+    "torchvision": (
+        ("conv1.weight", "bn1.running_mean", "layer4.0.conv1.weight"),
+        r"(conv|bn|layer|stem|downsample|norm)\d*([._]|$)",
+    ),
+    "sequential": (("0.weight", "1.running_mean", "7.0.conv1.weight"), r"[0-7]\."),
+}
 
 
 def _levels(file: File) -> list[Outer]:
@@ -265,30 +275,41 @@ def _levels(file: File) -> list[Outer]:
     return found
 
 
-def _generic(file: File) -> Found:
-    """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
-    candidates = []
+def _holding(file: File, layout: str) -> list[tuple[Outer, str]]:
+    """Where in a file there is a ResNet in this layout: levels and prefixes."""
+    (first, *others), _ = _HOLDS[layout]
+    found = []
     for outer in _levels(file):
         keys = file.level(outer).keys
         for key in keys:
-            prefix = key.removesuffix("conv1.weight")
-            if prefix == key or (prefix and not prefix.endswith(".")):
-                continue
-            if f"{prefix}bn1.running_mean" in keys and f"{prefix}layer4.0.conv1.weight" in keys:
-                candidates.append((outer, prefix))
+            prefix = key.removesuffix(first)
+            if (
+                prefix != key
+                and (not prefix or prefix.endswith("."))
+                and all(prefix + other in keys for other in others)
+            ):
+                found.append((outer, prefix))
+    return found
+
+
+def _generic(file: File) -> Found:
+    """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
+    layout = "torchvision" if (candidates := _holding(file, "torchvision")) else "sequential"
+    candidates = candidates or _holding(file, layout)
     live = [(outer, prefix) for outer, prefix in candidates if not any(map(_COPIES.search, (*outer, prefix)))]
     live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live
     if len(live) != 1:
         raise ValueError(_unknown(file, live or candidates))
     outer, prefix = live[0]
+    (first, *_), parts = _HOLDS[layout]
     outside = f"outside {prefix[:80]!r}"
 
     def reason(key: str) -> str | None:
         if not key.startswith(prefix):
             return outside
-        return None if _PARTS.match(key[len(prefix) :]) else "not part of a ResNet, taken for a head"
+        return None if re.match(parts, key[len(prefix) :]) else "not part of a ResNet, taken for a head"
 
-    source = replace(GENERIC, prefix=prefix, has=(f"{prefix}conv1.weight",))
+    source = replace(GENERIC, prefix=prefix, has=(f"{prefix}{first}",), layout=layout)
     warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
     return _with(_divided(source, file, outer, prefix, reason), (), f"warning: {warning}")
 
@@ -308,7 +329,7 @@ NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
 )
 
 
-def _no_resnet(keys: list[str]) -> str | None:
+def no_resnet(keys: list[str]) -> str | None:
     """What a file is in place of a ResNet, in one sentence, if its keys tell."""
     for pattern, what in NO_RESNETS:
         if any(re.search(pattern, key) for key in keys):
@@ -332,7 +353,7 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
             f"expected a checkpoint with tensors, found a dict without any (its keys: {shown}): save the model's state_dict(),"
             " alone or at most two dicts deep"
         )
-    if what := _no_resnet(keys):
+    if what := no_resnet(keys):
         return what
     if len(candidates) > 1:
         places = [f"{'/'.join(outer)}: {prefix}" if outer else prefix for outer, prefix in candidates[:6]]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench import layouts
 from bench.content import Digest, File, opened, sha256
 from bench.families import HEAD, KEY_ENCODER, listed
-from bench.recognition import Found, recognised
+from bench.recognition import Found, no_resnet, recognised
 from downstream import resnets
 from downstream.task import TRAITS
 
@@ -211,6 +211,7 @@ def _compared(
         return plan, (), (), f"expected a ResNet for RGB images, found {found.source.refused}"
     if what:
         problem = f"expected a ResNet for RGB images with a 7x7 stem, found {what}: neither engine here is built for it"
+        problem = no_resnet([*found.keys.values(), *found.dropped, *found.strangers]) or problem
     if found.stored and not entries and found.source.layout == "tensorflow":
         count = sum(key.endswith("/kernel") for key in found.stored)
         problem = (

@@ -40,6 +40,7 @@ OPERATIONS = 10_000_000
 INNER = 1000  # of them for one storage that is a file inside the file; takes some hundred
 LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
 CHUNK = 1 << 14
+SPREAD = 16 << 20  # bytes from a tensor's first element to its last from which on it must fill a quarter of them
 TEXT = 4 * INDEX  # bytes of a text or a line; as such Python 2 wrote arrays, of a ResNet-152 27 MB at most
 NUMBERS = 1000  # entries of a dict up to which its keys may be numbers: these can be made to collide
 
@@ -768,8 +769,9 @@ def _as_stored(tensor: Stored | Inert, metadata: list[Any]) -> Stored | Inert:
 
 
 def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None) -> Stored | Inert:
-    """A tensor that knows its place in the file, an Inert for an expanded one, of which a few bytes could make terabytes.
+    """A tensor that knows its place in the file; an Inert for one that a few bytes could make large.
 
+    Such are an expanded one, of terabytes, and one spread over much of a file, which may be a hole.
     Raises ValueError if it reaches outside its storage.
     """
     if not isinstance(storage, _Storage):
@@ -786,7 +788,10 @@ def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtyp
         raise ValueError(f"a tensor of shape {list(shape)} that is larger than its storage of {count:,} elements")
     if elements > count:
         return Inert(f"tensor of shape {list(shape)} expanded from {count:,} elements", (storage, first, shape, stride))
-    return Stored(shape, dtype, lambda: _numbers(storage, dtype, first, shape, stride, last + 1 if elements else first))
+    span = last + 1 - first if elements else 0
+    if span > 4 * elements and span * dtype.itemsize > SPREAD:
+        return Inert(f"tensor of shape {list(shape)} spread over {span:,} elements", (storage, first, shape, stride))
+    return Stored(shape, dtype, lambda: _numbers(storage, dtype, first, shape, stride, first + span))
 
 
 def _numbers(

@@ -277,6 +277,9 @@ def write(
 ) -> None:
     """Writes a checkpoint without a proof, and OUT.json beside it with `notes` and sha256; both whole or neither.
 
+    Where the form has room, the notes but for their proof are in the checkpoint too, so that it may travel alone: as the text
+    "bench", in JSON, which detectron2 and mmengine pass over. A plain state dict has none.
+
     Each is written beside its place first. The notes get their name before the weights, which without theirs would be taken for
     somebody else's.
     """
@@ -296,12 +299,13 @@ def write(
 
 
 def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str, author: str) -> None:
+    kept = json.dumps({key: value for key, value in notes.items() if key != "proof"})
     if to == "detectron2":
         arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
         with path.open("wb") as file:
-            pickle.dump({"model": arrays, "__author__": author, "matching_heuristics": True}, file)
+            pickle.dump({"model": arrays, "__author__": author, "matching_heuristics": True, "bench": kept}, file)
     elif to == "mmseg":
-        torch.save({"state_dict": to_mmseg(separated(tensors)[0]), "meta": {}}, path)
+        torch.save({"state_dict": to_mmseg(separated(tensors)[0]), "meta": {"bench": kept}}, path)
     elif suffix == ".safetensors":
         from safetensors.torch import save_file
 

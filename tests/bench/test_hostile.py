@@ -4,6 +4,7 @@ All of them are read in one child process whose memory is limited; this file is 
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import math
@@ -643,6 +644,13 @@ def test_hostile_files_end_in_one_sentence_and_nothing_runs(tmp_path: Path) -> N
         assert len(lines) == 1 and lines[0].startswith("bench: expected"), (what, result)
         assert lines[0].isprintable() and len(lines[0]) < 1500, (what, result)
         assert result["seconds"] < SECONDS, (what, result)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system has no /proc")
+def test_a_file_without_a_size_is_not_read_for_its_digest() -> None:
+    from bench import sources
+
+    assert sources.sha256(Path("/proc/self/status")) == hashlib.sha256().hexdigest()  # as /proc/kmsg, which blocks
 
 
 def whole(folder: Path, **beside: Any) -> Path:

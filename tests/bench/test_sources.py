@@ -374,6 +374,15 @@ def old_lightly(arch: str, sequential: bool, online: str) -> dict[str, Any]:
     return content | {"state_dict": state}
 
 
+def lightlys_dino(arch: str, sequential: bool) -> dict[str, Any]:
+    """examples/pytorch_lightning/dino.py: two networks of which neither is called `backbone`."""
+    content = lightly(arch, sequential)
+    trained = {k: v for k, v in content["state_dict"].items() if k.startswith("backbone.")}
+    state = under("student_", copied(trained)) | linear("student_head.layers.0") | linear("student_head.last_layer")
+    state |= under("teacher_", trained) | linear("teacher_head.layers.0") | linear("teacher_head.last_layer")
+    return content | {"state_dict": state}
+
+
 def haiku_keys(tensors: Tensors) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters and states of Haiku's ResNet: kernels HWIO, norms (1, 1, 1, C), running averages as `average`."""
     params: dict[str, Any] = {}
@@ -603,6 +612,12 @@ PUBLISHED = {
     "simclr": Case("simclr", lambda a: tensorflow(a, contrastive=False), "resnet50", file="model.ckpt-225206.index", truth=counted, traits=UNIT),
     "simclrv2": Case("simclrv2", lambda a: tensorflow(a, contrastive=True), "resnet50", file="model.ckpt-250228.index", truth=counted, traits=UNIT),
     "simclr-pytorch": Case("simclr-pytorch", tonylins, "resnet50", file="resnet50-1x.pth", traits=UNIT),
+    "spijkervet": Case(
+        "spijkervet",
+        lambda a: under("encoder.", net(a)) | linear("projector.0", bias=False) | linear("projector.2", bias=False),
+        file="checkpoint_100.tar",
+        traits=UNIT,
+    ),
     "simclrv2-pytorch": Case("simclrv2-pytorch", separius, "resnet50", file="r50_1x_sk0.pth", traits=UNIT, level="resnet"),
     "densecl": Case("densecl", lambda a: openselfsup(a, linear("encoder_q.1.mlp2.0") | {"queue2": torch.ones(8, 4), "queue2_ptr": torch.zeros(1)})),
     "densecl-extracted": Case("densecl", lambda a: {"state_dict": net(a), "author": "DenseCL"}),
@@ -630,6 +645,8 @@ PUBLISHED = {
     "lightly-moco-of-2023-sequential": Case("lightly", lambda a: old_lightly(a, True, "query")),
     "lightly-byol-of-2023": Case("lightly", lambda a: old_lightly(a, False, "student")),
     "lightly-byol-of-2023-sequential": Case("lightly", lambda a: old_lightly(a, True, "student")),
+    "lightly-dino-example": Case("lightly", lambda a: lightlys_dino(a, False)),
+    "lightly-dino-example-sequential": Case("lightly", lambda a: lightlys_dino(a, True)),
     "torchvision": Case("torchvision", lambda a: dict(network(a).state_dict()), equal=("timm",), file="resnet18-f37072fd.pth"),
     "torchvision-example": Case(
         "torchvision",
@@ -771,7 +788,7 @@ def test_a_transfers_record_names_what_was_allowed_to_be_missing(tmp_path: Path)
 def test_every_family_has_a_case() -> None:
     names = {row["name"] for row in sources.listed()}
     assert {case.family for case in PUBLISHED.values()} <= names
-    elsewhere = {"bench", "generic", "dino-student", "cmc"}
+    elsewhere = {"bench", "generic", "dino-student", "cmc", "mmseg"}
     assert names - {case.family for case in PUBLISHED.values()} == elsewhere
 
 
@@ -1010,6 +1027,28 @@ def test_a_file_of_this_project_takes_its_traits_from_the_sidecar(tmp_path: Path
     assert sources.backbone(file).family == "torchvision"
 
 
+@pytest.mark.parametrize(
+    ("note", "message"),
+    [
+        ({"traits": [1]}, "expected the file's note on its traits to be JSON"),
+        ({"traits": {"std": [0, 1, 1]}}, "three positive std"),
+        ("[" * 100_000, None),
+        ({"source": {"family": "msra"}}, None),
+        ([1], None),
+        (3, None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_note_inside_a_file_is_checked_as_one_beside_it(tmp_path: Path, note: Any, message: str | None) -> None:
+    text = json.dumps(note) if isinstance(note, dict | list) else note
+    torch.save({"state_dict": net(), "meta": {"bench": text}}, tmp_path / "noted.pth")
+    if message is None:
+        assert sources.inspect(tmp_path / "noted.pth")["traits"] == dict(sources.TRAITS)
+    else:
+        with pytest.raises(ValueError, match=message):
+            sources.inspect(tmp_path / "noted.pth")
+
+
 @pytest.mark.parametrize("key", ["mean", "std"])
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400, "1e6", "true"])
 def test_traits_that_no_pixels_have_are_refused(tmp_path: Path, key: str, number: str) -> None:
@@ -1206,6 +1245,52 @@ def test_home_made_code_is_taken_with_a_warning_if_one_prefix_holds_a_resnet(tmp
     assert len(found.dropped) == 241
 
 
+@pytest.mark.parametrize(
+    ("outer", "prefix", "heads"),
+    [
+        ("state_dict", "encoder.", ("classifier",)),
+        ("model", "backbone.", ("classifier",)),
+        ("", "encoder.", ("projector.0", "projector.2")),
+        ("", "backbone.", ("projector.0", "projector.2")),
+        ("", "backbone.", ("projection_head.0",)),
+    ],
+)
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_home_made_names_that_frameworks_have_too_are_no_frameworks(
+    tmp_path: Path, outer: str, prefix: str, heads: tuple[str, ...], form: str
+) -> None:
+    state = prefixed(prefix) | {k: v for head in heads for k, v in linear(head).items()}
+    if form == "pth":
+        torch.save({outer: state} if outer else state, tmp_path / "mine.pth")
+    else:
+        save_file({key: tensor.clone() for key, tensor in state.items()}, tmp_path / "mine.safetensors")
+    report = sources.inspect(tmp_path / f"mine.{form}")
+    assert (report["family"], report["matched"], report["problem"]) == ("generic", 120, None)
+    assert any(line.startswith("warning:") for line in report["evidence"])
+
+
+@pytest.mark.parametrize("key", ["hyper_parameters", "callbacks"])
+def test_any_key_of_lightnings_tells_a_framework_on_it(tmp_path: Path, key: str) -> None:
+    state = prefixed("backbone.") | linear("projector.0") | linear("classifier")
+    torch.save({"state_dict": state, "epoch": 1, key: {}}, tmp_path / "solo.ckpt")
+    report = sources.inspect(tmp_path / "solo.ckpt")
+    assert (report["family"], report["matched"]) == ("solo-learn", 120)
+    assert f"has {key!r} beside the state dict" in report["evidence"]
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_the_children_of_a_home_made_resnet_in_a_sequential_are_taken_with_a_warning(
+    tmp_path: Path, prefix: str
+) -> None:
+    state = {k: v for k, v in lightly("resnet18", True)["state_dict"].items() if k.startswith("backbone.")}
+    children = {prefix + key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+    torch.save(children | linear(f"{prefix}9"), tmp_path / "children.pth")
+    found = sources.backbone(tmp_path / "children.pth")
+    assert (found.family, found.matched, len(found.dropped)) == ("generic", 120, 2)
+    assert any(line.startswith("warning:") for line in found.evidence) and sources.prove(found)["source"] < 1e-5
+    assert all(torch.equal(found.tensors[k], v) for k, v in net().items())
+
+
 @pytest.mark.parametrize("prefix", ["module.", "module.net."])
 def test_a_wrapped_network_beside_a_tensor_without_the_wrapper_is_generic(tmp_path: Path, prefix: str) -> None:
     averaged = prefixed(prefix) | {"n_averaged": torch.tensor(3)}  # torch.optim.swa_utils.AveragedModel
@@ -1376,6 +1461,10 @@ def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
         },
     )
     assert "found 2: a SimCLRv2 network with selective kernels" in sources.inspect(tmp_path / "sk1.index")["problem"]
+    clip = net("resnet50") | {f"conv{n}.weight": torch.ones(64, 64 if n > 1 else 3, 3, 3) for n in (1, 2, 3)}
+    clip |= norm("bn2") | norm("bn3") | {"attnpool.positional_embedding": torch.ones(50, 8)}
+    for prefix in ("", "visual."):  # alone, or beside the text's network
+        assert "CLIP's ResNet, which pools by attention" in refusal(tmp_path, under(prefix, clip))
     assert "keys look like 'a.weight'" in refusal(tmp_path, {"a.weight": one})
     assert "without any (its keys: 'epoch')" in refusal(tmp_path, {"epoch": 3})
     assert "without any (its keys: nothing)" in refusal(tmp_path, {})
@@ -1427,8 +1516,16 @@ def test_wide_and_deep_ones_are_recognised_by_their_shapes(tmp_path: Path, arch:
     assert report["family"] == ("timm" if plan.deep else "swav") and report["matched"] == len(resnets.shapes(plan))
 
 
-def test_a_deep_stem_is_proven_in_both_of_its_layouts(tmp_path: Path) -> None:
-    for arch in ("resnet18c", "resnet18d"):
+def mmpretrain_name(name: str, pooled: bool) -> str:
+    """Of a ConvModule in the stem; in V1d, of a shortcut without stride, which has no pooling before it."""
+    stem = {"0": "0.conv", "1": "0.bn", "3": "1.conv", "4": "1.bn", "6": "2.conv"}
+    if pooled and name.startswith("layer1.0.downsample."):
+        return name.replace("downsample.1", "downsample.0").replace("downsample.2", "downsample.1")
+    return re.sub(r"^conv1\.(\d)", lambda place: f"stem.{stem[place[1]]}", re.sub(r"^bn1\.", "stem.2.bn.", name))
+
+
+def test_a_deep_stem_is_proven_in_all_of_its_layouts(tmp_path: Path) -> None:
+    for arch in ("resnet18c", "resnet18d", "resnet50d"):
         model = resnets.network(resnets.arch(arch)).to_empty(device="cpu")
         torch.manual_seed(0)
         for name, tensor in model.state_dict().items():
@@ -1446,7 +1543,13 @@ def test_a_deep_stem_is_proven_in_both_of_its_layouts(tmp_path: Path) -> None:
             openmmlab[f"stem.{name.removeprefix('conv1.')}" if stem else re.sub(r"^bn1", "stem.7", name)] = tensor
         torch.save(truth, tmp_path / "timm.pth")
         torch.save({"state_dict": under("backbone.", openmmlab) | linear("head.fc"), "meta": {}}, tmp_path / "v1.pth")
-        for file, family in (("timm.pth", "timm"), ("v1.pth", "mmpretrain")):
+        modules = {mmpretrain_name(name, arch == "resnet50d"): tensor for name, tensor in truth.items()}
+        state = under("backbone.", modules) | linear("head.fc")
+        torch.save({"state_dict": state, "meta": {"mmcls_version": "0.19.0"}}, tmp_path / "resnetv1d50_b32x8.pth")
+        torch.save(modules | linear("head.fc"), tmp_path / "stripped.pth")  # as in open-mmlab/mmdetection issue 4050
+        report = sources.inspect(tmp_path / "stripped.pth")
+        assert (report["family"], report["arch"], report["problem"]) == ("mmpretrain", arch, None)
+        for file, family in (("timm.pth", "timm"), ("v1.pth", "mmseg"), ("resnetv1d50_b32x8.pth", "mmpretrain")):
             found = sources.backbone(tmp_path / file)
             assert (found.family, found.arch, found.traits["stem"]) == (family, arch, "3x3x3")
             assert all(torch.equal(found.tensors[name], tensor) for name, tensor in truth.items())

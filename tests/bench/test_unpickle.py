@@ -424,8 +424,12 @@ def test_a_tensor_of_a_type_that_no_backbone_has_leaves_the_others_readable(tmp_
 
 @pytest.mark.filterwarnings("ignore:.*quantize_per_tensor:UserWarning")  # deprecated, but in files
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_an_expanded_or_quantised_tensor_leaves_the_others_readable(tmp_path: Path, zipped: bool) -> None:
+def test_an_expanded_or_quantised_tensor_leaves_the_others_readable(
+    tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpickle, "SPREAD", 256)
     odd = {
+        "tensor of shape [16] spread over 121 elements": torch.ones(128)[::8],
         "tensor of shape [2, 64] expanded from 2 elements": torch.ones(2, 1).expand(2, 64),
         "torch._utils._rebuild_qtensor": torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8),
     }

@@ -264,6 +264,16 @@ def test_mmengines_own_loader_lands_every_tensor(tmp_path: Path, resnet50: dict[
     assert all(torch.equal(tensor, resnet50[name]) for name, tensor in model.state_dict().items())
 
 
+def deepened(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same network behind a stem of three convolutions."""
+    stem = {"conv1.0.weight": torch.randn(32, 3, 3, 3), "conv1.3.weight": torch.randn(32, 32, 3, 3) / 10}
+    stem["conv1.6.weight"] = torch.randn(64, 32, 3, 3) / 10
+    norms = {
+        f"conv1.{n}.{k[4:]}": t[:32] if t.dim() else t for n in (1, 4) for k, t in tensors.items() if k[:4] == "bn1."
+    }
+    return stem | norms | {name: tensor for name, tensor in tensors.items() if name != "conv1.weight"}
+
+
 @pytest.mark.parametrize(
     ("name", "to", "family"),
     [
@@ -271,24 +281,37 @@ def test_mmengines_own_loader_lands_every_tensor(tmp_path: Path, resnet50: dict[
         ("a.safetensors", "torchvision", "bench"),
         ("a.pkl", "detectron2", "detectron2"),
         ("b.pth", "mmseg", "bench"),
+        ("deep.pkl", "detectron2", "detectron2"),
+        ("deep.pth", "mmseg", "bench"),
     ],
 )
 def test_a_written_file_is_read_back_with_its_traits(
     tmp_path: Path, resnet18: dict[str, torch.Tensor], name: str, to: str, family: str
 ) -> None:
+    deep = name.startswith("deep")
+    arch, tensors = ("resnet18c", deepened(resnet18)) if deep else ("resnet18", resnet18)
     traits = TRAITS | {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
-    proof = weights.save(resnet18, "resnet18", traits, tmp_path / name, to=to)
+    traits |= {"stem": "3x3x3"} if deep else {}
+    about = {"method": "moco", "source": {"family": "moco", "licence": "MIT", "notes": ["converted"]}}
+    proof = weights.save(tensors, arch, traits, tmp_path / name, to=to, about=about)
     assert proof.keys() == {"detectron2", "mmseg"}
     found = sources.backbone(tmp_path / name)
-    assert (found.family, found.arch, found.traits, found.dropped) == (family, "resnet18", traits, {})
-    assert found.tensors.keys() == resnet18.keys()
-    assert all(torch.equal(found.tensors[k], v) for k, v in resnet18.items())
+    assert (found.family, found.arch, found.traits, found.dropped) == (family, arch, traits, {})
+    assert found.tensors.keys() == tensors.keys()
+    assert all(torch.equal(found.tensors[k], v) for k, v in tensors.items())
+    if name != "a.pth":  # a plain state dict has no room for more
+        (tmp_path / f"{name}.json").unlink(missing_ok=True)
+        alone = sources.backbone(tmp_path / name)
+        assert (alone.family, alone.traits, alone.about) == (family, traits, found.about)
+        assert (alone.licence, alone.notes) == ("MIT", ("converted",))
+        assert not any("sha256" in line for line in alone.evidence)
 
 
 def test_the_forms_are_the_frameworks(tmp_path: Path, resnet18: dict[str, torch.Tensor]) -> None:
     weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pkl", to="detectron2", author="somebody")
     content = pickle.loads((tmp_path / "a.pkl").read_bytes())
-    assert content.keys() == {"model", "__author__", "matching_heuristics"}
+    assert content.keys() == {"model", "__author__", "matching_heuristics", "bench"}
+    assert json.loads(content["bench"]) == {"arch": "resnet18", "format": "detectron2", "traits": TRAITS}
     assert (content["__author__"], content["matching_heuristics"]) == ("somebody", True)
     assert all(isinstance(array, np.ndarray) for array in content["model"].values())
     weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.safetensors", to="torchvision")
