@@ -285,11 +285,11 @@ def _open(pictures: Sequence[Picture], task: Task, name: str, findings: Findings
 def _wrong(picture: Picture, task: Task) -> list[tuple[str, str, str, str]]:
     """What is wrong with an image and its label map: kind, file, reason, mend."""
     try:
-        size, turned = opened(picture.file)
+        _, size = opened(picture.file)
     except ValueError as error:
         return [("broken image", picture.file, str(error), "fetch it again from its archive")]
-    if picture.size and turned != picture.size:
-        reason = f"{turned[0]}x{turned[1]} pixels where its annotation says {picture.size[0]}x{picture.size[1]}"
+    if picture.size and size != picture.size:
+        reason = f"{size[0]}x{size[1]} pixels where its annotation says {picture.size[0]}x{picture.size[1]}"
         return [("size", picture.file, reason, "take image and annotation from one archive")]
     if picture.label is None:
         return []
@@ -321,7 +321,7 @@ def opened(file: str) -> tuple[tuple[int, int], tuple[int, int]]:
             size = image.size
             if size[0] * size[1] > PIXELS:
                 raise ValueError(f"{size[0]}x{size[1]} pixels: too large to be an image of this dataset")
-            turned = size[::-1] if image.format == "JPEG" and image.getexif().get(274, 1) in (5, 6, 7, 8) else size
+            turned = datasets.turned(image)
             image.draft("RGB", (1, 1))  # a JPEG is read to its end and decoded at an eighth of its size
             image.load()
         return size, turned
@@ -580,6 +580,7 @@ class Coco:
         self.keypoints = name.startswith("keypoints")
         self.evaluated = name.endswith("val")
         self.folders: dict[str, set[str]] = {}
+        self.ids: set[int] = set()
 
     def wrong(self, kind: str, reason: str, mend: str = "download the file again", notice: bool = False) -> None:
         self.findings.add(kind, self.file, reason, mend, notice)
@@ -682,6 +683,10 @@ class Coco:
             self.wrong("annotation", f"annotation {number} in its list has no image: {found!r:.100}")
             return
         whose = f"annotation {found.get('id')!r:.40}"
+        if _whole(found.get("id")):
+            if found["id"] in self.ids:
+                self.wrong("annotation", f"two annotations with the id {found['id']}")
+            self.ids.add(found["id"])
         if self.evaluated and not (_whole(found.get("id")) and datasets.is_number(found.get("area"))):
             self.wrong(
                 "annotation", f"{whose}: no whole id and finite area, which the evaluation needs: {found!r:.100}"

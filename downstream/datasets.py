@@ -23,7 +23,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -237,6 +237,9 @@ def _voc(root: Path, year: str, split: str) -> list[Record]:
     ids = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
     if not ids:
         raise ValueError(f"expected image names in {listed}, found an empty file")
+    name, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"expected every image once in {listed}, found {name} {times} times: remove what is repeated")
     photographs = _names(base / "JPEGImages")
     annotations = _names(base / "Annotations")
     for image_id in ids:
@@ -318,6 +321,9 @@ def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dic
         for annotation in content["annotations"] if evaluated else ():
             if type(annotation["id"]) is not int or not is_number(annotation["area"]):
                 raise ValueError(f"id {annotation['id']!r} and area {annotation['area']!r} of an annotation")
+        ids = [i for annotation in content["annotations"] if type(i := annotation.get("id")) is int]
+        if len(set(ids)) < len(ids):  # the evaluation would take one object for another
+            raise ValueError(f"two annotations with the id {Counter(ids).most_common(1)[0][0]}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"expected COCO's images, categories and annotations, found {error!r} in {file}: download it again"
@@ -523,9 +529,13 @@ def _cityscapes_image(image: Path, file: Path) -> Record:
     ids = instance_ids(file)
     try:
         with Image.open(image) as photograph:
-            size = photograph.size
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"expected a photograph, found {error}: extract leftImg8bit_trainvaltest.zip again") from None
+            size = turned(photograph)
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's of all sorts
+        raise ValueError(
+            f"expected a photograph, found {error} in {image}: extract leftImg8bit_trainvaltest.zip again"
+        ) from None
     if size != ids.shape[::-1]:
         raise ValueError(
             f"expected {file.name} of the size of {image}, {size}, found {ids.shape[::-1]}: extract both archives again"
@@ -556,6 +566,17 @@ def _cityscapes_image(image: Path, file: Path) -> Record:
     }
 
 
+def turned(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture that was opened, as its EXIF orientation turns it."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return picture.size  # PIL would read it to its end to look further
+    try:
+        orientation = picture.getexif().get(274)
+    except Exception:  # EXIF that is damaged turns nothing, in detectron2 neither
+        orientation = None
+    return picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
+
+
 def instance_ids(file: Path | str) -> np.ndarray:
     """Cityscapes' objects, [H, W] int64: label id * 1000 + number for a pixel of one object, the label's id for any other.
 
@@ -564,7 +585,9 @@ def instance_ids(file: Path | str) -> np.ndarray:
     try:
         with Image.open(file) as picture:
             ids = np.asarray(picture)
-    except (OSError, SyntaxError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's of all sorts
         raise ValueError(f"expected a PNG of 16 bits, found {error} in {file}: extract it again") from None
     if ids.ndim != 2 or ids.itemsize < 2:
         raise ValueError(f"expected a PNG of 16 bits and one channel, found {ids.dtype} of shape {ids.shape} in {file}")

@@ -35,7 +35,6 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data.common import DatasetFromList
-from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.layers import NaiveSyncBatchNorm, ROIAlign, get_norm
 from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
@@ -153,7 +152,11 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
             raise ValueError(
                 f"expected for {key} a value like detectron2's {default[key]!r}, found {value!r}: give one of that type"
             ) from None
-    for key, value in (("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH), ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER)):
+    for key, value in (
+        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
+        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER),
+        ("TEST.PRECISE_BN.NUM_ITER", cfg.TEST.PRECISE_BN.NUM_ITER),
+    ):
         if value < 1:
             raise ValueError(f"expected {key} from 1, found {value}: correct the KEY VALUE pair")
     if not cfg.INPUT.MIN_SIZE_TRAIN:
@@ -177,7 +180,32 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64 * plan.width
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = (256 if plan.bottleneck else 64) * plan.width
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64 * plan.width * plan.inner
+    if changed := [key for key in task.nonstandard if key in task.settings]:
+        try:
+            _build(cfg.clone(), task)
+        except Exception as error:  # whatever detectron2 raises for a value that it does not know
+            pairs, reason = ", ".join(f"{key} {task.settings[key]!r}" for key in changed), " ".join(str(error).split())
+            raise ValueError(
+                f"expected values that detectron2 can build from, found {pairs} ({type(error).__name__}: {reason:.200}): "
+                "correct the KEY VALUE pair"
+            ) from None
     return cfg
+
+
+def _build(cfg: CfgNode, task: Detection) -> None:
+    """Builds what a run builds, the network without numbers in its tensors; raises what detectron2 raises."""
+    _schedule(cfg, task, 10**9)
+    with torch.device("meta"):
+        model = network(cfg)
+    build_lr_scheduler(cfg, build_optimizer(cfg, model))
+    for train in (True, False):
+        DatasetMapper(cfg, train)
+
+
+def _schedule(cfg: CfgNode, task: Detection, images: int) -> None:
+    """Puts the iterations and steps of a training on so many images into the configuration."""
+    cfg.SOLVER.MAX_ITER, steps = iterations(task, images)
+    cfg.SOLVER.STEPS = tuple(sorted({s for s in steps if s < cfg.SOLVER.MAX_ITER}))
 
 
 def resolved(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -417,8 +445,7 @@ def run(
     cfg = configuration(task, arch, traits)
     train = _usable(cfg, [r for name in cfg.DATASETS.TRAIN for r in datasets.records(name, data)])
     tests = {name: datasets.records(name, data) for name in cfg.DATASETS.TEST}
-    cfg.SOLVER.MAX_ITER, steps = iterations(task, len(train))
-    cfg.SOLVER.STEPS = tuple(sorted({s for s in steps if s < cfg.SOLVER.MAX_ITER}))
+    _schedule(cfg, task, len(train))
     cfg.SEED = seed
     share(cfg.SOLVER.IMS_PER_BATCH, world)
     norm = _trained_norm(cfg, world, device)
@@ -436,7 +463,9 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "loaded.json", loaded)
     identity = _identity(task, arch, seed, world, tensors, train)
-    train, skipped = broken.spared(train, functools.partial(_decoded, cfg), task.skip_bad, place(), task.name)
+    train, skipped = broken.spared(
+        train, functools.partial(_decoded, cfg.INPUT.FORMAT), task.skip_bad, place(), task.name
+    )
     trainer = _Training(cfg, model, train, out, device, identity, task.name, task.accumulate)
     seconds = {"train": trainer.run(resume)}
     start = time.monotonic()
@@ -599,24 +628,26 @@ class _Images(Dataset):
 _DRAWING = threading.Lock()  # one image at a time has numpy's global generator
 
 
-def mapped(mapper: Callable[[datasets.Record], Any], image: datasets.Record) -> Any:
+def mapped(mapper: DatasetMapper, image: datasets.Record) -> Any:
     """What detectron2's mapper makes of an image. Raises ValueError that names the file of a broken one."""
     try:
         return mapper(image)
-    except (OSError, SyntaxError, SizeMismatchError) as error:  # PIL's, and detectron2's for other sizes than annotated
+    except Exception:  # of the file, or of what is made of it
+        _decoded(mapper.image_format, image)
+        raise
+
+
+def _decoded(channels: str, image: datasets.Record) -> None:
+    """Reads an image as training does. Raises ValueError that names the file of a broken one."""
+    try:
+        detection_utils.check_image_size(image, detection_utils.read_image(image["file_name"], channels))
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's decoders raise all sorts of things, detectron2 for other sizes than annotated
         reason = " ".join(str(error).split())
         raise ValueError(
             f"expected a readable image, found a broken or foreign file: {image['file_name']} ({reason:.200}); fetch it again"
         ) from None
-
-
-def _decoded(cfg: CfgNode, image: datasets.Record) -> None:
-    """Reads an image as training does. Raises ValueError that names the file of a broken one."""
-
-    def read(image: datasets.Record) -> None:
-        detection_utils.check_image_size(image, detection_utils.read_image(image["file_name"], cfg.INPUT.FORMAT))
-
-    mapped(read, image)
 
 
 def batches(
@@ -735,8 +766,10 @@ class _Training:
         layers = get_bn_modules(self.model)
         if not layers:
             return
+        parts = (part for inputs in self._loader() for part in in_parts(inputs, self.accumulate))
+        each = min(self.accumulate, self.batch // comm.get_world_size())  # parts of a batch
         with EventStorage():
-            update_bn_stats(self.parallel, self._loader(), self.cfg.TEST.PRECISE_BN.NUM_ITER)
+            update_bn_stats(self.parallel, parts, self.cfg.TEST.PRECISE_BN.NUM_ITER * each)
         if comm.get_world_size() > 1:
             for layer in layers:
                 for statistic in (layer.running_mean, layer.running_var):

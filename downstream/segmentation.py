@@ -13,7 +13,8 @@ frozen. This is the only file that imports mmseg, mmcv or mmengine.
 VOC trains on the list trainaug (VOC's train and SBD's images) and tests on val. As in mmsegmentation's VOC12aug, an image of
 VOC's train has VOC's label map (SegmentationClass), any other image of trainaug SBD's (SegmentationClassAug), and val VOC's.
 So what an archive's SegmentationClassAug has for VOC's own images (VOC's map, SBD's drawing, which knows no 255, or none)
-does not matter. No map takes the place of a missing one.
+does not matter. No map takes the place of a missing one. As in mmsegmentation, an image is turned as its EXIF orientation
+says and a label map is not: it must have the size of the turned image.
 
 What the paper leaves open, and what is done here: weight decay also on norm parameters and biases, momentum 0.9, constant
 learning rate between the two steps without warm-up, cross-entropy averaged over the labelled pixels of a process's batch,
@@ -52,7 +53,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from downstream import broken, checkpoint, resnets
-from downstream.datasets import VOC_CLASSES
+from downstream.datasets import VOC_CLASSES, turned
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
@@ -109,7 +110,8 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
 
     The digest covers every image's name and size in bytes, and the content of the label maps that were read: all of them,
     or `CHECKED_MAPS` evenly spread over a larger split. Raises FileNotFoundError for a missing folder, split, image or label
-    map, ValueError for a label map that does not fit its image or holds an unknown class, and for a VOC image in both splits.
+    map, ValueError for a VOC image in both splits and for a label map, of those that were read, that does not fit its image or
+    holds an unknown class. Any other such map ends the training or the test when its turn comes.
     """
     content = hashlib.sha256()
     present: set[int] = set()
@@ -228,32 +230,40 @@ def _listed(root: Path, *names: str) -> list[str]:
 def _checked(pair: Pair, task: Segmentation, may_be_broken: bool) -> tuple[set[int], bytes]:
     """The classes in a label map and the sha256 of its pixels; ValueError where it does not fit."""
     image, label = pair
-    classes, truth = task.classes, _label(label, task.dataset)
+    truth = _label(label, task.dataset)
     try:
         with Image.open(image) as header:
-            width, height = header.size
-    except UnidentifiedImageError:
+            width, height = turned(header)
+    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, NotImplementedError):
         if not may_be_broken:
             raise ValueError(_BROKEN.format(image)) from None
         height, width = truth.shape
+    _fits(truth, height, width, label, task)
+    values = np.flatnonzero(np.bincount(truth.ravel(), minlength=256))
+    return {int(v) for v in values if v != IGNORE}, hashlib.sha256(truth.tobytes()).digest()
+
+
+def _fits(truth: np.ndarray, height: int, width: int, label: Path, task: Segmentation) -> None:
+    """Raises ValueError for a label map of another size than its image, or with an unknown class."""
     if truth.shape != (height, width):
         raise ValueError(
             f"expected a label map of {width}x{height} pixels like its image, found {truth.shape[1]}x{truth.shape[0]} in {label}"
         )
-    values = np.flatnonzero(np.bincount(truth.ravel(), minlength=256))
-    wrong = [int(v) for v in values if v >= classes and v != IGNORE]
-    if wrong:
+    wrong = truth[(truth >= task.classes) & (truth != IGNORE)]
+    if wrong.size:
         other = "labelIds" if task.dataset == "cityscapes" else "other classes than VOC's, or of objects,"
         raise ValueError(
-            f"expected train ids 0..{classes - 1} and {IGNORE}, found {wrong[0]} in {label}: "
+            f"expected train ids 0..{task.classes - 1} and {IGNORE}, found {wrong.min()} in {label}: "
             f"is it a map of {other} under another name?"
         )
-    return {int(v) for v in values if v != IGNORE}, hashlib.sha256(truth.tobytes()).digest()
 
 
 def _read(path: Path, flag: int) -> np.ndarray:
     content = path.read_bytes()
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
+    except cv2.error:  # for more pixels than 2**30, say
+        pixels = None
     cut = content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
     if pixels is None or cut:  # OpenCV fills up a JPEG that ends before its end marker
         raise ValueError(_BROKEN.format(path))
@@ -278,7 +288,9 @@ def _indices(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             mode, palette, pixels = picture.mode, picture.getpalette(), np.asarray(picture)
-    except (OSError, SyntaxError):  # PIL's, for what is no picture, and for one that is cut short or damaged
+    except MemoryError:
+        raise
+    except Exception:  # PIL's of all sorts, for what is no picture, and for one that is cut short or damaged
         raise ValueError(_BROKEN.format(path)) from None
     mend = "take the file from its archive, not a copy in colour or a recompressed one"
     if mode not in ("P", "L"):
@@ -296,12 +308,20 @@ def _indices(path: Path) -> np.ndarray:
     return pixels
 
 
-def _image(path: Path, bound: tuple[int, int] | None) -> np.ndarray:
-    """[H, W, 3] uint8 BGR, shrunk with its aspect ratio kept until it fits in `bound` (width, height)."""
-    pixels = _read(path, cv2.IMREAD_COLOR)
-    if bound is None:
-        return pixels
-    return cv2.resize(pixels, _bounded(pixels.shape[1], pixels.shape[0], bound), interpolation=cv2.INTER_AREA)
+def _image(path: Path) -> np.ndarray:
+    """[H, W, 3] uint8 BGR, turned as its EXIF orientation says."""
+    return _read(path, cv2.IMREAD_COLOR)
+
+
+def _loaded(pair: Pair, task: Segmentation) -> tuple[np.ndarray, np.ndarray]:
+    """An image, [h, w, 3] uint8 BGR, shrunk with its aspect ratio kept until it fits in `task.resize` (width, height), and its
+    label map in its original size, [H, W] uint8. Raises ValueError for a broken file, and for a map that does not fit."""
+    image, truth = _image(pair[0]), _label(pair[1], task.dataset)
+    height, width = image.shape[:2]
+    _fits(truth, height, width, pair[1], task)
+    if task.resize:
+        image = cv2.resize(image, _bounded(width, height, task.resize), interpolation=cv2.INTER_AREA)
+    return image, truth
 
 
 def _bounded(width: int, height: int, bound: tuple[int, int] | None) -> tuple[int, int]:
@@ -326,8 +346,7 @@ class Crops:
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(number, len(self.pairs))
-        image_file, label_file = self.pairs[_order(self.seed, epoch, len(self.pairs))[position]]
-        image, label = _image(image_file, self.task.resize), _label(label_file, self.task.dataset)
+        image, label = _loaded(self.pairs[_order(self.seed, epoch, len(self.pairs))[position]], self.task)
         draw = np.random.default_rng((1, self.seed, number))
         scale = draw.uniform(*self.task.ratio)
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -553,7 +572,7 @@ def run(
         write_json(out / "loaded.json", loaded)
     origin = {"protocol": digest(task), "seed": seed, "weights": fingerprint(tensors), "data": about["digest"]}
     pairs, skipped = broken.spared(
-        _pairs(task, data, "train"), lambda pair: _image(pair[0], None), task.skip_bad, here, task.name
+        _pairs(task, data, "train"), lambda pair: _image(pair[0]), task.skip_bad, here, task.name
     )
     crops = Crops(task, traits, pairs, seed)
     trained = _train(model, crops, total, steps, here, out, origin, resume)
@@ -687,8 +706,9 @@ def _test(
     """The confusion matrix of whole images at one scale, against labels in their original size."""
 
     def load(pair: Pair) -> tuple[Tensor, np.ndarray]:
-        image = np.ascontiguousarray(_normalised(_image(pair[0], task.resize), traits).transpose(2, 0, 1))
-        return torch.from_numpy(image)[None], _label(pair[1], task.dataset)
+        pixels, truth = _loaded(pair, task)
+        image = np.ascontiguousarray(_normalised(pixels, traits).transpose(2, 0, 1))
+        return torch.from_numpy(image)[None], truth
 
     counts = np.zeros((task.classes, task.classes), np.int64)
     model.eval()

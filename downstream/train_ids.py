@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from downstream.datasets import turned
+
 # label id -> train id; every other label is 255, which neither trains nor counts
 TRAIN_IDS = dict(
     zip((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33), range(19), strict=True)
@@ -55,7 +57,7 @@ def _fits(label: np.ndarray, photograph: Path) -> None:
     """Raises ValueError for a label map of another size than its photograph's, which a run would refuse."""
     try:
         with Image.open(photograph) as picture:
-            width, height = picture.size
+            width, height = turned(picture)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"no photograph {photograph.name} to compare it with: {error}") from None
     if label.shape != (height, width):

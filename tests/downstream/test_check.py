@@ -18,7 +18,7 @@ from cityscapesscripts.preparation.json2labelImg import createLabelImage
 from PIL import Image
 
 from bench import catalog
-from downstream import check, classification, datasets, synthetic, train_ids
+from downstream import check, classification, datasets, segmentation, synthetic, train_ids
 from results import groups
 
 TASKS = {name: catalog.load("task", name).TASK for name in catalog.names("task")}
@@ -147,6 +147,16 @@ def huge(file: Path) -> None:
     Image.new("1", (12_000, 12_000)).save(file, "png")
 
 
+def on_its_side(file: Path) -> None:
+    """A JPEG with a second picture, whose EXIF orientation turns it."""
+    exif = Image.Exif()
+    exif[274] = 6
+    with Image.open(file) as picture:
+        whole = picture.convert("RGB")
+    assert whole.width != whole.height
+    whole.save(file, "MPO", save_all=True, append_images=[whole], exif=exif)
+
+
 IMAGE_DAMAGE = {
     "gone": (Path.unlink, "missing image"),
     "truncated": (truncated, "broken image"),
@@ -157,6 +167,7 @@ IMAGE_DAMAGE = {
     "a folder": (folder, "broken image"),
     "huge": (huge, "broken image"),
     "of another size": (lambda f: Image.new("RGB", (5, 7)).save(f), "size"),
+    "on its side": (on_its_side, "size"),
 }
 
 
@@ -394,6 +405,19 @@ def test_coco_images_and_objects_are_checked_one_by_one(data):
     }
 
 
+@pytest.mark.parametrize("task", FILES)
+def test_annotations_that_share_an_id_are_named(data, task):
+    root = data("coco", "lvis")
+    file = root / FILES[task]
+    content = json.loads(file.read_text())
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    file.write_text(json.dumps(content))
+    report = check_only(task, root)
+    assert report["counts"]["annotation"] == 1 and errors(report) == {("annotation", FILES[task])}
+    with pytest.raises(ValueError, match="two annotations with the id"):
+        records(TASKS[task], root)
+
+
 def test_another_versions_lvis_is_named(data):
     root = data("coco", "lvis")
     (root / "lvis/lvis_v1_val.json").rename(root / "lvis/lvis_v0.5_val.json")
@@ -429,6 +453,18 @@ def test_a_label_map_of_other_classes_colours_or_size_is_named(data):
         assert errors(found("voc_semantic", root)) == {("label map", name)}
     huge(root / name)
     assert errors(found("voc_semantic", root)) == {("label map", name)}
+
+
+def test_a_label_map_has_the_size_that_the_image_is_turned_to(data):
+    root = data("VOC2012")
+    name = (root / "VOC2012/ImageSets/Segmentation/val.txt").read_text().split()[0]
+    on_its_side(root / f"VOC2012/JPEGImages/{name}.jpg")
+    label = root / f"VOC2012/SegmentationClass/{name}.png"
+    assert errors(found("voc_semantic", root)) == {("label map", str(label.relative_to(root)))}
+    with Image.open(label) as picture:
+        whole = picture.transpose(Image.Transpose.ROTATE_270)
+    whole.save(label)
+    assert found("voc_semantic", root, segmentation.found)["runs"]
 
 
 @pytest.mark.parametrize("kept", ["labelIds.png", "polygons.json"])

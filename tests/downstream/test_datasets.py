@@ -168,6 +168,9 @@ def test_missing_pieces_of_voc_are_named(voc, tmp_path):
     (base / "ImageSets" / "Main" / "test.txt").write_text("\n")
     with pytest.raises(ValueError, match="empty"):
         datasets.records("voc_2007_test", voc)
+    (base / "ImageSets" / "Main" / "test.txt").write_text("000001\n000002\n000001\n")
+    with pytest.raises(ValueError, match=r"every image once in .*Main/test.txt, found 000001 2 times"):
+        datasets.records("voc_2007_test", voc)
 
 
 def test_wrong_annotations_of_voc_are_named(voc):
@@ -240,6 +243,26 @@ def test_what_the_evaluation_of_coco_would_stop_at_is_said_before_anything_train
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"(?s){words}.*instances_val2017.json"):
         datasets.records("coco_2017_val", coco)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_annotations_that_share_an_id_are_refused_as_detectron2_refuses_them(coco, split):
+    (coco / "coco" / "train2017").symlink_to("val2017")
+    (one,) = json.loads(annotations())["annotations"]
+    file = coco / "coco" / "annotations" / f"instances_{split}2017.json"
+    for ids, shared in (((1, 2, 3), 0), ((1, 2, 1), 1)):
+        file.write_text(annotations(annotations=[one | {"id": i} for i in ids]))
+        lvis(coco, "v1", split, 1203, annotations=[one | {"id": i, "category_id": c + 1} for c, i in enumerate(ids)])
+        for name, where in ((f"coco_2017_{split}", file), (f"lvis_v1_{split}", coco / f"lvis/lvis_v1_{split}.json")):
+            if not shared:
+                assert len(load_coco_json(str(file), str(coco / "coco" / f"{split}2017"))[0]["annotations"]) == 3
+                assert len(datasets.records(name, coco)[0]["annotations"]) == 3
+                continue
+            with pytest.raises(AssertionError, match="not unique"):
+                load_coco_json(str(file), str(coco / "coco" / f"{split}2017"))
+            with pytest.raises(ValueError, match=rf"found .*two annotations with the id 1.* in {where}"):
+                datasets.records(name, coco)
 
 
 SQUARE = [1, 2, 9, 2, 9, 8, 1, 8]

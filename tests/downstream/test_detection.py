@@ -5,8 +5,10 @@ import functools
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from downstream import datasets, detection
 from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
 from downstream.evaluation import cityscapes, coco
 from downstream.synthetic import synthesize
-from downstream.task import mini
+from downstream.task import accumulated, mini, overridden
 from downstream.tasks import (
     cityscapes_instance,
     coco_c4_1x,
@@ -427,6 +429,55 @@ def test_images_of_one_size_are_tested_together_with_the_predictions_of_one_at_a
         assert np.allclose(one[1], other[1], atol=1e-2) and np.allclose(one[2], other[2], atol=1e-5)
 
 
+def test_the_norms_statistics_too_are_those_of_parts_of_a_batch(voc, tmp_path, monkeypatch):
+    seen, forward = [], detection.GeneralizedRCNN.forward
+
+    def watched(self, inputs):
+        seen.append([image["file_name"] for image in inputs])
+        return forward(self, inputs)
+
+    monkeypatch.setattr(detection.GeneralizedRCNN, "forward", watched)
+    monkeypatch.setattr(detection, "_test", lambda *_: dict.fromkeys(("AP", "AP50", "AP75"), 0.0))
+    images = []
+    for parts, sizes in ((1, [4] * 3), (3, [1, 1, 2] * 3)):  # one iteration, two batches for the statistics
+        task = accumulated(tiny(**{"SOLVER.MAX_ITER": 1, "SOLVER.STEPS": []}), parts)
+        detection.run(task, None, None, "resnet18", voc, tmp_path / str(parts), seed=0)
+        assert [len(names) for names in seen] == sizes
+        images.append([*itertools.chain(*seen)])
+        seen.clear()
+    assert images[0] == images[1]
+
+
+BROKEN = {
+    "of absurdly many pixels": b"\x89PNG\r\n\x1a\n"
+    + b"".join(
+        len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+        for kind, content in ((b"IHDR", (40_000).to_bytes(4) * 2 + bytes([8, 2, 0, 0, 0])), (b"IDAT", b""))
+    ),
+    "of no maximum": b"P3 96 64 99999999\n1 2 3",
+    "of an unknown format": b"DDS " + (124).to_bytes(4, "little") + bytes(120),
+    "text": b"<html>not found</html>",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_image_is_named_whatever_pil_raises(voc, tmp_path, what):
+    image = datasets.records("voc_2007_test", voc)[0] | {"file_name": str(tmp_path / "a.jpg")}
+    (tmp_path / "a.jpg").write_bytes(BROKEN[what])
+    mapper = DatasetMapper(configured(tiny()), is_train=True)
+    for read in (functools.partial(detection.mapped, mapper), functools.partial(detection._decoded, "BGR")):
+        with pytest.raises(ValueError, match=r"broken or foreign file: .*a\.jpg \(.+\); fetch it again"):
+            read(image)
+
+
+def test_what_is_wrong_with_an_annotation_is_no_broken_image(voc):
+    image = datasets.records("voc_2007_test", voc)[0]
+    wrong = image | {"annotations": [image["annotations"][0] | {"bbox_mode": "nothing"}]}
+    with pytest.raises(Exception) as raised:
+        detection.mapped(DatasetMapper(configured(tiny()), is_train=True), wrong)
+    assert "broken" not in str(raised.value)
+
+
 def test_random_weights_train_in_bf16(voc, tmp_path):
     task = dataclasses.replace(tiny(**{"SOLVER.MAX_ITER": 2, "SOLVER.STEPS": []}), precision="bf16")
     result = detection.run(task, None, None, "resnet18", voc, tmp_path, seed=0)
@@ -471,6 +522,36 @@ def test_data_without_objects_is_an_error(voc, tmp_path):
 def test_what_could_not_be_evaluated_is_said_before_anything_trains(tmp_path, task, key, value, words):
     with pytest.raises(ValueError, match=words):
         detection.found(dataclasses.replace(task, settings=dict(task.settings) | {key: value}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "value"),
+    [
+        (voc_c4, "MODEL.RESNETS.NORM", "Foo"),
+        (voc_c4, "MODEL.ROI_HEADS.NAME", "Foo"),
+        (voc_c4, "MODEL.RPN.IN_FEATURES", "['res9']"),
+        (voc_c4, "MODEL.ANCHOR_GENERATOR.SIZES", "[]"),
+        (coco_fpn_1x, "MODEL.BACKBONE.NAME", "Foo"),
+        (coco_fpn_1x, "MODEL.FPN.NORM", "Foo"),
+        (coco_fpn_1x, "MODEL.ROI_MASK_HEAD.NAME", "Foo"),
+        (voc_c4, "INPUT.MIN_SIZE_TRAIN_SAMPLING", "foo"),
+        (voc_c4, "SOLVER.LR_SCHEDULER_NAME", "Foo"),
+        (voc_c4, "TEST.PRECISE_BN.NUM_ITER", "0"),
+    ],
+)
+def test_a_value_that_detectron2_does_not_know_is_one_sentence_before_anything_is_read(tmp_path, module, key, value):
+    task = overridden(module.TASK, {key: value})
+    for look in (lambda: detection.resolved(task, "resnet18"), lambda: detection.found(task, tmp_path)):
+        with pytest.raises(ValueError, match=rf"expected .*{re.escape(key)}.*: correct the KEY VALUE pair"):
+            look()
+
+
+def test_values_that_detectron2_knows_are_built_and_the_protocols_own_mistakes_are_not_the_users():
+    known = {"MODEL.RESNETS.NORM": "GN", "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR", "SOLVER.MAX_ITER": "10"}
+    assert detection.resolved(overridden(voc_c4.TASK, known))["MODEL.RESNETS.NORM"] == "GN"
+    own = dataclasses.replace(voc_c4.TASK, settings=dict(voc_c4.TASK.settings) | {"MODEL.RESNETS.NORM": "Foo"})
+    with pytest.raises(KeyError):
+        detection.blank(own, "resnet50")
 
 
 @pytest.mark.parametrize("task", [coco_c4_1x, coco_keypoint_2x, lvis_v05_1x, lvis_v1_1x, cityscapes_instance, voc_c4])

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 from torch import nn
 
@@ -279,17 +282,70 @@ def test_data_that_is_not_cityscapes_is_refused_by_name(data: Path, tmp_path: Pa
         segmentation.found(TINY, data)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(("wrong", "words"), [((60, 80), "found 33 in"), ((80, 60), "80x60 pixels .* found 60x80 in")])
+def test_a_wrong_label_map_that_was_not_checked_before_ends_the_run_by_name_when_its_turn_comes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, wrong: tuple[int, int], words: str
+) -> None:
+    monkeypatch.setattr(segmentation, "CHECKED_MAPS", 1)
+    label = data / f"cityscapes/gtFine/{split}/town/town_1_gtFine_labelTrainIds.png"
+    cv2.imwrite(str(label), np.full(wrong, 33 if wrong == (60, 80) else 0, np.uint8))
+    task = dataclasses.replace(TINY, iterations=2, skip_bad=2)
+    assert segmentation.found(task, data)["train"] == 4
+    with pytest.raises(ValueError, match=f"{words} .*{split}/town/town_1_gtFine_labelTrainIds"):
+        run(task, None, data, tmp_path / "out")
+
+
+def test_an_image_is_turned_as_mmsegmentation_turns_it_and_its_label_map_has_that_size(
+    voc: Path, tmp_path: Path
+) -> None:
+    name = names_of(voc, "val")[0]
+    image, label = voc / f"JPEGImages/{name}.jpg", voc / f"SegmentationClass/{name}.png"
+    exif = Image.Exif()
+    exif[274] = 6
+    with Image.open(image) as picture:
+        picture.convert("RGB").save(image, exif=exif)
+    with Image.open(label) as picture:
+        original = picture.copy()
+    loaded = LoadImageFromFile().transform({"img_path": str(image)})["img"]
+    assert loaded.shape[:2] == original.size != original.size[::-1]
+    np.testing.assert_array_equal(segmentation._image(image), loaded)
+    refused = "expected a label map of {1}x{0} pixels like its image, found {0}x{1} in .*".format(*original.size)
+    crops = segmentation.Crops(TINY_VOC, segmentation.TRAITS, [(image, label)], 0)
+    for look in (lambda: segmentation.found(TINY_VOC, voc.parent), lambda: crops(0)):
+        with pytest.raises(ValueError, match=refused + name):
+            look()
+    original.transpose(Image.Transpose.ROTATE_270).save(label)
+    assert segmentation.found(TINY_VOC, voc.parent)["test"] == 4
+    assert crops(0)[1].shape == (48, 48)
+
+
+def test_a_photograph_of_absurdly_many_pixels_is_a_broken_one(data: Path) -> None:
+    image = data / "cityscapes/leftImg8bit/train/town/town_2_leftImg8bit.png"
+    image.write_bytes(pixels_without_end(image.read_bytes()))
+    for look in (lambda: segmentation.found(TINY, data), lambda: segmentation._image(image)):
+        with pytest.raises(ValueError, match=r"broken or foreign file.*town_2"):
+            look()
+    assert segmentation.found(dataclasses.replace(TINY, skip_bad=1), data)["train"] == 4
+
+
+def pixels_without_end(png: bytes) -> bytes:
+    """A PNG whose header says 40,000 x 40,000."""
+    header = png[12:16] + struct.pack(">II", 40_000, 40_000) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
 def test_a_jpeg_that_ends_too_soon_is_named_though_opencv_fills_it_up(kept, tmp_path):
     image, chance = tmp_path / "a.jpg", np.random.default_rng(0)
     cv2.imwrite(str(image), chance.integers(0, 256, (60, 80, 3), np.uint8))
     whole = image.read_bytes()
-    np.testing.assert_array_equal(segmentation._image(image, None), cv2.imread(str(image)))
+    np.testing.assert_array_equal(segmentation._image(image), cv2.imread(str(image)))
     image.write_bytes(whole + b"trailing")
-    np.testing.assert_array_equal(segmentation._image(image, None), cv2.imdecode(np.frombuffer(whole, np.uint8), 1))
+    np.testing.assert_array_equal(segmentation._image(image), cv2.imdecode(np.frombuffer(whole, np.uint8), 1))
     image.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(ValueError, match=r"broken or foreign file: .*a\.jpg"):
-        segmentation._image(image, None)
+        segmentation._image(image)
 
 
 def test_the_mini_protocol_is_the_paper_seen_through_a_smaller_lens() -> None:
