@@ -21,6 +21,7 @@ from results import record, stats
 
 FILE = catalog.ROOT / "results" / "measured" / "precision.json"
 RUNS = Path("runs/precision")
+BATCH = 16
 CURVES = (("fp32", 0), ("bf16", 0), ("bf16", 1))
 
 
@@ -32,13 +33,15 @@ def curve(precision: str, seed: int, images: Path, runs: Path = RUNS, arch: str 
 
     out, about = runs / f"{precision}-{seed}", {"commit": provenance.commit(), "machine": provenance.machine()}
     changed = {"precision": precision}
-    loop.run(moco, images, out, arch, epochs=1, batch_size=16, seed=seed, resume=True, overrides=changed, about=about)
+    loop.run(
+        moco, images, out, arch, epochs=1, batch_size=BATCH, seed=seed, resume=True, overrides=changed, about=about
+    )
     said, began = (json.loads((out / name).read_text()) for name in ("backbone.json", "run.json"))
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return {
         "precision": precision,
         "seed": seed,
-        "steps": said["images_seen"] // 16,
+        "steps": said["images_seen"] // BATCH,
         "loss": [line["loss"] for line in lines if "loss" in line],
         **{key: said[key] for key in ("arch", "sha256", "seconds", "data", "versions")},
         **{key: began["starts"][0][key] for key in ("commit", "machine")},
@@ -50,7 +53,7 @@ def compared(file: Path = FILE) -> str:
     full, half, other = json.loads(file.read_text())["curves"]
     near, noise = ([abs(a - b) for a, b in zip(half["loss"], c["loss"], strict=True)] for c in (full, other))
     return (
-        f"Over {full['steps']} steps of MoCo v2 with ResNet-50 at 224 pixels, batch 16, the loss (means of {full['steps'] // 10} "
+        f"Over {full['steps']} steps of MoCo v2 with ResNet-50 at 224 pixels, batch {BATCH}, the loss (means of {full['steps'] // 10} "
         f"steps, {full['loss'][0]:.2f} at first, {full['loss'][-1]:.2f} at last) differs between bfloat16 and float32 by "
         f"{fmean(near):.3f} on average and {max(near):.3f} at most; between two seeds by {fmean(noise):.3f} and {max(noise):.3f}."
     )

@@ -12,7 +12,7 @@ from downstream import synthetic
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    synthetic.synthesize(root, seed=0, voc=0, coco=0, cityscapes=0, imagenet=12, side=96)
+    synthetic.synthesize(root, seed=0, voc=0, coco=0, cityscapes=0, imagenet=5, side=96)
     return root
 
 
@@ -33,19 +33,19 @@ def test_every_method_of_the_track_is_searched_at_the_same_factors_of_its_rule(d
 def test_a_search_pretrains_judges_on_training_images_and_does_nothing_twice(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rates, "FACTORS", (1.0, 3.0))
     runs, records = tmp_path / "runs", tmp_path / "records"
-    rates.main(data, ["pic"], runs, records)
-    found = rates.measured(records)["pic"]
+    rates.main(data, ["supervised"], runs, records)
+    found = rates.measured(records)["supervised"]
     assert set(found) == set(rates.FACTORS)
     lr = {factor: one["recipe"]["lr"] for factor, one in found.items()}
     assert lr[3.0] / lr[1.0] == pytest.approx(3)
     assert len({one["sha256"] for one in found.values()}) == 2
     assert found[3.0]["overrides"] == {"base_lr": repr(found[3.0]["recipe"]["base_lr"])}
-    assert found[1.0]["sha256"] == json.loads((records / "pretraining" / "pic-3.json").read_text())["sha256"]
+    assert found[1.0]["sha256"] == json.loads((records / "pretraining" / "supervised-3.json").read_text())["sha256"]
     assert {one["held_out"]["images"] for one in found.values()} == {fifth(data / "imagenet" / "train")}
     assert str(tmp_path) not in json.dumps(found)
-    assert "| pic |" in capsys.readouterr().out
+    assert "| supervised |" in capsys.readouterr().out
     before = {file: file.stat().st_mtime_ns for file in runs.rglob("backbone.pth")}
-    rates.main(data, ["pic"], runs, records)
+    rates.main(data, ["supervised"], runs, records)
     assert len(before) == 2 and all(file.stat().st_mtime_ns == at for file, at in before.items())
     with pytest.raises(ValueError, match=r"method.*simclr_"):
         rates.main(data, ["simclr_"], runs, records)

@@ -13,16 +13,17 @@ from bench.speed import precision
 def images(tmp_path):
     (tmp_path / "images").mkdir()
     draw = np.random.default_rng(0)
-    for number in range(160):
+    for number in range(40):
         pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((64, 64)).save(tmp_path / "images" / f"{number}.jpg")
     return tmp_path / "images"
 
 
-def test_a_curve_has_a_mean_for_every_tenth_of_the_epoch_and_goes_on_where_it_was(images, tmp_path):
+def test_a_curve_has_a_mean_for_every_tenth_of_the_epoch_and_goes_on_where_it_was(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "BATCH", 4)
     curve = precision.curve("bf16", 0, images, tmp_path / "runs", "resnet18")
     assert (curve["precision"], curve["steps"], len(curve["loss"])) == ("bf16", 10, 10)
-    assert curve["data"]["images"] == 160 and len(curve["sha256"]) == 64 and curve["machine"]["cores"] >= 1
+    assert curve["data"]["images"] == 40 and len(curve["sha256"]) == 64 and curve["machine"]["cores"] >= 1
     assert str(tmp_path) not in json.dumps(curve)
     assert precision.curve("bf16", 0, images, tmp_path / "runs", "resnet18") == curve
 
