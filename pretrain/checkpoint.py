@@ -112,6 +112,8 @@ def check(path: Path, state: Mapping[str, Any], run_of: Mapping[str, Any]) -> No
             f"expected the images that began {path}, found as many with other names: --data is another folder or was changed; "
             "put back what was there, or choose another --out"
         )
+    if "origin" in new:
+        old.setdefault("origin", new["origin"])  # older checkpoints do not have it either
     if old != new:
         changed = [
             f"{key} {old.get(key)} -> {new.get(key)}" for key in new if key != "recipe" and old.get(key) != new[key]

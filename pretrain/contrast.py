@@ -72,13 +72,16 @@ class Instances(nn.Module):
 
         v: [N, C], unit length; indices: [N], the images' numbers
         """
-        bank = self.bank.bank.to(v.dtype)
-        logits = (v @ bank.T / self.temperature).gather(1, self.columns(indices))  # [N, 1 + K]
+        bank, columns = self.bank.bank.to(v.dtype), self.columns(indices)
+        logits = (v @ bank.T / self.temperature).gather(1, columns)  # [N, 1 + K]
+        again = columns == indices[:, None]  # a draw may hit the image's own row, above which its positive cannot stand
+        again[:, 0] = False
+        found = accuracy(logits.detach().masked_fill(again, -torch.inf))
         if self.form == "softmax":
-            return softmax_loss(logits), accuracy(logits)
+            return softmax_loss(logits), found
         if self.z == 0:
             self.z.fill_(dist.gathered(logits.exp().mean()[None]).mean() * len(bank))
-        return nce_loss(logits, self.z, len(bank)), accuracy(logits)
+        return nce_loss(logits, self.z, len(bank)), found
 
     @torch.no_grad()
     def begin(

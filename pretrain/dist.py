@@ -89,6 +89,11 @@ def summed(x: torch.Tensor) -> torch.Tensor:
     return x if world_size() == 1 else _Summed.apply(x)
 
 
+def mean(x: torch.Tensor) -> torch.Tensor:
+    """The mean of x over the processes, the same in each; carries no gradient."""
+    return x if world_size() == 1 else _reduced(x) / world_size()
+
+
 class SyncBatchNorm(_BatchNorm):
     """Batch norm over all processes' batches, on the CPU, where torch's own refuses to run."""
 

@@ -1,7 +1,8 @@
 """What a run says: log.jsonl, the same numbers for TensorBoard, and a line or a bar of progress.
 
-log.jsonl has a line every few steps (epoch, step, lr, loss, the method's statistics, images_per_second) and one before the first
-step and after every epoch (epoch, step, feature_std, feature_rank, output_std, output_rank and, with a monitor, knn).
+log.jsonl has a line every few steps (epoch, step, lr, loss, the method's statistics, images_per_second; loss and statistics are means
+over these steps and over the processes) and one before the first step and after every epoch (epoch, step, feature_std, feature_rank,
+output_std, output_rank and, with a monitor, knn).
 """
 
 import contextlib

@@ -231,9 +231,8 @@ class Training:
         self.scaler.update()
         self.call("after_update", progress)
         values = {"loss": loss, **self.model.statistics}
-        means = dist.mean(
-            torch.stack([torch.as_tensor(x, device=self.device).detach().double() for x in values.values()])
-        )
+        scalars = [torch.as_tensor(x, device=self.device).detach().double() for x in values.values()]
+        means = dist.mean(torch.stack(scalars))
         loss = means[0]
         self.losses.append(loss)
         self.step += 1

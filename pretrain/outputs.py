@@ -114,6 +114,7 @@ def write_backbone(training: Any, overrides: dict[str, str], out: Path) -> None:
         "recipe": recipe,
         "overrides": overrides,
         "nonstandard": {"accumulate": training.parts} if training.parts > 1 else {},
+        **({"origin": run_of["origin"]} if "origin" in run_of else {}),
         "traits": training.traits(),
         "loss": log.first_and_last(out / "log.jsonl", "loss"),
         "knn": log.first_and_last(out / "log.jsonl", "knn"),

@@ -3,14 +3,28 @@
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 from pretrain.data import Folder
 
 IMAGENET = 1_281_167  # training images
-GIVEN = ("variant", "views", "classes", "images", "jigsaw", "unverified")  # follow from the method and the data
+# follow from the method and the data
+GIVEN = ("variant", "views", "classes", "images", "jigsaw", "strong", "unverified")
+# what the numbers of a field may be, each of them where there are several
+LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("at least 1", lambda x: x >= 1, "size dim hidden predictor_hidden layers prototypes large window jigsaw_patch"),
+    ("above 0", lambda x: x > 0, "temperature divergence_temperature epsilon std"),
+    ("odd and at least 1", lambda x: x >= 1 and x % 2 == 1, "blur_kernel"),
+    ("0 or more", lambda x: x >= 0, "jitter blur_sigma negatives recent"),
+    ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area"),
+    (
+        "from 0 to 1",
+        lambda x: 0 <= x <= 1,
+        "ema momentum bank_momentum jitter_p gray_p blur_p solarize_p photometric_p flip_p",
+    ),
+)
 
 
 def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict[str, Any]:
@@ -125,6 +139,8 @@ def _flat(value: tuple[Any, ...]) -> list[Any]:
 
 
 def _like(text: str, default: Any, any_length: bool) -> Any:
+    if default is None:
+        return {"none": None}[text.strip().lower()]
     if isinstance(default, bool):
         return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
     if not isinstance(default, tuple):
@@ -169,10 +185,13 @@ def resolved(
     elif batch_size is not None:
         recipe["batch_size"] = batch_size
     if epochs is not None:
-        # the milestones keep their place in the training; the mini rule's warm-up keeps its tenth
+        # the milestones keep their place in the training, and so does a warm-up whose source is a share of the epochs; the mini
+        # rule's keeps its tenth
         recipe["milestones"] = tuple(round(m * epochs / recipe["epochs"]) for m in recipe["milestones"])
         if scale == "mini":
             recipe["warmup_epochs"] = epochs / 10
+        elif recipe["variant"] in getattr(method, "WARMUP_FOLLOWS", ()):
+            recipe["warmup_epochs"] *= epochs / recipe["epochs"]
         recipe["epochs"] = epochs
     recipe.update({key: parsed(key, text, recipe[key]) for key, text in asked.items() if key != "lr"})
     recipe["lr"] = parsed("lr", asked["lr"], 0.1) if "lr" in asked else peak(recipe)
@@ -180,6 +199,7 @@ def resolved(
         recipe["classes"] = len(folder.classes)
     if "images" in recipe:
         recipe["images"] = len(folder)
+    check_numbers(recipe)
     check(recipe, folder)
     return recipe
 
@@ -192,6 +212,32 @@ def peak(recipe: Mapping[str, Any]) -> float:
     if rule == "sqrt":
         return recipe["base_lr"] * math.sqrt(batch)
     raise ValueError(f"expected lr_rule=linear or lr_rule=sqrt, found {rule!r}")
+
+
+def check_numbers(recipe: Mapping[str, Any]) -> None:
+    """ValueError where a number is not one that its field can be, whatever the data."""
+    numbers = {
+        key: [x for x in _flat(value if isinstance(value, tuple) else (value,)) if isinstance(x, int | float)]
+        for key, value in recipe.items()
+    }
+    for key, found in numbers.items():
+        if not all(map(math.isfinite, found)):
+            raise ValueError(f"expected {key} finite, found {recipe[key]}")
+    for words, fits, keys in LIMITS:
+        for key in keys.split():
+            if not all(map(fits, numbers.get(key, ()))):
+                raise ValueError(f"expected {key} {words}, found {recipe[key]}")
+    for key in ("crop_area", "jigsaw_area", "blur_sigma"):
+        found = numbers.get(key, [])
+        if any(low > high for low, high in zip(found[::2], found[1::2], strict=True)):
+            raise ValueError(f"expected {key} from the lower to the higher, found {recipe[key]}")
+    if any(hue > 0.5 for hue in numbers["jitter"][3::4]):
+        raise ValueError(f"expected the hue of jitter, its last number, at most 0.5, found {recipe['jitter']}")
+    if "jigsaw" in recipe and recipe["jigsaw_patch"] > recipe["jigsaw_size"] // 3:
+        raise ValueError(
+            f"expected jigsaw_patch at most a third of jigsaw_size {recipe['jigsaw_size']}, found {recipe['jigsaw_patch']}: "
+            f"a smaller one, or jigsaw_size={3 * recipe['jigsaw_patch']}"
+        )
 
 
 def check(recipe: Mapping[str, Any], folder: Folder) -> None:
@@ -232,9 +278,10 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
             f"expected a window of at least a batch and at most the {len(folder)} images, found {recipe['window'][0]}: "
             f"window={len(folder)},{max(1, len(folder) // 8)}"
         )
-    if recipe.get("queue", 0) % batch:
+    least = 0 if "queue_epoch" in recipe else batch  # SwAV can do without
+    if "queue" in recipe and (recipe["queue"] % batch or recipe["queue"] < least):
         raise ValueError(
-            f"expected a queue that is a multiple of the batch {batch}, found {recipe['queue']}: "
+            f"expected a queue that is a multiple of the batch {batch}, {least} or more, found {recipe['queue']}: "
             f"queue={max(1, recipe['queue'] // batch) * batch} or another --batch-size"
         )
     if "classes" in recipe and (recipe["classes"] < 2 or (folder.labels < 0).any()):

@@ -5,7 +5,7 @@ do not move the classes' weights; "single" is the README's command: one crop of 
 Expected, ResNet-50, ImageNet, multi, 200 / 400 / 1600 epochs: linear top-1 68.6 / 70.3 / 70.8 (README, which reports losses that
 become NaN at 1600).
 
-    bench pretrain pic --data imagenet/train [--variant single] [--epochs 400 warmup_epochs=10]
+    bench pretrain pic --data imagenet/train [--variant single] [--epochs 400]
 
 The sliding window: all images are put in one random order, an "epoch" visits a window of it in random order, and the next window
 begins one stride later, so that an image comes again soon after it was seen.
@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pretrain import dist, heads, optim
+
+WARMUP_FOLLOWS = ("multi",)  # --epochs: scripts/PIC.sh, epochs / 40; the README's command has option.py's 5
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -57,7 +59,7 @@ def recipe(variant: str | None = None) -> dict:
         # optimisation: contrast/option.py, contrast/lr_scheduler.py; epochs and warm-up in passes over all images
         **optim.MOCO,
         "schedule_unit": "step",
-        "warmup_epochs": 5.0,  # a fortieth
+        "warmup_epochs": 5.0,
         "warmup_start": 0.01,
         "end_lr": 1e-6,
         "precision": "fp16",  # --amp-opt-level O1

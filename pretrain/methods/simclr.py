@@ -21,6 +21,8 @@ from torch import nn
 
 from pretrain import augmentations, dist, heads
 
+WARMUP_FOLLOWS = ("v2",)  # --epochs: the paper's 5 %, unconfirmed; v1 has the README's 10
+
 
 def recipe(variant: str | None = None) -> dict:
     """The published recipe of "v1" or "v2" (default)."""

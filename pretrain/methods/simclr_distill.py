@@ -7,7 +7,8 @@ Expected, ResNet-50, ImageNet, taught by a ResNet-152 (x3, with selective kernel
 
     bench pretrain simclr_distill --data imagenet/train --arch resnet50 checkpoint=runs/simclr_finetune/last.pth
 
-Unverified, from the paper's text: temperature, epochs, rate and warm-up. The student starts at random.
+Unverified, from the paper's text: temperature, epochs, rate and warm-up. The student starts at random. Its classifier stays in
+last.pth; nothing here tests it, bench transfer takes the backbone alone.
 """
 
 import torch
@@ -16,6 +17,8 @@ from torch import nn
 
 from pretrain import augmentations, heads
 from pretrain.methods.simclr_finetune import Classifier, loaded
+
+WARMUP_FOLLOWS = ("self", "small")  # --epochs: as in pretraining, 5 %
 
 
 def recipe(variant: str | None = None) -> dict:
@@ -65,7 +68,7 @@ class SimCLRDistill(nn.Module):
         super().__init__()
         self.temperature = recipe["temperature"]
         finetuned = loaded(recipe["checkpoint"], "simclr_finetune")
-        classes = finetuned["run"]["recipe"]["classes"]
+        self.origin, classes = finetuned["origin"], finetuned["run"]["recipe"]["classes"]
         self.teacher = Classifier(finetuned["run"]["arch"], classes).requires_grad_(False)
         self.teacher.load_state_dict(finetuned["model"])
         self.backbone, width = heads.backbone(arch, zero_init_residual=True)

@@ -9,9 +9,10 @@ Expected, ResNet-50, ImageNet: top-1 57.9 with 1 % of the labels, 68.4 with 10 %
 The classifier starts at zero; LARS scales its step no more than that of a bias. Of the variant 10pct the number of epochs is the
 paper's text, unverified. The head's first layer is trained, as in tf2/run.py, where run.py leaves it out of the variables it trains.
 Difference: an epoch's incomplete batch is dropped (720 steps on 1 % of the labels), where the code's batches run over the ends of
-epochs (751).
+epochs (751). The classifier stays in last.pth; nothing here tests it, bench transfer takes the backbone alone.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -57,21 +58,33 @@ def recipe(variant: str | None = None) -> dict:
 
 
 def loaded(path: str, method: str) -> dict[str, Any]:
-    """What a run of `method` left in last.pth: "run" and "model". ValueError or FileNotFoundError says the way out."""
+    """What a finished run of `method` left in last.pth: "run", "model", and as "origin" which run that was.
+
+    ValueError or FileNotFoundError says the way out.
+    """
     if not path:
         raise ValueError(f"expected the weights to go on from, found none: checkpoint=runs/{method}/last.pth")
     if not Path(path).is_file():
         raise FileNotFoundError(f"expected last.pth of a run of {method}, found no file {path}: check checkpoint=")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        found = content["run"]["method"]
+        run, step, steps = content["run"], content["step"], content["steps"]
+        found, recipe = run["method"], run["recipe"]
+        origin = {"method": found, "variant": recipe["variant"], "arch": run["arch"], "epochs": recipe["epochs"]}
     except Exception as error:
         raise ValueError(
             f"expected last.pth of a run of {method}, found {path} ({error}): check checkpoint="
         ) from error
     if found != method:
         raise ValueError(f"expected last.pth of a run of {method}, found one of {found} in {path}: check checkpoint=")
-    return content
+    if step < steps:
+        raise ValueError(
+            f"expected last.pth of a finished run of {method}, found {path} after step {step} of {steps}: the call that began it "
+            "goes on with --resume"
+        )
+    with Path(path).open("rb") as file:
+        origin["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return content | {"origin": origin}
 
 
 class Classifier(nn.Module):
@@ -95,7 +108,7 @@ class SimCLRFinetune(Classifier):
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__(arch, recipe["classes"])
         pretrained = loaded(recipe["checkpoint"], "simclr")
-        was = pretrained["run"]["arch"]
+        self.origin, was = pretrained["origin"], pretrained["run"]["arch"]
         if was != arch:
             raise ValueError(f"expected a pretrained {arch}, found {was}: --arch {was}")
         ours = {key: value for key, value in pretrained["model"].items() if key in self.state_dict()}

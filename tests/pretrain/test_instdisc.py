@@ -97,6 +97,17 @@ def test_the_positive_stands_first_and_the_negatives_are_uniform():
     assert (columns[:, 1:] == indices[:, None]).any()  # a draw may hit the positive again, as in the code
 
 
+@pytest.mark.parametrize("variant", ["nce", "softmax"])
+def test_a_draw_of_the_image_itself_does_not_count_against_the_accuracy(variant):
+    of, indices = instances(variant), torch.tensor([3, 0, 39, 7])
+    of.bank.bank.copy_(F.normalize(of.bank.bank, dim=1))
+    of.columns = lambda indices: torch.stack([indices, indices, (indices + 1) % IMAGES, indices], dim=1)
+    v = of.bank.bank[indices].clone()
+    assert of(v, indices)[1] == 100
+    v[0] = of.bank.bank[4]  # the first image's other negative, which does count
+    assert of(v, indices)[1] == 75
+
+
 def test_the_bank_moves_half_way_and_every_row_is_brought_to_unit_length():
     of, indices, v = instances("nce"), torch.tensor([3, 0, 39, 7, 1]), embeddings()
     before = of.bank.bank.numpy().copy()

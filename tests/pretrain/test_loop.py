@@ -207,6 +207,8 @@ def test_two_processes_without_cuda_end_where_one_does(photos, tmp_path):
     for one_line, other in zip(*lines, strict=True):
         assert one_line.keys() == other.keys()
         assert one_line.get("knn") == other.get("knn")
+        if "loss" in one_line:  # of all processes' images, as the statistics are
+            assert other["loss"] == pytest.approx(one_line["loss"], abs=1e-3)
 
 
 def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_path):

@@ -1,4 +1,5 @@
 import importlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,25 @@ def test_milestones_keep_their_place_when_the_training_is_shorter(photos):
     assert recipe["lr"] == 0.03 * 8 / 256
 
 
+@pytest.mark.parametrize(
+    ("name", "variant", "epochs", "warmup"),
+    [
+        ("simclr", "v2", 100, 5),
+        ("simclr", "v2", 40, 2),
+        ("simclr", "v1", 100, 10),  # the README's flag
+        ("simclr_distill", None, 100, 5),
+        ("pic", "multi", 400, 10),  # scripts/PIC.sh: epochs / 40
+        ("pic", "single", 400, 5),
+        ("byol", None, 300, 10),
+    ],
+)
+def test_a_warm_up_that_is_a_share_of_the_epochs_in_the_source_follows_them(name, variant, epochs, warmup, imagenet):
+    resolved = partial(recipes.resolved, MODULES[name], imagenet, "paper", variant)
+    assert resolved(epochs)["warmup_epochs"] == pytest.approx(warmup)
+    assert resolved(overrides={"epochs": str(epochs)})["warmup_epochs"] == pytest.approx(warmup)
+    assert resolved(epochs, overrides={"warmup_epochs": "3"})["warmup_epochs"] == 3
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_paper_scale_is_the_published_recipe(name, imagenet):
     method = MODULES[name]
@@ -101,10 +121,13 @@ def test_values_of_every_view_are_given_one_after_the_other():
     assert recipes.parsed("crop_area", "0.2,1,0.1,0.2", areas) == ((0.2, 1.0), (0.1, 0.2))
     assert recipes.parsed("size", "32, 16", (64, 32)) == (32, 16)
     assert recipes.parsed("strong", "true,0", (False, True)) == (True, False)
+    published = MODULES["infomin"].recipe()["randaugment"]
+    assert recipes.parsed("randaugment", "1,5,0.2,2,9,0.5,None", published) == ((1, 5, 0.2), (2, 9, 0.5), None)
     for key, text, default in (
         ("crop_area", "0.2,1,0.1", areas),
         ("size", "32", (64, 32)),
         ("strong", "x,0", (True, True)),
+        ("randaugment", "1,5,0.2,2,9,0.5,3", published),
     ):
         with pytest.raises(ValueError, match=f"expected {key} to look like"):
             recipes.parsed(key, text, default)
@@ -116,9 +139,52 @@ def test_the_number_of_images_and_classes_follow_from_the_folder(photos):
     assert recipes.resolved(swav, folder, "mini")["images"] == 24
     with pytest.raises(ValueError, match="follows from the method and the data"):
         recipes.resolved(swav, folder, "mini", overrides={"images": "9"})
+    with pytest.raises(
+        ValueError, match="found strong: it follows from the method"
+    ):  # clsa.py takes the views by their place
+        recipes.resolved(MODULES["clsa"], folder, "mini", overrides={"strong": "false,true,false"})
 
 
 def test_a_window_larger_than_the_folder_says_the_way_out(photos):
     pic = MODULES["pic"]
     with pytest.raises(ValueError, match="window=24,3"):
         recipes.resolved(pic, Folder(photos), "paper", batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("moco", "crop_area=2,3", "crop_area above 0 and at most 1"),
+        ("moco", "crop_area=0,0", "crop_area above 0 and at most 1"),
+        ("moco", "crop_area=-1,1", "crop_area above 0 and at most 1"),
+        ("moco", "crop_area=0.8,0.2", "crop_area from the lower to the higher"),
+        ("swav", "crop_area=0.2,1,0.2,1" + ",0.2,0.1" * 6, "crop_area from the lower to the higher"),
+        ("moco", "temperature=-0.2", "temperature above 0"),
+        ("moco", "ema=2", "ema from 0 to 1"),
+        ("moco", "dim=0", "dim at least 1"),
+        ("moco", "jitter=0.4,0.4,0.4,0.9", "the hue of jitter, its last number, at most 0.5"),
+        ("moco", "jitter=nan,0.4,0.4,0.1", "jitter finite"),
+        ("moco", "blur_sigma=nan,1", "blur_sigma finite"),
+        ("moco", "warmup_epochs=nan", "warmup_epochs finite"),
+        ("moco", "queue=0", "a queue that is a multiple of the batch 8, 8 or more, found 0: queue=8"),
+        ("densecl", "queue=-8", "a queue that is a multiple of the batch 8, 8 or more, found -8: queue=8"),
+        ("swav", "queue=-8", "a queue that is a multiple of the batch 8, 0 or more, found -8"),
+        ("pic", "large=0", "large at least 1"),
+        ("simclr", "layers=0", "layers at least 1"),
+        ("simclr", "blur_kernel=22", "blur_kernel odd"),
+        ("pirl", "jigsaw_patch=33", "jigsaw_patch at most a third of jigsaw_size 96, found 33: .* jigsaw_size=99"),
+    ],
+)
+def test_a_number_that_its_field_cannot_be_is_refused_by_name(name, text, message, photos):
+    key, value = text.split("=")
+    with pytest.raises(ValueError, match=f"^expected {message}"):
+        recipes.resolved(MODULES[name], Folder(photos), "mini", batch_size=8, overrides={key: value})
+
+
+def test_swav_can_do_without_a_queue_and_the_ends_of_the_limits_are_allowed(photos):
+    folder = Folder(photos)
+    assert recipes.resolved(swav, folder, "mini", "400ep_bs256", batch_size=8, overrides={"queue": "0"})["queue"] == 0
+    asked = {"crop_area": "1,1", "ema": "1", "jitter": "0,0,0,0.5", "blur_sigma": "0,0", "queue": "8"}
+    assert recipes.resolved(moco, folder, "mini", batch_size=8, overrides=asked)["crop_area"] == (1, 1)
+    patches = recipes.resolved(MODULES["pirl"], folder, "mini", overrides={"jigsaw_patch": "32"})
+    assert patches["jigsaw_patch"] == 32

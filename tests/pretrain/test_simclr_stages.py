@@ -1,5 +1,8 @@
+import hashlib
 import json
 import math
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +24,14 @@ def pretrained(tmp_path):
     torch.manual_seed(0)
     net = simclr.SimCLR("resnet18", simclr.recipe())
     net(images() * 2)
-    torch.save({"run": {"method": "simclr", "arch": "resnet18"}, "model": net.state_dict()}, tmp_path / "simclr.pth")
+    torch.save(left("simclr", model=net.state_dict()), tmp_path / "simclr.pth")
     return net, str(tmp_path / "simclr.pth")
+
+
+def left(method, arch="resnet18", step=6, model=None, **recipe):
+    """What a run's last.pth has, as far as it is read."""
+    run = {"method": method, "arch": arch, "recipe": {"variant": "v2", "epochs": 3, **recipe}}
+    return {"run": run, "step": step, "steps": 6, "model": model or {}}
 
 
 def finetuned(path: str) -> simclr_finetune.SimCLRFinetune:
@@ -71,10 +80,10 @@ def test_the_students_loss_and_its_gradient_are_the_papers_equation_2(slope):
 def test_the_teacher_is_the_fine_tuned_network_in_evaluation_and_never_learns(pretrained, tmp_path):
     net = finetuned(pretrained[1])
     nn.init.normal_(net.classifier.weight)
-    run = {"method": "simclr_finetune", "arch": "resnet18", "recipe": {"classes": 5}}
-    torch.save({"run": run, "model": net.state_dict()}, tmp_path / "tuned.pth")
+    torch.save(left("simclr_finetune", model=net.state_dict(), classes=5), tmp_path / "tuned.pth")
     recipe = {**simclr_distill.recipe(), "checkpoint": str(tmp_path / "tuned.pth")}
     student = simclr_distill.SimCLRDistill("resnet34", recipe).train()
+    assert student.origin["sha256"] == hashlib.sha256((tmp_path / "tuned.pth").read_bytes()).hexdigest()
     running = student.teacher.backbone.bn1.running_mean.clone()
     student(images()).backward()
     assert all((p.grad is None) == name.startswith("teacher.") for name, p in student.named_parameters())
@@ -88,8 +97,10 @@ def test_the_teacher_is_the_fine_tuned_network_in_evaluation_and_never_learns(pr
     [
         (None, r"checkpoint=runs/simclr/last\.pth"),
         (b"cut short", "check checkpoint="),
-        ({"run": {"method": "moco"}}, "found one of moco"),
-        ({"run": {"method": "simclr", "arch": "resnet50"}, "model": {}}, "--arch resnet50"),
+        ({"run": {"method": "moco"}}, "check checkpoint="),
+        (left("moco"), "found one of moco"),
+        (left("simclr", "resnet50"), "--arch resnet50"),
+        (left("simclr", step=4), "finished run of simclr, found .* after step 4 of 6: .* --resume"),
     ],
 )
 def test_a_wrong_checkpoint_says_the_way_out(content, message, tmp_path):
@@ -122,7 +133,8 @@ def test_what_is_published_names_the_checkpoint_but_not_where_it_lay(pretrained,
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 40, 3), 60 * i, np.uint8)).save(path)
     options = {"checkpoint": pretrained[1], "precision": "fp32", "warmup_epochs": "0"}
-    out = loop.run(
+    again = partial(
+        loop.run,
         simclr_finetune,
         tmp_path / "photos",
         tmp_path / "out",
@@ -132,6 +144,12 @@ def test_what_is_published_names_the_checkpoint_but_not_where_it_lay(pretrained,
         batch_size=2,
         overrides=options,
     )
+    out = again()
     about = json.loads(out.with_suffix(".json").read_text())
     assert about["recipe"]["checkpoint"] == about["overrides"]["checkpoint"] == "simclr.pth"
     assert str(tmp_path) not in out.with_suffix(".json").read_text()
+    begun = {"method": "simclr", "variant": "v2", "arch": "resnet18", "epochs": 3}
+    assert about["origin"] == begun | {"sha256": hashlib.sha256(Path(pretrained[1]).read_bytes()).hexdigest()}
+    torch.save(left("simclr", step=7, model=pretrained[0].state_dict()), pretrained[1])
+    with pytest.raises(ValueError, match=r"origin .* -> .*: call as before"):  # another file in its place
+        again(resume=True)
