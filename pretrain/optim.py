@@ -97,7 +97,7 @@ class LARS(torch.optim.Optimizer):
         g = w.grad.add(w, alpha=group["weight_decay"])
         if group["adapt"]:
             w_norm, g_norm = w.norm(), g.norm()
-            # 1e-8 as in contrast/lars.py
+            # 1e-8 as in contrast/lars.py; the authors of BYOL, Barlow Twins and VICReg divide by the bare norm
             ratio = group["trust"] * w_norm / (g_norm + 1e-8)
             g.mul_(torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(ratio)))
         return g
@@ -123,6 +123,11 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     """
     if recipe["optimiser"] not in ("sgd", "lars", "larc"):
         raise ValueError(f"expected optimiser=sgd, lars or larc, found {recipe['optimiser']!r}")
+    parts = {name for name, _ in model.named_modules()}
+    for key in ("constant_lr", "unadapted", "no_momentum"):
+        if recipe.get(key) and recipe[key] not in parts:
+            known = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(f"expected {key} to name a part of the network ({known}), found {recipe[key]!r}")
     lars = recipe["optimiser"] == "lars"
     groups: dict[tuple[bool, ...], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -171,6 +176,4 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: Mapping[str, Any]) ->
         return peak * (start + (1 - start) * t / warmup)
     if recipe["schedule"] == "cosine":
         return end + (peak - end) * (1 + math.cos(math.pi * (t - warmup) / (epochs - warmup))) / 2
-    if recipe["schedule"] == "step":
-        return peak * 0.1 ** sum(t >= milestone for milestone in recipe["milestones"])
-    raise ValueError(f"expected schedule=cosine or schedule=step, found {recipe['schedule']!r}")
+    return peak * 0.1 ** sum(t >= milestone for milestone in recipe["milestones"])

@@ -14,8 +14,13 @@ IMAGENET = 1_281_167  # training images
 GIVEN = ("variant", "views", "classes", "images", "jigsaw", "strong", "unverified")
 # what the numbers of a field may be, each of them where there are several
 LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("at least 1", lambda x: x >= 1, "size dim hidden predictor_hidden layers prototypes large window jigsaw_patch"),
-    ("above 0", lambda x: x > 0, "temperature divergence_temperature epsilon std"),
+    (
+        "at least 1",
+        lambda x: x >= 1,
+        "size dim hidden predictor_hidden layers large window jigsaw_patch iterations sinkhorn_iterations whitened",
+    ),
+    ("at least 2", lambda x: x >= 2, "prototypes"),
+    ("above 0", lambda x: x > 0, "base_lr bias_lr lr temperature divergence_temperature epsilon std"),
     ("odd and at least 1", lambda x: x >= 1 and x % 2 == 1, "blur_kernel"),
     ("0 or more", lambda x: x >= 0, "jitter blur_sigma negatives recent"),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area"),
@@ -25,6 +30,13 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "ema momentum bank_momentum jitter_p gray_p blur_p solarize_p photometric_p flip_p",
     ),
 )
+# the words of a field that is a word
+WORDS = {
+    "schedule": ("cosine", "step"),
+    "schedule_unit": ("epoch", "step"),
+    "ema_schedule": ("cosine",),
+    "interpolation": ("bilinear", "bicubic"),
+}
 
 
 def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict[str, Any]:
@@ -199,7 +211,7 @@ def resolved(
         recipe["classes"] = len(folder.classes)
     if "images" in recipe:
         recipe["images"] = len(folder)
-    check_numbers(recipe)
+    check_fields(recipe)
     check(recipe, folder)
     return recipe
 
@@ -214,8 +226,11 @@ def peak(recipe: Mapping[str, Any]) -> float:
     raise ValueError(f"expected lr_rule=linear or lr_rule=sqrt, found {rule!r}")
 
 
-def check_numbers(recipe: Mapping[str, Any]) -> None:
-    """ValueError where a number is not one that its field can be, whatever the data."""
+def check_fields(recipe: Mapping[str, Any]) -> None:
+    """ValueError where a number or a word is not one that its field can be, whatever the data."""
+    for key, words in WORDS.items():
+        if key in recipe and recipe[key] not in words:
+            raise ValueError(f"expected {key} {' or '.join(words)}, found {recipe[key]!r}")
     numbers = {
         key: [x for x in _flat(value if isinstance(value, tuple) else (value,)) if isinstance(x, int | float)]
         for key, value in recipe.items()

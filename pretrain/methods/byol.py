@@ -14,7 +14,8 @@ about each channel's, saturation blends with grey where the code scales S of HSV
 Crops are torchvision's (methods.md, 0.2), resized with antialiasing; the code draws once and cuts off what does not fit
 (utils/dataset.py), on average 0.52 of a photograph of 500 x 375 where torchvision takes 0.43. Layers start as torchvision's and
 torch's do, but for the last batch norm of a block, which starts at 0: a bottleneck's in the code, a basic block's too here, and none
-for the paper's figures (README).
+for the paper's figures (README). Strided convolutions and pooling pad both sides, where the code's "SAME" pads the far one more
+(methods.md, trap 11). An epoch's incomplete batch is dropped, where the code's batches run over the ends of epochs.
 """
 
 import torch

@@ -6,7 +6,8 @@ transfer tables use MSRA's Caffe2 weights instead.
 
     bench pretrain supervised --data imagenet/train
 
-Difference: batch norm takes a process's whole share of the batch, there the 32 images of a GPU: the same on 8 GPUs.
+Differences: batch norm takes a process's whole share of the batch, there the 32 images of a GPU: the same on 8 GPUs; an epoch's
+incomplete batch is dropped, there it is a step.
 """
 
 import torch

@@ -8,7 +8,8 @@ the README's way out is epsilon=0.03, which the mini scale takes.
 
     bench pretrain swav --data imagenet/train [--variant 400ep_bs256]
 
-Difference: at batch 4096 the scripts normalise in groups of 8 GPUs (512 images), here over the whole batch.
+Differences: at batch 4096 the scripts normalise in groups of 8 GPUs (512 images), here over the whole batch; the code's warm-up
+ends a step earlier, at most 0.03 % of the peak.
 """
 
 import math

@@ -159,9 +159,18 @@ def test_simsiams_predictor_is_the_only_part_at_a_constant_rate():
 
 @pytest.mark.parametrize("method", [simclr, simclr_distill, simclr_finetune, pixpro, barlowtwins])
 def test_simclrs_learning_rate_enters_the_momentum_and_no_others(method):
-    net = nn.Linear(3, 2)
+    net = nn.ModuleDict({"classifier": nn.Linear(3, 2)})
     (group, *_) = optim.optimiser(net, {**method.recipe(), "lr": 1.0}).param_groups
     assert group["lr_in_momentum"] == method.__name__.rpartition(".")[2].startswith("simclr")
+
+
+@pytest.mark.parametrize("key", ["constant_lr", "unadapted", "no_momentum"])
+def test_a_part_that_the_network_does_not_have_is_refused_with_those_that_it_has(key):
+    net = nn.ModuleDict({"predictor": nn.Linear(3, 2), "head": nn.Linear(2, 2)})
+    recipe = {**simsiam.recipe(), "lr": 1.0}
+    optim.optimiser(net, recipe | {key: "predictor"})
+    with pytest.raises(ValueError, match=rf"expected {key} to name a part .*\(predictor, head\), found 'predicto'"):
+        optim.optimiser(net, recipe | {key: "predicto"})
 
 
 def test_a_checkpoint_of_lars_from_before_there_was_a_choice_goes_on_as_it_was():
