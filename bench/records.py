@@ -97,7 +97,7 @@ def show(
 
 @app.command()
 def validate(results: Results = RUNS) -> None:
-    """Check every record against the schema and against the place where it stands. Exit code 1 if one fails.
+    """Check every record against the schema, the place where it stands and its protocol's hash. Exit code 1 if one fails.
 
     Example: bench results validate --results runs/transfer
     """
@@ -107,7 +107,7 @@ def validate(results: Results = RUNS) -> None:
     files, failures = record.files(root), 0
     for file in files:
         try:
-            record.read(file, root)
+            record.verified(file, root)
         except (ValueError, OSError) as error:
             failures += 1
             print(error)

@@ -1,10 +1,12 @@
 """`bench report`: a checkpoint's model card from what the file says, its forward proof and everything measured with it."""
 
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import journey, records
+from downstream import task as protocols
 from results import card, groups, record
 
 if TYPE_CHECKING:
@@ -47,20 +49,32 @@ def _facts(source: "sources.Backbone", model: dict[str, Any], proof: dict[str, f
 
 
 def _commands(checkpoint: str, model: dict[str, Any], trials: list[dict[str, Any]]) -> list[str]:
-    """What was done with these weights, one command a task; inspect and convert in any case."""
+    """What was done with these weights, a command a trial; inspect and convert in any case.
+
+    Where today's command would be another protocol a comment says so: one that is no longer offered, or has changed keys.
+    """
     name = shlex.quote(checkpoint)
     mine = [trial for trial in trials if trial["model"]["sha256"] == model["sha256"]]
-    tasks = dict.fromkeys((trial["task"], trial["scale"], tuple(trial["nonstandard"])) for trial in mine)
     commands = [
         f"bench inspect {name}",
         f"bench convert {name} {shlex.quote(Path(checkpoint).stem)}.pkl --to detectron2",
     ]
-    for task, scale, changed in tasks:
-        seeds = sorted(
-            {t["seed"] for t in mine if (t["task"], t["scale"], tuple(t["nonstandard"])) == (task, scale, changed)}
-        )
-        more = f"  # with changed {', '.join(changed)}: see the record" if changed else ""
-        commands += [
-            f"bench transfer --task {task} --checkpoint {name} --scale {scale} --seed {seed}{more}" for seed in seeds
-        ]
-    return commands
+    for trial in mine:
+        task, scale, seed, protocol = (trial[key] for key in ("task", "scale", "seed", "protocol"))
+        if not trial["nonstandard"] and _offered(task, scale) == protocol["hash"]:
+            commands.append(f"bench transfer --task {task} --checkpoint {name} --scale {scale} --seed {seed}")
+            continue
+        changed = ", ".join(trial["nonstandard"])
+        why = f"has changed {changed}: see the record" if changed else "is no longer offered"
+        told = f"# {protocol['name']}, seed {seed}: protocol {protocol['hash'][:12]} {why}"
+        commands.append(" ".join(told.split()))
+    return [*dict.fromkeys(commands)]
+
+
+@cache
+def _offered(task: str, scale: str) -> str:
+    """The digest of the protocol that a command means today; nothing for a task that is none."""
+    try:
+        return protocols.digest(journey.resolve(task, scale, {}))
+    except ValueError:
+        return ""

@@ -13,11 +13,11 @@ NEIGHBOURS = 3  # published figures on either side of a measured one
 
 @dataclass(frozen=True)
 class Card:
-    """The parts of a card; `tables` are heads and rows."""
+    """The parts of a card, as plain text; `tables` are headings, heads and rows, and whether a row is this model's."""
 
     title: str
     facts: Sequence[tuple[str, str]]
-    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]]
+    tables: Sequence[tuple[str, Sequence[str], Sequence[tuple[bool, Sequence[str]]]]]
     plots: Sequence[tuple[str, bytes]]  # file name and PNG
     commands: Sequence[str]
     notes: Sequence[str] = field(default_factory=tuple)
@@ -33,43 +33,41 @@ def card(
         title,
         facts,
         [_table(group, sha256) for group in mine],
-        [(f"{group.task}_{group.hash[:8]}.png", plots.png(plots.bars(group, headline(group)))) for group in mine],
+        [(f"{group.named}.png", plots.png(plots.bars(group, headline(group)))) for group in mine],
         commands,
         [f"Record: {file}" for file in files] or ["No trial of these weights is on record: bench transfer measures."],
     )
 
 
-def _table(group: Group, sha256: str) -> tuple[str, list[str], list[list[str]]]:
-    """All models of a group, best first, this one in bold; with published neighbours where the protocol is the paper's."""
+def _table(group: Group, sha256: str) -> tuple[str, list[str], list[tuple[bool, list[str]]]]:
+    """All models of a group, best first; with published neighbours where the protocol is the paper's."""
     metrics = list(group.first["metrics"])
     head = headline(group)
-    rows: list[tuple[float, list[str]]] = []
+    rows: list[tuple[float, bool, list[str]]] = []
     for trials in group.trials.values():
         sums = {m: stats.summary(v) for m in metrics if (v := [t["metrics"][m] for t in trials if m in t["metrics"]])}
-        own = identity(trials[0])[1] == sha256
-        texts = [_value(sums.get(metric), own) for metric in metrics]
-        name = label(trials[0]["model"])
+        texts = [_value(sums.get(metric)) for metric in metrics]
         lead = sums[head].mean if head in sums else 0.0
-        rows.append((lead, [f"**{name}**" if own else name, *texts, str(len(trials)), "measured"]))
-    mine = next(value for value, row in rows if row[0].startswith("**"))
+        own = identity(trials[0])[1] == sha256
+        rows.append((lead, own, [label(trials[0]["model"]), *texts, str(len(trials)), "measured"]))
     if group.papers(group.arch):
-        rows += _neighbours(group, head, metrics, mine)
+        mine = next(value for value, own, _ in rows if own)
+        rows += [(value, False, texts) for value, texts in _neighbours(group, head, metrics, mine)]
     rows.sort(key=lambda row: -row[0])
-    return group.described(), ["model", *metrics, "n", "source"], [row for _, row in rows]
+    return group.described(), ["model", *metrics, "n", "source"], [row[1:] for row in rows]
 
 
-def _value(total: stats.Summary | None, bold: bool) -> str:
+def _value(total: stats.Summary | None) -> str:
     if total is None:
         return "–"
-    text = f"{total.mean:.2f}" + (f" ± {total.std:.2f}" if total.std is not None else "")
-    return f"**{text}**" if bold else text
+    return f"{total.mean:.2f}" + (f" ± {total.std:.2f}" if total.std is not None else "")
 
 
 def _neighbours(group: Group, head: str, metrics: Sequence[str], value: float) -> list[tuple[float, list[str]]]:
-    """The published figures of the task that are nearest above and below, and the supervised one."""
+    """The published figures of the protocol that are nearest above and below, and the supervised one."""
     of: dict[tuple[Any, ...], dict[str, str]] = {}
     for figure in published.figures():
-        if figure.task == group.task and figure.backbone == group.arch:
+        if figure.protocol == group.task and figure.backbone == group.arch:
             key = figure.method, figure.data, figure.epochs, figure.source, figure.note
             of.setdefault(key, {}).setdefault(figure.metric, str(figure.value))
     known = sorted(((float(values[head]), key) for key, values in of.items() if head in values), key=lambda one: one[0])
@@ -86,14 +84,14 @@ def _neighbours(group: Group, head: str, metrics: Sequence[str], value: float) -
 
 
 def markdown(card: Card) -> str:
-    """The card as Markdown; its plots stand beside it in plots/."""
+    """The card as Markdown, this model's rows in bold; its plots stand beside it in plots/."""
     parts = [
         f"# {sheet.escaped(card.title)}",
         sheet.grid(["fact", "value"], [[k, sheet.escaped(v)] for k, v in card.facts], left=2),
     ]
     for heading, heads, rows in card.tables:
-        leads = [[row[0] if row[0].startswith("**") else sheet.escaped(row[0]), *row[1:]] for row in rows]
-        parts += [f"## {heading}", sheet.grid(heads, leads)]
+        filled = [[f"**{sheet.escaped(t)}**" if own and t else sheet.escaped(t) for t in texts] for own, texts in rows]
+        parts += [f"## {sheet.sentence(heading)}", sheet.grid([sheet.escaped(h) for h in heads], filled)]
     parts += [f"![{name}](plots/{name})" for name, _ in card.plots]
     parts += ["## To make it again", "```sh\n" + "\n".join(card.commands) + "\n```"]
     return "\n\n".join(parts) + "\n\n" + "\n".join(f"- {sheet.escaped(note)}" for note in card.notes) + "\n"
@@ -106,14 +104,14 @@ PAGE = """<!doctype html>
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid color-mix(in srgb, CanvasText 20%, Canvas); text-align: left; overflow-wrap: anywhere; }
+.own { font-weight: bold; } th, td { padding: .25rem .7rem; border-bottom: 1px solid color-mix(in srgb, CanvasText 20%, Canvas); text-align: left; overflow-wrap: anywhere; }
 img { max-width: 100%; background: #fff; } pre { overflow: auto; padding: .7rem; border: 1px solid; }
 </style></head><body>
 <h1>{{ card.title }}</h1>
 <table>{% for name, value in card.facts %}<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}</table>
 {% for heading, heads, rows in card.tables %}<h2>{{ heading.replace("`", "") }}</h2>
 <table><thead><tr>{% for head in heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in rows %}<tr>{% for text in row %}<td>{% if text.startswith("**") %}<b>{{ text[2:-2] }}</b>{% else %}{{ text }}{% endif %}</td>{% endfor %}</tr>
+{% for own, texts in rows %}<tr{% if own %} class="own"{% endif %}>{% for text in texts %}<td>{{ text }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table>{% endfor %}
 {% for name, data in images %}<p><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"></p>{% endfor %}
 <h2>To make it again</h2><pre>{{ card.commands | join("\n") }}</pre>

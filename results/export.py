@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     import pandas
 
 
-def frame(records: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
-    """One row a trial, one column a field: `model.name`, `metrics.AP`; lists and the protocol's content as JSON text."""
-    import pandas
+def rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a trial, one column a field: `model.name`, `metrics.AP`; lists and the protocol's content as JSON text.
 
-    return pandas.DataFrame([_flat(one) for one in records])
+    Every row has every column, None where the record lacks it.
+    """
+    flat = [_flat(one) for one in records]
+    names = dict.fromkeys(name for row in flat for name in row)
+    return [{name: row.get(name) for name in names} for row in flat]
 
 
 def _flat(one: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -30,16 +33,22 @@ def _flat(one: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write(records: Sequence[Mapping[str, Any]], out: Path) -> int:
     """Writes .csv, .json or .parquet, by the name, whole or not at all; the number of rows. Raises ValueError for another name."""
-    writers: dict[str, Callable[[pandas.DataFrame], str | bytes]] = {
-        ".csv": lambda table: table.to_csv(index=False),
-        ".json": lambda table: table.to_json(orient="records", indent=1),
-        ".parquet": lambda table: _typed(table).to_parquet(index=False),
+    writers: dict[str, Callable[[list[dict[str, Any]]], str | bytes]] = {
+        ".csv": lambda table: _frame(table).to_csv(index=False),
+        ".json": lambda table: json.dumps(table, indent=1, allow_nan=False),
+        ".parquet": lambda table: _typed(_frame(table)).to_parquet(index=False),
     }
     if out.suffix not in writers:
         raise ValueError(f"expected a file named {', '.join(writers)}, found {out.name!r}")
-    table = frame(records)
+    table = rows(records)
     record.replaced(out, writers[out.suffix](table))
     return len(table)
+
+
+def _frame(table: list[dict[str, Any]]) -> "pandas.DataFrame":
+    import pandas
+
+    return pandas.DataFrame(table)
 
 
 def _typed(table: "pandas.DataFrame") -> "pandas.DataFrame":

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from results.record import plain
+
 Record = Mapping[str, Any]
 
 # Images of the papers' own splits, by detectron2's names: what a file lists, with or without annotations.
@@ -92,6 +94,11 @@ class Group:
     @property
     def kind(self) -> tuple[str, bool, str]:
         return self.first["scale"], bool(self.union("nonstandard")), self.arch
+
+    @property
+    def named(self) -> str:
+        """A name for files about the group."""
+        return f"{self.task}_{self.hash[:8]}_{plain(self.digest[:8])}_{plain(self.arch)}"
 
     def papers(self, arch: str) -> bool:
         """Whether this is the paper's protocol on the paper's data."""

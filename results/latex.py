@@ -13,6 +13,8 @@ COMMANDS = {f"{c}": f"\\{c}" for c in "#$%&_{}"} | {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "[": "{[}",  # after \\ these two would be its argument and its star
+    "*": "{*}",
     '"': r"\textquotedbl{}",
     "±": r"$\pm$",
     "−": "$-$",

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { columns, rows, overview } = JSON.parse(document.getElementById("data").textContent);
+  const { columns, rows, base: usual, overview } = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const form = $("form"), thead = document.querySelector("#board thead"), tbody = document.querySelector("#board tbody");
   const LEADS = [["model", "Model"], ["data", "Data"], ["epochs", "Epochs"], ["arch", "Backbone"], ["source", "Source"]];
@@ -23,9 +23,14 @@
   const distinct = (name) => [...new Set(rows.map((r) => r[name]).filter((v) => v !== ""))].sort(collator.compare);
   for (const name of ["method", "data", "epochs", "arch", "source"]) fill(name, distinct(name));
   fill("task", [...new Set(columns.map((c) => c.task))]);
-  const models = [...new Set(rows.map((r) => r.model))].sort(collator.compare);
-  const usual = models.includes("supervised") ? "supervised" : models[0];
-  fill("base", models);
+
+  // What differences may be taken from: a measured model is told by its weights too, a published one by its name.
+  const known = (row) => [row.model, row.sha256.slice(0, 8)].filter(Boolean).join(" ");
+  const bases = new Map(rows.map((row) => [known(row), row]));
+  const caption = (row) => (row.kind === "published" ? `${row.model} (published)`
+    : [row.model, row.epochs && `${row.epochs} epochs`, row.sha256.slice(0, 8)].filter(Boolean).join(", "));
+  const ordered = [...bases].sort(([, a], [, b]) => collator.compare(caption(a), caption(b)));
+  fill("base", ordered.map(([name]) => name), ordered.map(([, row]) => caption(row)));
 
   const state = () => Object.fromEntries(FIELDS.map((name) => [name, form.elements[name].value]));
 
@@ -47,13 +52,14 @@
     if (!LEADS.some(([key]) => key === sort.by) && !columns.some((c) => c.id === sort.by)) sort = { ...FIRST };
   };
 
+  // The baseline's numbers by column and class; none where a document has several.
   const baselines = (name) => {
-    const found = new Map();
+    const { model } = bases.get(name), found = new Map();
     for (const row of rows) {
-      if (row.model !== name) continue;
+      if (row.kind === "measured" ? known(row) !== name : row.model !== model) continue;
       for (const [id, cell] of Object.entries(row.cells)) {
         const key = `${id} ${cell.class}`;
-        if (!found.has(key)) found.set(key, cell.v);
+        found.set(key, found.has(key) && found.get(key) !== cell.v ? undefined : cell.v);
       }
     }
     return found;
@@ -105,12 +111,14 @@
       `${view.columns.map((c) => cell(c.id, c.task, c.metric, false)).join("")}</tr>`;
   };
 
+  // Whose numbers a number is the best of: one class of measured ones, one backbone of published ones.
+  const rivals = (row, id) => `${id} ${row.kind} ${row.kind === "measured" ? row.cells[id].class : row.backbone}`;
   const best = () => {
     const found = new Map();
-    for (const c of view.columns) {
-      for (const kind of ["measured", "published"]) {
-        const values = view.rows.filter((r) => r.kind === kind && r.cells[c.id]).map((r) => r.cells[c.id].v);
-        if (values.length > 1) found.set(`${kind} ${c.id}`, Math.max(...values));
+    for (const row of view.rows) {
+      for (const c of view.columns.filter((c) => c.id in row.cells)) {
+        const key = rivals(row, c.id), { top, count } = found.get(key) ?? { top: 0, count: 0 };
+        found.set(key, { top: Math.max(top, row.cells[c.id].v), count: count + 1 });
       }
     }
     return found;
@@ -121,14 +129,14 @@
     const cells = view.columns.map((c) => {
       const cell = row.cells[c.id], text = written(row, c.id, view.now, view.base);
       if (!text) return "<td></td>";
-      const top = view.tops.get(`${row.kind} ${c.id}`) === cell.v ? "best" : "";
+      const { top, count } = view.tops.get(rivals(row, c.id)), first = count > 1 && top === cell.v ? "best" : "";
       const tone = view.now.show ? (text[0] === "+" ? "up" : text[0] === "−" ? "down" : "") : "";
       const spread = text.split(" ± ");
       const shown = spread.length > 1 ? `${spread[0]} <small>± ${spread[1]}</small>` : escape(text);
       const told = `${cell.n ? `n = ${cell.n}` : "published"}; ${cell.note}; ${row.source}`;
-      return `<td class="${top} ${tone}"><button type="button" data-cell="${row.id} ${escape(c.id)}" title="${escape(told)}">${shown}</button></td>`;
+      return `<td class="${first} ${tone}"><button type="button" data-cell="${row.id} ${escape(c.id)}" title="${escape(told)}">${shown}</button></td>`;
     }).join("");
-    const name = row.sha256 ? `${row.model} ${row.sha256.slice(0, 8)}` : row.model;
+    const name = known(row);
     return `<tr class="${row.kind}"><th scope="row" title="${escape(name)}">${escape(name)}</th>${leads}${cells}</tr>`;
   };
   const more = (count = CHUNK) => {
@@ -154,7 +162,7 @@
     if (!LEADS.some(([key]) => key === sort.by) && !shown.some((c) => c.id === sort.by)) sort = shown.length ? { by: shown[0].id, down: true } : { by: "model", down: false };
     arrange();
     $("status").textContent = `${view.rows.length} of ${rows.length} rows, ${shown.length} columns` +
-      (now.show ? `; differences from ${now.base}, where it stands under the same conditions` : "");
+      (now.show ? `; differences from ${caption(bases.get(now.base))}, where it has one number under the same conditions` : "");
     remember();
   };
 
@@ -179,7 +187,7 @@
     [...LEADS.map(([, text]) => text), ...view.columns.map((c) => `${c.task} ${c.metric}`)],
     ...view.rows.map((row) => [...LEADS.map(([key]) => String(row[key])),
       ...view.columns.map((c) => written(row, c.id, view.now, view.base))]),
-  ];
+  ].map((texts) => texts.map((text) => text.replace(/\s+/g, " ")));
   const markdown = () => {
     const [head, ...body] = table().map((cells) => cells.map((t) => t.replace(/([\\|`*<[])/g, "\\$1")));
     const rule = head.map((_, i) => (i < LEADS.length ? "---" : "--:"));
@@ -187,8 +195,9 @@
   };
   const latex = () => {
     const special = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "−": "$-$", "×": "$\\times$",
-      "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}" };
-    const plain = (t) => t.replace(/[\\~^±−×<>|#$%&_{}]/g, (c) => special[c] ?? `\\${c}`);
+      "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
+      "[": "{[}", "*": "{*}" }; // after \\ these two would be its argument and its star
+    const plain = (t) => t.replace(/[\\~^±−×<>|#$%&_{}[*]/g, (c) => special[c] ?? `\\${c}`);
     const [head, ...body] = table().map((cells) => `${cells.map(plain).join(" & ")} \\\\`);
     return ["% \\usepackage{booktabs}", `\\begin{tabular}{${"l".repeat(LEADS.length)}${"r".repeat(view.columns.length)}}`, "\\toprule", head,
       "\\midrule", ...body, "\\bottomrule", "\\end{tabular}", ""].join("\n");

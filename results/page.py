@@ -1,7 +1,8 @@
 """The leaderboard as one page that stands alone: `index.html` sorts, filters, compares, and opens the trials behind a number.
 
 A row is a model of one source: a measured one under one protocol a task, or a published one in one document. A cell knows its
-class, within which differences may be taken: protocol, data and backbone of a measured number, document of a published one.
+class, within which differences may be taken: protocol, data and backbone of a measured number, document and backbone of a
+published one.
 The page asks nothing from any network; style, script, data and plots stand in it.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from results import published, record, stats
+from results import published, record, stats, table
 from results.groups import HEADLINES, Group, Record, grouped, headline, joined, said
 
 Row = dict[str, Any]
@@ -27,7 +28,7 @@ def html(records: Sequence[Record], plots: Sequence[tuple[str, str]] = ()) -> st
         loader=jinja2.FileSystemLoader(here), autoescape=True, undefined=jinja2.StrictUndefined
     )
     text = json.dumps(
-        {"columns": _columns(rows), "rows": rows, "overview": _overview(groups)},
+        {"columns": _columns(rows), "rows": rows, "base": _baseline(groups), "overview": _overview(groups)},
         ensure_ascii=False,
         separators=(",", ":"),
         allow_nan=False,
@@ -63,6 +64,16 @@ def _joins(groups: Sequence[Group]) -> list[dict[str, Group]]:
     return joined(groups, [*HEADLINES, *sorted({group.task for group in groups} - set(HEADLINES))])
 
 
+def _baseline(groups: Sequence[Group]) -> str:
+    """What differences are taken from at first: name and weights of the model that a table of these groups takes them from."""
+    for join in _joins(groups):
+        models = [trials[0]["model"] for group in join.values() for trials in group.trials.values()]
+        if supervised := [model for model in models if table.rank(model)[0] == 1]:
+            first = min(supervised, key=table.rank)
+            return f"{first['name']} {first['sha256'][:8]}"
+    return "supervised"  # the published one
+
+
 def _measured(groups: Sequence[Group]) -> Iterable[Row]:
     for number, join in enumerate(_joins(groups), 1):
         models = dict.fromkeys(key for group in join.values() for key in group.trials)
@@ -89,6 +100,7 @@ def _about(model: Record) -> Row:
         "data": said(model, "pretrain_data"),
         "epochs": said(model, "epochs"),
         "arch": model["arch"],
+        "backbone": model["arch"],
         "sha256": model["sha256"] or "",
     }
 
@@ -131,6 +143,7 @@ def _published() -> Iterable[Row]:
                 "data": figure.data,
                 "epochs": "" if figure.epochs is None else str(figure.epochs),
                 "arch": figure.arch,
+                "backbone": figure.backbone,
                 "sha256": "",
                 "scale": "paper",
                 "source": figure.source,
@@ -138,7 +151,8 @@ def _published() -> Iterable[Row]:
                 "trials": [],
             },
         )
-        cell = {"v": float(figure.value), "text": str(figure.value), "class": figure.source, "note": figure.note}
+        cell = {"v": float(figure.value), "text": str(figure.value), "note": figure.note}
+        cell["class"] = f"{figure.source}, {figure.backbone}"
         row["cells"].setdefault(f"{figure.task}.{figure.metric}", cell)
     return rows.values()
 

@@ -45,6 +45,7 @@ PREPRINTS = {
     "vicreg": "2105.04906",
 }
 SECOND_HAND = "second-hand"  # in a source: not read in the document itself, so not plotted
+NAMED = 60  # models in one plot: as bars they are some twenty inches high
 
 
 def month(method: str) -> float:
@@ -97,16 +98,16 @@ def agreement() -> "Figure":
 
 
 def measured_agreement(join: Mapping[str, Group]) -> "Figure":
-    """The same of the models that were measured on both under one protocol each."""
+    """The same of the models that were measured on both under one protocol each; the best `NAMED` in detection have their names."""
     group, other = join["imagenet_linear"], join["voc_c4"]
     names = protocols({task: join[task] for task in ("imagenet_linear", "voc_c4")})
     figure, axes = _axes(f"Linear accuracy against detection: {names}", "ImageNet linear top-1 (%)", "VOC AP (%)")
-    points: list[tuple[float, float, str]] = []
-    for key in sorted(group.trials.keys() & other.trials.keys()):
-        x, y = _mean(group, key, "top1"), _mean(other, key, "AP")
-        axes.errorbar([x.mean], [y.mean], xerr=[x.std or 0], yerr=[y.std or 0], fmt="o", color="C0", markersize=4)
-        points.append((x.mean, y.mean, label(group.trials[key][0]["model"])))
-    _labelled(axes, points)
+    keys = sorted(group.trials.keys() & other.trials.keys(), key=lambda key: (_mean(other, key, "AP").mean, key))
+    xs, ys = [_mean(group, key, "top1") for key in keys], [_mean(other, key, "AP") for key in keys]
+    xerr, yerr = [x.std or 0 for x in xs], [y.std or 0 for y in ys]
+    axes.errorbar([x.mean for x in xs], [y.mean for y in ys], yerr, xerr, fmt="o", color="C0", markersize=4)
+    words = [label(group.trials[key][0]["model"]) for key in keys]
+    _labelled(axes, [(x.mean, y.mean, name) for x, y, name in zip(xs, ys, words, strict=True)][-NAMED:])
     return figure
 
 
@@ -115,17 +116,20 @@ def _mean(group: Group, key: tuple[str, str], metric: str) -> stats.Summary:
 
 
 def bars(group: Group, metric: str) -> "Figure":
-    """A task's models: mean and standard deviation over trials."""
-    figure, axes = _axes(f"{protocols({group.task: group})}, {group.arch}", f"{metric} (%)", "")
+    """A task's models: mean and standard deviation over trials; the best `NAMED` where there are more, which the title says."""
     having = {
         key: _mean(group, key, metric)
         for key, trials in group.trials.items()
         if any(metric in t["metrics"] for t in trials)
     }
-    order = sorted(having, key=lambda key: having[key].mean)
+    order = sorted(having, key=lambda key: having[key].mean)[-NAMED:]
     names = [label(group.trials[key][0]["model"]) for key in order]
     spread = [having[key].std or 0.0 for key in order]
-    axes.barh(names, [having[key].mean for key in order], xerr=spread, color="C0", alpha=0.75, capsize=3)
+    title = f"{protocols({group.task: group})}, {group.arch}"
+    title += f": the best {NAMED} of {len(having)} models" if len(having) > NAMED else ""
+    figure, axes = _axes(title, f"{metric} (%)", "")
+    axes.barh(range(len(order)), [having[key].mean for key in order], xerr=spread, color="C0", alpha=0.75, capsize=3)
+    axes.set_yticks(range(len(order)), names, parse_math=False)
     for place, key in enumerate(order):
         axes.annotate(f" n={having[key].n}", (0, place), va="center", fontsize=7)
     figure.set_size_inches(6.4, 1.4 + 0.3 * len(order))
@@ -144,7 +148,8 @@ def curves(root: Path, trials: Sequence[Record]) -> "Figure | None":
     figure, axes = _axes(f"Training loss on {first}", "iteration", "loss")
     for name, points in lines.items():
         axes.plot([p[0] for p in points], [p[1] for p in points], label=name, linewidth=1)
-    axes.legend(fontsize=7)
+    for text in axes.legend(handles=axes.get_lines(), fontsize=7).get_texts():  # named, for without it _x has no entry
+        text.set_parse_math(False)
     return figure
 
 
@@ -173,10 +178,9 @@ def every(records: Sequence[Record], root: Path | None = None) -> dict[str, "Fig
         if {"imagenet_linear", "voc_c4"} <= set(join):
             found[f"linear_against_voc_measured_{number}"] = measured_agreement(join)
     for group in grouped(records):
-        name = f"{group.task}_{group.hash[:8]}_{group.digest[:8]}_{group.arch}"
-        found[f"bars_{name}"] = bars(group, headline(group))
+        found[f"bars_{group.named}"] = bars(group, headline(group))
         if root and (figure := curves(root, [trial for trials in group.trials.values() for trial in trials])):
-            found[f"curves_{name}"] = figure
+            found[f"curves_{group.named}"] = figure
     return found
 
 
@@ -193,7 +197,7 @@ def _labelled(axes: "Axes", points: Sequence[tuple[float, float, str]]) -> None:
         free = [not any(_overlap(box, other) for other in taken) for box in boxes]
         chosen = free.index(True) if True in free else 0
         taken.append(boxes[chosen])
-        axes.annotate(name, (x, y), places[chosen], textcoords="offset points", fontsize=7)
+        axes.annotate(name, (x, y), places[chosen], textcoords="offset points", fontsize=7, parse_math=False)
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
@@ -224,8 +228,8 @@ def _axes(title: str, x: str, y: str) -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_title(title, fontsize=10, parse_math=False)  # a name with two $ is no formula
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
     axes.grid(alpha=0.25)
     return figure, axes

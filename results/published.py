@@ -4,7 +4,8 @@ One file a group of sources. The same figure in two documents is two lines, and 
 Han Hu, Recent Progress on Self-Supervised Visual Representation Learning, November 2020, which reprints the papers' tables.
 
 The files name tasks as their collector did; TASKS says which of this project's protocols, if any, a figure was made
-under. What was made under another protocol keeps an id of its own, so that it meets no measured number.
+under. What was made under another protocol keeps an id of its own, so that it meets no measured number. Only what every source
+measures in its own way, as ImageNet linear classification, has one id for all, and `Figure.protocol` tells them apart.
 """
 
 import csv
@@ -37,6 +38,20 @@ TASKS: dict[tuple[str, str], str] = {
     ("voc_sem", ""): "voc_semantic",
 }
 
+# One id for what every source measures in its own way: this project's protocol, if any, by what source or note contains.
+RECIPES: dict[str, dict[str, str]] = {
+    "imagenet_linear": {
+        "facebookresearch/moco README": "imagenet_linear",
+        "HobbitLong/PyContrast README": "imagenet_linear",
+        "talk: InfoMin VOC table": "imagenet_linear",
+        "facebookresearch/simsiam README": "imagenet_linear_simsiam",
+    },
+    "imagenet_knn": {"facebookresearch/dino README": "imagenet_knn"},
+    "imagenet_semi_1": {"facebookresearch/swav README": "imagenet_semi_1"},
+    "imagenet_semi_10": {"facebookresearch/swav README": "imagenet_semi_10"},
+    "voc07_svm": {"best layer feat5": "voc07_svm", "best layer feature5": "voc07_svm"},
+}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -46,7 +61,7 @@ class Figure:
     data: str  # of the pretraining: "IN-1K", "none", ...
     epochs: int | None  # of the pretraining; None: not stated, or not applicable
     arch: str  # as the source writes it
-    task: str  # this project's name of the protocol
+    task: str  # this project's name of the protocol, or of what is measured: `protocol`
     metric: str
     value: Decimal  # percent, with the digits that were printed
     source: str
@@ -57,6 +72,13 @@ class Figure:
         """One name for the ways to write ResNet-50 (R50-C4, RN50, ResNet50 (1x), ...); others as they are."""
         plain = re.fullmatch(r"(R50|RN50|ResNet-?50)(-C4|-FPN)?( ?\(?1[xX]\)?)?", self.arch)
         return "resnet50" if plain else self.arch
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol of this project that the figure may be compared under; None: the source's own."""
+        if self.task not in RECIPES:
+            return self.task
+        return next((task for part, task in RECIPES[self.task].items() if part in f"{self.source}; {self.note}"), None)
 
 
 @cache

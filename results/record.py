@@ -68,14 +68,15 @@ def path(root: Path, record: Mapping[str, Any]) -> Path:
 
 def place(record: Mapping[str, Any]) -> str:
     """`path` below any root, with slashes."""
-    model, digest = record["model"], _plain(record["data"]["digest"])[:8]
-    weights = model["sha256"][:8] if model["sha256"] else _plain(model["arch"])
-    group = f"{_plain(record['task'])}/{record['protocol']['hash'][:12]}-{digest}"
-    return f"{group}/{_plain(model['name'])}-{weights}/{record['seed']}.json"
+    model, digest = record["model"], plain(record["data"]["digest"])[:8]
+    weights = model["sha256"][:8] if model["sha256"] else plain(model["arch"])
+    group = f"{plain(record['task'])}/{record['protocol']['hash'][:12]}-{digest}"
+    return f"{group}/{plain(model['name'])}-{weights}/{record['seed']}.json"
 
 
 @lru_cache
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Any text as a part of a file's name."""
     return re.sub(r"[^A-Za-z0-9._@+-]+", "-", name).lstrip(".-")[:80] or "unnamed"
 
 
@@ -217,6 +218,19 @@ def read(file: Path, root: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is no record: {error}; remove it and run the trial again") from error
     if path(root, record) != file:
         raise ValueError(f"expected the record in {file} to stand at {path(root, record)}: was it copied or renamed?")
+    return record
+
+
+def verified(file: Path, root: Path) -> dict[str, Any]:
+    """The same; also raises ValueError if the protocol's hash is not its content's, which tables never read."""
+    record = read(file, root)
+    protocol = record["protocol"]
+    found = hashlib.sha256(json.dumps(protocol["content"], sort_keys=True).encode()).hexdigest()
+    if found != protocol["hash"]:
+        raise ValueError(
+            f"expected record.protocol.hash in {file} to be the sha256 of record.protocol.content, found {protocol['hash'][:12]} "
+            f"for {found[:12]}: one of them was changed; remove it and run the trial again"
+        )
     return record
 
 

@@ -109,8 +109,8 @@ def _markdown(sheet: Sheet) -> str:
         rest = [t if isinstance(t, str) else f"**{shown(t)}**" if t.best else shown(t) for t in texts[len(leads) :]]
         rows.append([*leads, *rest])
     level = "####" if sheet.own else "###"
-    heading, *intro = (" ".join(text.split()) for text in (sheet.heading, *sheet.intro))
-    parts = [f"{level} {heading}", "  \n".join(intro), grid(heads, rows, len(sheet.leads))]
+    heading, *intro = (sentence(text) for text in (sheet.heading, *sheet.intro))
+    parts = [f"{level} {heading}", "  \n".join(intro), grid([escaped(h) for h in heads], rows, len(sheet.leads))]
     parts += ["\n".join(f"- {escaped(note)}" for note in sheet.notes)] if sheet.notes else []
     return "\n\n".join(parts) + "\n"
 
@@ -138,12 +138,21 @@ def _width(text: str) -> int:
 
 
 def escaped(text: str) -> str:
-    """Text of unknown origin, harmless in a Markdown table."""
+    """Text of unknown origin, harmless in Markdown and in a table's cell."""
     return re.sub(r"([\\|`*<\[])", r"\\\1", " ".join(text.split()))
 
 
+def sentence(text: str) -> str:
+    """The same outside a table, where what stands between two single backticks stays code."""
+    found = r"(?<!`)`[^`]+`(?!`)|[\\|`*<\[]"
+    return re.sub(found, lambda part: part[0] if len(part[0]) > 1 else f"\\{part[0]}", " ".join(text.split()))
+
+
 def comma_separated(sheets: Sequence[Sheet]) -> str:
-    """One CSV for all tables: a line for every model of every table, plain numbers, one column a task, metric and value."""
+    """One CSV for all tables: a line for every model of every table, plain numbers, one column a task, metric and value.
+
+    It is for programs: a name stands as it is, so a spreadsheet may take one that begins with = for a formula.
+    """
     abouts = ["model", "method", "variant", "pretrain_data", "epochs", "arch", "sha256", "protocol", "data", "source"]
     values = ("mean", "std", "n", "delta", "p")
     metrics = list(dict.fromkeys((c.task, c.metric) for sheet in sheets for c in sheet.columns))

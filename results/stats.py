@@ -80,7 +80,8 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     else:
         va, vb = a.std**2 / a.n, b.std**2 / b.n
         error = math.sqrt(va + vb)
-        freedom = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1)) if error else math.inf
+        share = va / (va + vb) if error else 0.0  # its square does not vanish where a variance's would
+        freedom = 1 / (share**2 / (a.n - 1) + (1 - share) ** 2 / (b.n - 1))
     return _tested(a.mean - b.mean, error, freedom, paired)
 
 

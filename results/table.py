@@ -217,7 +217,7 @@ def _lines(
     for group in join.values():
         for key, trials in group.trials.items():
             models.setdefault(key, trials[0]["model"])
-    order = sorted(models, key=lambda key: _order(models[key]))
+    order = sorted(models, key=lambda key: rank(models[key]))
     baseline = next((key for key in order if _method(models[key]) == table.baseline), None)
     if baseline is None and not printed:
         baseline = next((key for key in order if models[key]["sha256"] is None), None)
@@ -318,12 +318,12 @@ def _method(model: Record) -> str:
     return str(model.get("method") or model["name"])
 
 
-def _order(model: Record) -> tuple[Any, ...]:
-    """From scratch first, then supervised, then by method and length of pretraining."""
-    rank = 0 if model["sha256"] is None else 1 if _method(model) == "supervised" else 2
+def rank(model: Record) -> tuple[Any, ...]:
+    """What models are ordered by: from scratch first, then supervised, then by method and length of pretraining."""
+    kind = 0 if model["sha256"] is None else 1 if _method(model) == "supervised" else 2
     length = model.get("epochs")
     length = length if isinstance(length, int | float) else 0
-    return rank, _method(model), said(model, "variant"), length, model["name"], model["sha256"] or ""
+    return kind, _method(model), said(model, "variant"), length, model["name"], model["sha256"] or ""
 
 
 def _mark_best(lines: Sequence[Line]) -> None:

@@ -387,7 +387,7 @@ def test_results_ls_lists_every_trial_and_filters(bench, measured):
 
 
 def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, measured, monkeypatch):
-    first, second, *_ = sorted(measured.glob("*/*/*/*.json"))
+    first, second, third, *_ = sorted(measured.glob("*/*/*/*.json"))
     code, out, _ = bench("results", "show", first)
     assert code == 0 and json.loads(out) == json.loads(first.read_text())
     assert bench("results", "validate", "--results", measured)[0] == 0
@@ -395,8 +395,9 @@ def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, 
     assert bench("results", "show", first.relative_to(Path.cwd()))[1] == out
     first.write_text("{}")
     second.write_text(second.read_text().replace('"metrics": {', '"metrics": {"AP": 1e9, '))
+    third.write_text(third.read_text().replace('"content": {', '"content": {"altered": 1, '))
     code, out, err = bench("results", "validate", "--results", measured)
-    assert code == 1 and str(first) in out and str(second) in out and "2 are not" in err
+    assert code == 1 and all(str(file) in out for file in (first, second, third)) and "3 are not" in err
     assert bench("results", "show", first)[0] == 2
     assert bench("results", "show", measured / "none.json")[0] == 2
 

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from results import card, published
 
 
@@ -19,14 +21,15 @@ def made(trials, **facts):
 def test_at_the_papers_protocol_the_nearest_published_figures_and_the_supervised_one_stand_beside(trial):
     ((_, heads, rows),) = made(world(trial)).tables
     assert heads == ["model", "AP", "AP50", "AP75", "n", "source"]
-    place = [i for i, row in enumerate(rows) if row[0].startswith("**mine")]
-    assert len(place) == 1 and rows[place[0]][1:] == [
-        "**57.10 ± 0.00**",
-        "**82.00 ± 0.00**",
-        "**63.00 ± 0.00**",
+    place = [i for i, (own, row) in enumerate(rows) if own]
+    rows = [row for _, row in rows]
+    assert len(place) == 1 and rows[place[0]][0].startswith("mine") and rows[place[0]][1:] == [
+        "57.10 ± 0.00",
+        "82.00 ± 0.00",
+        "63.00 ± 0.00",
         "2",
         "measured",
-    ]
+    ]  # fmt: skip
     known = sorted(
         float(f.value) for f in published.figures() if (f.task, f.metric, f.backbone) == ("voc_c4", "AP", "resnet50")
     )
@@ -38,13 +41,53 @@ def test_at_the_papers_protocol_the_nearest_published_figures_and_the_supervised
 
 def test_at_another_scale_only_measured_models_of_the_same_conditions_stand_beside(trial):
     ((_, _, rows),) = made(world(trial, scale="mini")).tables
-    assert [row[-1] for row in rows] == ["measured", "measured"]
+    assert [row[-1] for _, row in rows] == ["measured", "measured"]
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "images", "sources"),
+    [
+        ("imagenet_linear", "top1", (1281167, 50000), {"facebookresearch/moco README", "HobbitLong/PyContrast README"}),
+        ("imagenet_linear_simsiam", "top1", (1281167, 50000), {"facebookresearch/simsiam README"}),
+        ("imagenet_semi_1", "top1", (12811, 50000), set()),
+    ],
+)
+def test_figures_of_another_recipe_stand_in_no_card(trial, task, metric, images, sources):
+    conditions = {"scale": "paper", "arch": "resnet50", "train": images[0], "test": images[1]}
+    ((_, _, rows),) = made([trial(task, "mine", {metric: 62.0}, **conditions)]).tables
+    beside = {row[-1] for _, row in rows} - {"measured"}
+    assert sources <= beside <= {*sources, "talk: InfoMin VOC table"}
+
+
+def test_the_svm_on_another_layer_stands_in_no_card(trial):
+    conditions = {"scale": "paper", "arch": "resnet50", "train": 5011, "test": 4952}
+    ((_, _, rows),) = made([trial("voc07_svm", "mine", {"mAP": 66.0}, **conditions)]).tables
+    below = [row[1] for _, row in rows if row[-1] != "measured"]
+    of = [f for f in published.figures() if (f.task, f.backbone) == ("voc07_svm", "resnet50")]
+    assert below and all(
+        any(str(f.value) == v and re.search("best layer feat(ure)?5", f.note) for f in of) for v in below
+    )
 
 
 def test_the_card_lists_every_record_and_the_commands(trial):
     text = card.markdown(made(world(trial)))
     assert text.count("Record: voc_c4/") == 2 and "```sh\nbench inspect mine.pth\n```" in text
     assert "bench transfer measures" in card.markdown(card.card("x", [], "0" * 64, world(trial), []))
+
+
+def test_a_name_is_neither_markup_nor_takes_it_the_place_of_this_models(trial):
+    given = {"scale": "paper", "arch": "resnet50", "train": 16551, "test": 4952}
+    trials = [
+        trial("voc_c4", "<b>|", {"AP": 57.1}, **given),
+        trial("voc_c4", "**<script>", {"AP": 90.0, "<i>": 1.0}, **given),
+    ]
+    one = made(trials)
+    text = card.markdown(one)
+    assert not re.findall(r"(?<!\\)<", text)
+    assert re.search(r"\| \*\*\\<b>\\\|.*\| +\*\*57\.10\*\* \|", text) and r"| \*\*\<script> " in text
+    page = card.html(one)
+    assert page.count('<tr class="own">') == 1 and re.search(r'class="own"><td>&lt;b&gt;\|', page)
+    assert "<td>**&lt;script&gt; " in page
 
 
 def test_facts_are_text_in_markdown_and_html(trial):

@@ -32,6 +32,17 @@ def test_an_integer_beyond_64_bits_is_exported_too(trial, tmp_path, suffix):
     assert str(2**70).encode() in (tmp_path / f"trials.{suffix}").read_bytes()
 
 
+def test_numbers_are_exported_as_they_are(trial, tmp_path):
+    one = trial("voc_c4", "moco_v2", {"AP": 12.345678901234567})
+    one["proof"]["detectron2"], one["effective"]["lr"] = 1.2345678e-12, 1e-300
+    export.write([one, trial("voc_semantic", "random", {"mIoU": 30.0})], tmp_path / "trials.json")
+    first, second = json.loads((tmp_path / "trials.json").read_text())
+    assert (first["metrics.AP"], first["proof.detectron2"]) == (12.345678901234567, 1.2345678e-12)
+    assert (first["effective.lr"], first["seed"], second["metrics.AP"]) == (1e-300, 0, None) and list(first) == list(
+        second
+    )
+
+
 def test_another_ending_is_refused(trial, tmp_path):
     with pytest.raises(ValueError, match=r"expected a file named \.csv, \.json, \.parquet, found 'x\.xls'"):
         export.write([], tmp_path / "x.xls")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from results import leaderboard, page, plots, published, record
+from results import leaderboard, page, plots, published, record, table
 
 MEASURED = Path(page.__file__).parent / "measured"
 
@@ -73,6 +73,29 @@ def test_leaderboard_writes_page_tables_and_plots_whole(world, tmp_path):
     assert (tmp_path / "plots/progress_voc.svg").read_text() == before
 
 
+def several(trial):
+    """Weights of one name, of which the table compares with those of the fewest epochs; the first column lacks them at first."""
+    runs = [("supervised", 12, 5.0), ("supervised", 3, 3.0), ("[2ex]*_it", 10, 6.0)]
+    found = [trial("voc_c4", name, {"AP": ap}, epochs=n, weights=f"{name}{n}") for name, n, ap in runs]
+    found += [
+        trial("voc_semantic", name, {"mIoU": 9 * ap}, epochs=n, weights=f"{name}{n}") for name, n, ap in runs[::-1]
+    ]
+    return [
+        *found,
+        trial("voc_c4", "other", {"AP": 90.0}, protocol="b"),
+        trial("voc_c4", "more", {"AP": 80.0}, protocol="b"),
+    ]
+
+
+def test_the_page_takes_differences_from_the_model_that_the_tables_do(trial):
+    data = data_of(page.html(several(trial)))
+    (base,) = {f"supervised {t['model']['sha256'][:8]}" for t in several(trial) if t["model"]["epochs"] == 3}
+    assert data["base"] == base and f"difference from supervised (3 epochs) {base[11:]}" in table.render(
+        "moco", several(trial)
+    )
+    assert data_of(page.html([trial("voc_c4", "moco_v2", {"AP": 1.0})]))["base"] == "supervised"
+
+
 # --- plots
 
 
@@ -99,6 +122,35 @@ def test_bars_are_means_with_deviations_and_curves_are_the_logs(world, tmp_path)
     (file.with_suffix("") / "log.jsonl").write_text("\n".join([*lines, '{"iteration": 3']))
     (line,) = plots.curves(tmp_path, trials).axes[0].lines
     assert list(line.get_xdata()) == [10, 20] and list(line.get_ydata()) == [2, 1]
+
+
+@pytest.mark.parametrize("name", ["$\\foo{$", "$x_$ and $", "a$b", "_it_"])
+def test_a_name_with_dollars_is_no_formula(trial, tmp_path, name):
+    trials = [trial("voc_c4", name, {"AP": 1.0}), trial("imagenet_linear", name, {"top1": 1.0})]
+    for one in trials:
+        one["protocol"]["name"] = name
+        log = record.write(one, tmp_path).with_suffix("") / "log.jsonl"
+        log.parent.mkdir()
+        log.write_text(json.dumps({"iteration": 10, "loss": 1}))
+    figures = plots.every(trials, tmp_path)
+    own = {
+        file: plots.svg(figure) for file, figure in figures.items() if re.match("bars|curves|linear.*measured", file)
+    }
+    assert len(own) == 5 and all(name in text for text in own.values())
+
+
+def test_of_many_models_the_best_are_drawn_and_the_title_says_so(trial):
+    (group,) = leaderboard.grouped([trial("voc_c4", f"m{i}", {"AP": i / 10}) for i in range(plots.NAMED + 5)])
+    figure = plots.bars(group, "AP")
+    assert len(figure.axes[0].patches) == plots.NAMED and figure.get_size_inches()[1] < 20
+    assert figure.axes[0].get_title().endswith(f": the best {plots.NAMED} of {plots.NAMED + 5} models")
+    assert min(patch.get_width() for patch in figure.axes[0].patches) == 0.5
+
+
+def test_no_backbone_leads_a_plot_out_of_its_folder(trial):
+    one = trial("voc_c4", "moco_v2", {"AP": 1.0}, arch="../../x")
+    one["data"]["digest"] = "../../"
+    assert not [name for name in plots.every([one]) if "/" in name]
 
 
 def test_two_weights_of_one_name_have_a_curve_each(trial, tmp_path):
@@ -222,9 +274,24 @@ def test_differences_are_from_the_chosen_baseline_under_the_same_conditions_only
     choose(browser, "base", "random")
     assert "+5.50" in column(browser, "voc_c4.AP")
     choose(browser, "base", "supervised")
+    assert set(column(browser, "voc_c4.AP")) == {""}  # the published one
     choose(browser, "kind", "published")
     choose(browser, "source", "talk: MoCo Results, Table 2(b)")
     assert sorted(column(browser, "voc_c4.AP")) == sorted(["0.0", "+2.4", "+3.7", "−19.7"])
+
+
+def test_every_column_has_one_baseline_and_a_best_of_every_protocol(browser, trial, tmp_path):
+    (tmp_path / "index.html").write_text(page.html(several(trial)), encoding="utf-8")
+    browser.get((tmp_path / "index.html").as_uri() + "#kind=measured")
+    best = browser.find_elements("css selector", "td.best")
+    assert sorted(cell.text for cell in best) == ["54.00", "6.00", "90.00"]
+    choose(browser, "show", "difference")
+    assert sorted(column(browser, "voc_c4.AP")) == ["", "", "+2.00", "+3.00", "0.00"]
+    assert sorted(column(browser, "voc_semantic.mIoU")) == ["", "", "+18.00", "+27.00", "0.00"]
+    assert re.search("differences from supervised, 3 epochs, [0-9a-f]{8},", browser.find_element("id", "status").text)
+    browser.execute_script("navigator.clipboard.writeText = (t) => { window.got = t; return Promise.resolve(); }")
+    browser.find_element("id", "latex").click()
+    assert "\n{[}2ex]{*}\\_it & " in browser.execute_script("return window.got")
 
 
 def test_a_view_is_shared_by_its_address(opened):

@@ -51,6 +51,24 @@ def test_other_frameworks_configurations_do_not_pass_for_ours():
     }
 
 
+@pytest.mark.parametrize(
+    ("wanted", "protocol"),
+    [
+        ({"source": "facebookresearch/moco README", "task": "imagenet_linear"}, "imagenet_linear"),
+        ({"source": "facebookresearch/simsiam README", "task": "imagenet_linear"}, "imagenet_linear_simsiam"),
+        ({"source": "facebookresearch/moco-v3 README", "task": "imagenet_linear"}, None),
+        ({"source": "VISSL MODEL_ZOO", "task": "imagenet_linear"}, None),
+        ({"source": "OpenSelfSup MODEL_ZOO", "task": "imagenet_semi_1"}, None),
+        ({"note": "best layer feat5", "task": "voc07_svm"}, "voc07_svm"),
+        ({"note": "best layer feat4", "task": "voc07_svm"}, None),
+        ({"source": "talk: MoCo Results, Table 2(b)"}, "voc_c4"),
+    ],
+)
+def test_a_figure_says_which_of_our_protocols_it_was_made_under(wanted, protocol):
+    found = [f for f in published.figures() if all(getattr(f, k) == v for k, v in wanted.items())]
+    assert {f.protocol for f in found} == {protocol}
+
+
 def test_this_projects_task_names_are_used():
     tasks = {f.task for f in published.figures()}
     ours = "voc_c4 coco_c4_1x coco_c4_2x coco_fpn_1x coco_fpn_1x_pixpro coco_keypoint_2x coco_densepose lvis_v05_1x"

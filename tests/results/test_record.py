@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import multiprocessing
@@ -142,6 +143,16 @@ def test_a_file_without_a_required_field_is_an_error_that_names_file_and_field(o
     file.write_text(json.dumps(one))
     with pytest.raises(ValueError, match=r"0\.json is no record: .*record\.protocol.*'hash'"):
         record.load(tmp_path)
+
+
+def test_a_protocol_that_was_altered_is_found_by_its_hash(one, tmp_path):
+    content = one["protocol"]["content"] = {"lr": 0.02, "steps": [1, 2], "é": None}
+    one["protocol"]["hash"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    file = record.write(one, tmp_path)
+    assert record.verified(file, tmp_path) == one
+    file.write_text(file.read_text().replace("0.02", "0.03"))
+    with pytest.raises(ValueError, match=r"expected record\.protocol\.hash in .*0\.json to be the sha256"):
+        record.verified(file, tmp_path)
 
 
 def test_a_copied_record_does_not_count_as_another_trial(one, tmp_path):

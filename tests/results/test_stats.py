@@ -56,6 +56,12 @@ def test_with_other_seeds_the_difference_is_scipys_welch_test():
     assert got.noise is False
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e-100, 1e-150])
+def test_welchs_test_does_not_depend_on_the_scale(scale):
+    small = stats.difference(seeds([v * scale for v in B]), seeds([v * scale for v in A]))
+    assert small.p == pytest.approx(stats.difference(seeds(B), seeds(A)).p)
+
+
 def test_with_the_same_seeds_the_difference_is_scipys_paired_test_in_any_order():
     b = dict(reversed(seeds(B).items()))
     got = stats.difference(b, seeds(A[:3]))

@@ -218,6 +218,11 @@ def test_every_table_with_linear_classification_says_which_epoch_is_published_an
         assert "MoCo's published figures are the best epoch's" in text and "measured rows are the last's" in text
 
 
+def test_the_imagenet_table_says_that_its_rows_differ_in_recipe():
+    text = table.render("imagenet")
+    assert re.search(r"^- How the linear classifier is trained differs .*SimSiam: LARS", text, flags=re.M)
+
+
 # --- measured rows
 
 
@@ -401,6 +406,17 @@ def test_a_hostile_name_does_not_break_the_table(trial):
     assert rows[1][0].startswith(r"a\|b\*c\`\<img> \| x")
 
 
+def test_no_text_of_a_record_becomes_markup_in_headings_and_introductions(trial):
+    one = trial("voc_c4", "moco_v2", {"AP": 1.0}, arch="<b>[a](b)", nonstandard=["<i>\n\n# heading", "`<u>`"])
+    one["protocol"]["name"] = "p` <img src=x> `q"
+    one["data"]["digest"] = "<s>*"
+    for mixed in (False, True):
+        text = table.render("moco", [one], mixed=mixed)
+        bare = re.sub(r"(?<![`\\])`[^`]+`(?!`)", "", text)  # what stands in code is no markup
+        assert not re.search(r"(?<!\\)[<\[]", bare) and "\n# heading" not in text
+    assert "\n`p` \\<img src=x> `q`, protocol " in table.render("moco", [one])
+
+
 def test_the_order_of_the_records_does_not_matter(world):
     assert table.render("pixpro", world) == table.render("pixpro", world[::-1])
 
@@ -533,9 +549,11 @@ def compiled(text, folder):
 
 
 def test_every_table_compiles_in_latex_whatever_a_model_is_called(world, trial, tmp_path):
-    hostile = trial("voc_c4", 'a_b%$#&{}~^\\\\<>|"` é ß 模型 \U0001f600 \\input{/etc/passwd}', {"AP": 1.0})
-    text = "\n\\clearpage\n".join(table.render(name, [*world, hostile], "latex") for name in table.formats())
+    names = ('a_b%$#&{}~^\\\\<>|"` é ß 模型 \U0001f600 \\input{/etc/passwd}', "[2cm] x", "*star")
+    hostile = [trial("voc_c4", name, {"AP": 1.0}) for name in names]
+    text = "\n\\clearpage\n".join(table.render(name, [*world, *hostile], "latex") for name in table.formats())
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") >= 12
+    assert not re.search(r"^[\[*]", text, flags=re.M) and "\n{[}2cm] x " in text and "\n{*}star " in text
     compiled(text, tmp_path)
 
 

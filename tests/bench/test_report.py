@@ -1,0 +1,52 @@
+"""A model card's commands make what its trials are, or are none."""
+
+import copy
+
+from bench import journey, report
+from downstream import task as protocols
+
+
+def trial(task, scale, seed, nonstandard=(), **protocol):
+    """What `bench report` reads of a record."""
+    offered = {"name": f"{task}@mini.2", "hash": protocols.digest(journey.resolve(task, scale, {}))}
+    return {
+        "task": task,
+        "scale": scale,
+        "seed": seed,
+        "nonstandard": list(nonstandard),
+        "protocol": offered | protocol,
+        "model": {"sha256": "a" * 64},
+    }
+
+
+def commands(*trials):
+    """Without the first two, which every card has."""
+    other = copy.deepcopy(trials[0]) | {"model": {"sha256": "b" * 64}}
+    return report._commands("my  weights.pth", {"sha256": "a" * 64}, [other, *trials])[2:]
+
+
+def test_a_trial_of_a_protocol_that_is_offered_has_its_command():
+    made = commands(*(trial("cityscapes_semantic", "mini", seed) for seed in (0, 1)), trial("voc_c4", "paper", 0))
+    line = "bench transfer --task {} --checkpoint 'my  weights.pth' --scale {} --seed {}"
+    assert made == [line.format("cityscapes_semantic", "mini", seed) for seed in (0, 1)] + [
+        line.format("voc_c4", "paper", 0)
+    ]
+
+
+def test_a_trial_of_the_first_mini_protocol_has_none():
+    task = "cityscapes_semantic"
+    first = protocols.mini(journey.resolve(task, "paper", {}))
+    one = trial(task, "mini", 3, name=first.name, hash=protocols.digest(first))
+    digest = protocols.digest(first)[:12]
+    assert commands(one) == [f"# {task}@mini, seed 3: protocol {digest} is no longer offered"]
+
+
+def test_a_trial_of_a_task_that_is_none_has_none():
+    assert commands(trial("voc_c4", "mini", 0) | {"task": "gone"})[0].endswith(" is no longer offered")
+
+
+def test_what_a_record_says_is_no_line_of_the_shell():
+    hostile = trial("voc_c4", "mini", 0, nonstandard=["SOLVER.MAX_ITER", "x\nrm -rf ~"], name="a\r\nreboot\u2028#")
+    (line,) = commands(hostile)
+    assert line.startswith("# a reboot #, seed 0: protocol ") and len(line.splitlines()) == 1
+    assert "has changed SOLVER.MAX_ITER, x rm -rf ~: see the record" in line
