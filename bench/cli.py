@@ -166,7 +166,10 @@ def pretrain(
     ] = "resnet50",
     scale: ScaleOption = Scale.paper,
     variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead of the recipe's; milestones and a warm-up given as a share follow."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Over all processes, instead of the recipe's.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 or fp16 (CUDA), instead of the recipe's; backbone.json says which.")

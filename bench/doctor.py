@@ -79,7 +79,8 @@ def compiled(module: str, name: str, without: str) -> str:
 
 def dataset_root() -> str:
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    folders = [f for f in ("VOC2007", "VOC2012", "coco", "cityscapes", "imagenet") if (root / f).is_dir()]
+    known = ("VOC2007", "VOC2012", "coco", "lvis", "cityscapes", "imagenet")
+    folders = [f for f in known if (root / f).is_dir() or (root / "VOCdevkit" / f).is_dir()]
     origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "./datasets"
     return f"data: {', '.join(folders) or 'nothing found'} under {origin}" + (
         "" if folders else "; say --data DIR, or bench data synthesize datasets"

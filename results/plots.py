@@ -102,8 +102,9 @@ def measured_agreement(join: Mapping[str, Group]) -> "Figure":
     group, other = join["imagenet_linear"], join["voc_c4"]
     names = protocols({task: join[task] for task in ("imagenet_linear", "voc_c4")})
     figure, axes = _axes(f"Linear accuracy against detection: {names}", "ImageNet linear top-1 (%)", "VOC AP (%)")
-    keys = sorted(group.trials.keys() & other.trials.keys(), key=lambda key: (_mean(other, key, "AP").mean, key))
-    xs, ys = [_mean(group, key, "top1") for key in keys], [_mean(other, key, "AP") for key in keys]
+    accuracies, precisions = _means(group, "top1"), _means(other, "AP")
+    keys = sorted(accuracies.keys() & precisions.keys(), key=lambda key: (precisions[key].mean, key))
+    xs, ys = [accuracies[key] for key in keys], [precisions[key] for key in keys]
     xerr, yerr = [x.std or 0 for x in xs], [y.std or 0 for y in ys]
     axes.errorbar([x.mean for x in xs], [y.mean for y in ys], yerr, xerr, fmt="o", color="C0", markersize=4)
     words = [label(group.trials[key][0]["model"]) for key in keys]
@@ -111,17 +112,18 @@ def measured_agreement(join: Mapping[str, Group]) -> "Figure":
     return figure
 
 
-def _mean(group: Group, key: tuple[str, str], metric: str) -> stats.Summary:
-    return stats.summary([trial["metrics"][metric] for trial in group.trials[key] if metric in trial["metrics"]])
+def _means(group: Group, metric: str) -> dict[tuple[str, str], stats.Summary]:
+    """Of the models that have trials with this metric."""
+    values = {
+        key: [trial["metrics"][metric] for trial in trials if metric in trial["metrics"]]
+        for key, trials in group.trials.items()
+    }
+    return {key: stats.summary(found) for key, found in values.items() if found}
 
 
 def bars(group: Group, metric: str) -> "Figure":
     """A task's models: mean and standard deviation over trials; the best `NAMED` where there are more, which the title says."""
-    having = {
-        key: _mean(group, key, metric)
-        for key, trials in group.trials.items()
-        if any(metric in t["metrics"] for t in trials)
-    }
+    having = _means(group, metric)
     order = sorted(having, key=lambda key: having[key].mean)[-NAMED:]
     names = [label(group.trials[key][0]["model"]) for key in order]
     spread = [having[key].std or 0.0 for key in order]

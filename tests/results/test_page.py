@@ -147,6 +147,14 @@ def test_of_many_models_the_best_are_drawn_and_the_title_says_so(trial):
     assert min(patch.get_width() for patch in figure.axes[0].patches) == 0.5
 
 
+def test_a_model_without_a_plots_metric_is_left_out_of_it(trial):
+    whole = [trial("voc_c4", "a", {"AP": 1.0}), trial("imagenet_linear", "a", {"top1": 2.0})]
+    lacking = [trial("voc_c4", "b", {"AP50": 1.0}), trial("imagenet_linear", "b", {"top1": 3.0})]
+    figures = plots.every([*whole, *lacking])
+    (points,) = figures["linear_against_voc_measured_1"].axes[0].containers
+    assert list(points.lines[0].get_xdata()) == [2.0]
+
+
 def test_no_backbone_leads_a_plot_out_of_its_folder(trial):
     one = trial("voc_c4", "moco_v2", {"AP": 1.0}, arch="../../x")
     one["data"]["digest"] = "../../"
