@@ -837,7 +837,7 @@ def main() -> None:
     except UnicodeEncodeError as error:
         say(f"bench: expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8")
         sys.exit(1)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         say(f"bench: {sentence(error)}")
         sys.exit(2)
     except (RuntimeError, OSError, FloatingPointError) as error:

@@ -239,6 +239,10 @@ WRONG = {
         ["show", "mocco"],
         "expected the name of a task or method, found 'mocco'. Did you mean 'moco'",
     ),
+    "a file in the place of the run's folder": (
+        ["pretrain", "moco", "--data", "{datasets}/imagenet/train", "--out", "{resnet18}"],
+        "resnet18.pth",
+    ),
     "trials and seed": (["transfer", "--task", "voc_c4", "--trials", "2", "--seed", "1"], "--seed"),
 }
 
