@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the work failed, 2 the call was wrong. Results go to stand
 import gc
 import json as jsonlib
 import os
-import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -81,15 +80,18 @@ Results = Annotated[Path, typer.Option(help="Where the records of `bench transfe
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Changes to the recipe.")]
 
 
-# Variables of the environment, torchrun's and our own, that hold a number; and the smallest.
-NUMBERS = dict.fromkeys(("RANK", "LOCAL_RANK", "BENCH_WORKERS", "BENCH_CACHE_BYTES", "BENCH_SAVE_SECONDS"), 0)
-NUMBERS |= {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+# Variables of the environment, torchrun's and our own, that hold a number: its kind, and the smallest.
+NUMBERS: dict[str, tuple[type, int]] = {
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "BENCH_WORKERS", "BENCH_CACHE_BYTES"), (int, 0)),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), (int, 1)),
+    "BENCH_SAVE_SECONDS": (float, 0),
+}
 
 
 def first() -> bool:
     """Whether this process is the one of torchrun's that speaks; so is one whose rank is no number."""
     rank = os.environ.get("RANK", "0")
-    return not rank.isdecimal() or int(rank) == 0
+    return not rank.strip().isdecimal() or int(rank) == 0
 
 
 def say(line: str) -> None:
@@ -126,10 +128,15 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
     if version:
         print(f"bench {__version__}")
         raise typer.Exit
-    for name, least in NUMBERS.items():
+    for name, (kind, least) in NUMBERS.items():
         value = os.environ.get(name, str(least))
-        if not re.fullmatch(r"\d+(\.\d+)?" if name.endswith("SECONDS") else r"\d+", value) or float(value) < least:
-            raise ValueError(f"expected a number, {least} or more, in ${name}, found {value!r}: unset it or correct it")
+        try:
+            fine = kind(value) >= least
+        except ValueError:
+            fine = False
+        if not fine:
+            what = f"expected a {'whole ' if kind is int else ''}number, {least} or more, in ${name}"
+            raise ValueError(f"{what}, found {value!r}: unset it or correct it")
 
 
 @app.command()
@@ -834,10 +841,10 @@ def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
     try:
         app()
-    except UnicodeEncodeError as error:
-        say(f"bench: expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8")
-        sys.exit(1)
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        if isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf"):
+            say(f"bench: expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8")
+            sys.exit(1)
         say(f"bench: {sentence(error)}")
         sys.exit(2)
     except (RuntimeError, OSError, FloatingPointError) as error:

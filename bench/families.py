@@ -716,6 +716,7 @@ FAMILIES = (
     *(
         Source(
             name=name,
+            asked=asked,
             summary=f"{spoken}'s ResNetV1c and V1d: a deep stem, averaging shortcuts in V1d",
             prefix=prefix,
             outer=("", "state_dict"),
@@ -731,15 +732,24 @@ FAMILIES = (
             licence="Apache-2.0",
             unverified=("mean and std: they are in the configuration, not in the file; ImageNet's are assumed",),
         )
-        for name, spoken, first, last, layout in (
+        for name, asked, spoken, first, last, layout in (
             (
                 "mmpretrain",
+                False,
                 "MMPretrain (open-mmlab/mmpretrain)",
                 "stem.0.conv.weight",
                 "stem.2.bn.weight",
                 "mmpretrain",
             ),
-            ("mmseg", "MMSegmentation (open-mmlab/mmsegmentation)", "stem.0.weight", "stem.7.weight", "resnetv1c"),
+            (
+                "mmseg",
+                False,
+                "MMSegmentation (open-mmlab/mmsegmentation)",
+                "stem.0.weight",
+                "stem.7.weight",
+                "resnetv1c",
+            ),
+            ("mmpretrain", True, "MMSegmentation", "stem.0.weight", "stem.7.weight", "resnetv1c"),
         )
         for prefix in ("", "backbone.")
     ),
@@ -825,7 +835,7 @@ FAMILIES = (
                 "key_backbone.",
             ),
             lacks=("projector.", *lacks),
-            beside=(LIGHTNING,),
+            beside=() if era else (LIGHTNING,),  # today's names may be anybody's
             alone=("meta",),
             heads={
                 f"{prefix}fc.": CLASSIFIER,

@@ -267,7 +267,9 @@ def same_traits(path: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> N
     old, new = (json.loads(json.dumps(model["traits"])) for model in (was, now))
     if changed := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
         both = ", ".join(f"{key} {old.get(key)} there and {new.get(key)} now" for key in changed)
-        raise ValueError(f"expected the traits that {path} was begun with, found {both}: give the model another --name")
+        raise ValueError(
+            f"expected the traits that {path} was begun with, found {both}: take another --out, or in bench transfer another --name"
+        )
 
 
 @contextmanager
@@ -301,8 +303,8 @@ def describe(work: Path, record: Mapping[str, Any], resume: bool) -> None:
 
     file = work / "run.json"
     earlier = outputs.starts(file) if resume else []
-    if earlier:
-        same_traits(work, json.loads(file.read_text())["model"], record["model"])
+    if earlier and (was := json.loads(file.read_text()).get("model", {})).get("traits"):
+        same_traits(work, was, record["model"])
     start = {"command": sys.argv, "folder": str(Path.cwd()), "environment": provenance.environment()}
     trial.write_json(file, {**record, "starts": [*earlier, start | provenance.now("started")]})
 

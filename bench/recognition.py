@@ -52,7 +52,11 @@ def recognised(file: File, family: str | None) -> Found:
         readings = [_read(row, file, outer) for row in rows for outer in _outers(row) if file.level(outer).keys]
         best = max(
             readings,
-            key=lambda reading: (len(reading.entries), _fits(reading.source, file, reading.outer)),
+            # what stands beside the state dict may be lost in a file whose family its user knows
+            key=lambda reading: (
+                len(reading.entries),
+                _fits(replace(reading.source, beside=(), alone=()), file, reading.outer),
+            ),
             default=None,
         )
         if best is None or not best.entries:
@@ -89,7 +93,7 @@ def _fits(row: Source, file: File, outer: Outer) -> bool:
     if row.said and not any(_said(word, file.words) for word in row.words):
         return False
     told = row.inner and file.orderless  # its keys must do, where nothing can stand beside them
-    told = told and row.beside not in (("meta",), (LIGHTNING,))  # a framework's keys alone may be anybody's
+    told = told and row.beside not in (("meta",), ("student",), (LIGHTNING,))  # their keys alone may be anybody's
     if not told and not all(
         any(k in file.content for k in (LIGHTNINGS if key == LIGHTNING else (key,))) for key in row.beside
     ):
@@ -358,7 +362,7 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
     if len(candidates) > 1:
         places = [f"{'/'.join(outer)}: {prefix}" if outer else prefix for outer, prefix in candidates[:6]]
         shown = ", ".join(repr(place[:80]) for place in places)
-        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {shown}"
+        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {shown}; say which with --from"
     shown = ", ".join(repr(key[:80]) for key in keys[:3])
     return f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
 

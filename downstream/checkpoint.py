@@ -36,23 +36,29 @@ def room(file: Path, size: int) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if not _full(error):
+        if (cause := _full(error)) is None:
             raise
+        whole = "call again with --resume; what was written before is whole"
+        if cause == errno.EFBIG:
+            raise OSError(
+                f"expected to write {megabytes(size)} to {file}, found the limit of a file's size reached: raise it (ulimit -f) "
+                f"and {whole}"
+            ) from None
         folder = next(parent for parent in file.absolute().parents if parent.is_dir())
         free = shutil.disk_usage(folder).free
         raise OSError(
-            f"expected room for {megabytes(size)} in {folder} to write {file.name}, found the disk, the quota or the limit of a file (ulimit -f) full with "
-            f"{megabytes(free)} free: make room there and call again with --resume; what was written before is whole"
+            f"expected room for {megabytes(size)} in {folder} to write {file.name}, found the disk or the quota full with "
+            f"{megabytes(free)} free: make room there and {whole}"
         ) from None
 
 
-def _full(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is a disk without room; torch.save raises its own."""
+def _full(error: BaseException | None) -> int | None:
+    """The errno of a disk, a quota or a file's size that is used up, by which an error came; torch.save raises its own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
+            return error.errno
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def megabytes(size: int) -> str:

@@ -262,7 +262,9 @@ def _read(path: Path, flag: int) -> np.ndarray:
     content = path.read_bytes()
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
-    except cv2.error:  # for more pixels than 2**30, say
+    except cv2.error as error:  # for more pixels than 2**30, say
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from None
         pixels = None
     cut = content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
     if pixels is None or cut:  # OpenCV fills up a JPEG that ends before its end marker

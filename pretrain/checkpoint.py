@@ -78,7 +78,10 @@ def load(out: Path, run_of: Mapping[str, Any], resume: bool) -> dict[str, Any] |
 
 
 def shared(out: Path, state: Mapping[str, Any] | None, process: dist.Process) -> None:
-    """ValueError where processes on several machines do not see the same last.pth; without this they would wait for one another."""
+    """ValueError where processes on several machines do not see the same last.pth; without this they would wait for one another.
+
+    One whose last.pth cannot be gone on with has ended before, which torchrun ends the others for.
+    """
     steps = dist.gathered(torch.tensor([state["step"] if state else 0], device=process.device)).tolist()
     if len({*steps}) > 1:
         found = ", ".join(f"step {step or 'none'} by process {rank}" for rank, step in enumerate(steps))
@@ -107,19 +110,21 @@ def check(path: Path, state: Mapping[str, Any], run_of: Mapping[str, Any]) -> No
         )
     old, new = ({**part, **part["recipe"], "images": part["data"]["images"]} for part in (state["run"], run_of))
     del old["data"], new["data"]  # the folder may have moved
-    if old.setdefault("names", new["names"]) != new["names"]:  # older checkpoints do not have it
+    was, now = old.pop("names", new["names"]), new.pop("names")  # older checkpoints do not have it, nor
+    if "origin" in new:
+        old.setdefault("origin", new["origin"])
+    if old != new:
+        changed = [key for key in new if key != "recipe" and old.get(key) != new[key]]
+        said = ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in changed)
+        fields = "".join(f" {key}={old[key]}" for key in changed if key in run_of["recipe"] and key in old)
+        raise ValueError(
+            f"expected the call that began {path}, found changes ({said}): call as before"
+            f"{f', or with{fields}' if fields else ''}, or choose another --out"
+        )
+    if was != now:
         raise ValueError(
             f"expected the images that began {path}, found as many with other names: --data is another folder or was changed; "
             "put back what was there, or choose another --out"
-        )
-    if "origin" in new:
-        old.setdefault("origin", new["origin"])  # older checkpoints do not have it either
-    if old != new:
-        changed = [
-            f"{key} {old.get(key)} -> {new.get(key)}" for key in new if key != "recipe" and old.get(key) != new[key]
-        ]
-        raise ValueError(
-            f"expected the call that began {path}, found changes ({', '.join(changed)}): call as before, or choose another --out"
         )
 
 

@@ -95,14 +95,21 @@ class Paths(Sequence[Path]):
 def found(folder: str, below: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
     """The images in and below a folder, as they are called below it, in the order of their paths; links are followed.
 
-    At a time there is only what lies in one folder, and in those above it. OSError: a folder cannot be opened. ValueError: a link
-    leads to a folder above it.
+    At a time there is only what lies in one folder, and in those above it. ValueError: a folder must not be read, or is one above
+    itself by a link.
     """
     about = Path(folder).stat()
     if (key := (about.st_dev, about.st_ino)) in above:
-        raise ValueError(f"expected folders and images, found the link {folder} to a folder above it: remove the link")
-    with os.scandir(folder) as entries:
-        here = sorted((entry.name, entry.is_dir()) for entry in entries if image_name(entry.name) or entry.is_dir())
+        raise ValueError(
+            f"expected folders and images, found {folder}, which is a folder above itself by a link in its path: remove that link"
+        )
+    try:
+        with os.scandir(folder) as entries:
+            here = sorted((entry.name, entry.is_dir()) for entry in entries if image_name(entry.name) or entry.is_dir())
+    except PermissionError:
+        raise ValueError(
+            f"expected folders that may be read, found that {folder} may not: give the right, or name a folder below for --data"
+        ) from None
     for name, is_folder in here:
         if is_folder:
             yield from found(f"{folder}/{name}", f"{below}{name}/", (*above, key))

@@ -33,7 +33,7 @@ def card(
         title,
         facts,
         [_table(group, sha256) for group in mine],
-        [(f"{group.named}.png", plots.png(plots.bars(group, headline(group)))) for group in mine],
+        [(f"{group.named}.png", plots.png(plots.bars(group, headline(group), sha256))) for group in mine],
         commands,
         [f"Record: {file}" for file in files] or ["No trial of these weights is on record: bench transfer measures."],
     )

@@ -54,9 +54,10 @@
 
   // The baseline's numbers by column and class; none where a document has several.
   const baselines = (name) => {
-    const { model } = bases.get(name), found = new Map();
+    const base = bases.get(name), found = new Map();
+    const names = [base.model, ...(base.kind === "measured" ? [base.method] : [])]; // of published rows
     for (const row of rows) {
-      if (row.kind === "measured" ? known(row) !== name : row.model !== model) continue;
+      if (row.kind === "measured" ? known(row) !== name : !names.includes(row.model)) continue;
       for (const [id, cell] of Object.entries(row.cells)) {
         const key = `${id} ${cell.class}`;
         found.set(key, found.has(key) && found.get(key) !== cell.v ? undefined : cell.v);

@@ -65,13 +65,17 @@ def _joins(groups: Sequence[Group]) -> list[dict[str, Group]]:
 
 
 def _baseline(groups: Sequence[Group]) -> str:
-    """What differences are taken from at first: name and weights of the model that a table of these groups takes them from."""
-    for join in _joins(groups):
-        models = [trials[0]["model"] for group in join.values() for trials in group.trials.values()]
-        if supervised := [model for model in models if table.rank(model)[0] == 1]:
-            first = min(supervised, key=table.rank)
-            return f"{first['name']} {first['sha256'][:8]}"
-    return "supervised"  # the published one
+    """What differences are taken from at first, as tables do: the first supervised model, else random weights.
+
+    Name and weights of a measured one; where none of both is measured, the published "supervised".
+    """
+    models = [[t[0]["model"] for g in join.values() for t in g.trials.values()] for join in _joins(groups)]
+    for kind in (1, 0):
+        for join in models:
+            if having := [model for model in join if table.rank(model)[0] == kind]:
+                first = min(having, key=table.rank)
+                return " ".join(filter(None, (first["name"], (first["sha256"] or "")[:8])))
+    return "supervised"
 
 
 def _measured(groups: Sequence[Group]) -> Iterable[Row]:

@@ -121,10 +121,14 @@ def _means(group: Group, metric: str) -> dict[tuple[str, str], stats.Summary]:
     return {key: stats.summary(found) for key, found in values.items() if found}
 
 
-def bars(group: Group, metric: str) -> "Figure":
-    """A task's models: mean and standard deviation over trials; the best `NAMED` where there are more, which the title says."""
+def bars(group: Group, metric: str, also: str | None = None) -> "Figure":
+    """A task's models: mean and standard deviation over trials; the best `NAMED` where there are more, which the title says.
+
+    also: the sha256 of weights that are among them in any case
+    """
     having = _means(group, metric)
-    order = sorted(having, key=lambda key: having[key].mean)[-NAMED:]
+    order = sorted(having, key=lambda key: having[key].mean)
+    order = [key for place, key in enumerate(order, NAMED - len(order)) if place >= 0 or key[1] == also]
     names = [label(group.trials[key][0]["model"]) for key in order]
     spread = [having[key].std or 0.0 for key in order]
     title = f"{protocols({group.task: group})}, {group.arch}"

@@ -46,21 +46,34 @@ def test_a_machine_that_is_out_of_memory_says_so_in_one_sentence(bench, monkeypa
     assert bench("doctor") == (1, "", "bench: out of memory\n")
 
 
-@pytest.mark.parametrize("value", ["abc", "", "-1", "1e9", "5m"])
+@pytest.mark.parametrize("value", ["abc", "", "-1", "nan", "5m"])
 @pytest.mark.parametrize("name", [*cli.NUMBERS])
 def test_a_variable_that_should_be_a_number_and_is_none_is_named(bench, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     found = f"in ${name}, found {value!r}: unset it or correct it\n"
     code, out, err = bench("list", "tasks")
-    assert (code, out) == (2, "") and err.startswith("bench: expected a number, ") and err.endswith(found)
+    assert (code, out) == (2, "") and err.startswith("bench: expected a ") and err.endswith(found)
 
 
 def test_a_number_in_a_variable_is_taken(bench, monkeypatch):
-    for name, least in cli.NUMBERS.items():
-        monkeypatch.setenv(name, "0.5" if name.endswith("SECONDS") else str(least))
-    assert bench("list", "tasks")[0] == 0
-    monkeypatch.setenv("WORLD_SIZE", "0")
-    assert bench("list", "tasks")[0] == 2
+    for name, (_, least) in cli.NUMBERS.items():
+        monkeypatch.setenv(name, str(least))
+    for value in ("0.5", "1e9", "inf", ".5"):
+        monkeypatch.setenv("BENCH_SAVE_SECONDS", value)
+        assert bench("list", "tasks")[0] == 0
+    for name, value in (("BENCH_WORKERS", "1.5"), ("WORLD_SIZE", "0")):
+        monkeypatch.setenv(name, value)
+        code, _, err = bench("list", "tasks")
+        assert code == 2 and err.startswith(
+            f"bench: expected a whole number, {cli.NUMBERS[name][1]} or more, in ${name}"
+        )
+        monkeypatch.delenv(name)
+
+
+def test_a_name_that_is_no_text_is_a_wrong_call_of_its_own(bench, monkeypatch):
+    monkeypatch.setattr("bench.doctor.lines", lambda: "\udcff".encode())
+    code, _, err = bench("doctor")
+    assert code == 2 and "surrogates not allowed" in err and "PYTHONIOENCODING" not in err
 
 
 def test_an_output_without_the_signs_of_a_table_is_told_apart_from_a_wrong_call(bench, monkeypatch):

@@ -42,7 +42,7 @@ def test_the_same_weights_shown_the_images_in_another_way_are_not_taken_for_done
     journey.transfer(plan, [0], tmp_path, False, print)
     plan.model["traits"]["std"] = [1.0, 1.0, 1.0]
     with pytest.raises(
-        ValueError, match=r"0\.json was begun with, found std \[.*\] there and \[1.0, 1.0, 1.0\] now: .*--name"
+        ValueError, match=r"0\.json was begun with, found std \[.*\] there and \[1.0, 1.0, 1.0\] now: .*--out"
     ):
         journey.transfer(plan, [0], tmp_path, False, print)
     made = {"model": {"traits": {"stride_in_1x1": False}}}

@@ -1253,6 +1253,7 @@ def test_home_made_code_is_taken_with_a_warning_if_one_prefix_holds_a_resnet(tmp
         ("", "encoder.", ("projector.0", "projector.2")),
         ("", "backbone.", ("projector.0", "projector.2")),
         ("", "backbone.", ("projection_head.0",)),
+        ("", "backbone.", ("head",)),
     ],
 )
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
@@ -1267,6 +1268,25 @@ def test_home_made_names_that_frameworks_have_too_are_no_frameworks(
     report = sources.inspect(tmp_path / f"mine.{form}")
     assert (report["family"], report["matched"], report["problem"]) == ("generic", 120, None)
     assert any(line.startswith("warning:") for line in report["evidence"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "head", "trained"),
+    [
+        ("query_backbone.", "backbone.", "projection_head", "query_backbone."),
+        ("student_backbone.", "backbone.", "student_prediction_head", "student_backbone."),
+        ("student_backbone.", "backbone.", "projection_head", "backbone."),
+    ],
+    ids=["MoCo", "BYOL", "DINO"],
+)
+def test_lightlys_file_without_lightnings_keys_is_read_right_where_it_is_asked_for(
+    tmp_path: Path, first: str, second: str, head: str, trained: str
+) -> None:
+    state = prefixed(first) | prefixed(second, 1) | linear(f"{head}.layers.0")
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "old.ckpt")
+    found = sources.backbone(tmp_path / "old.ckpt", family="lightly")
+    assert found.matched == 120
+    assert torch.equal(found.tensors["conv1.weight"], state[f"{trained}conv1.weight"])
 
 
 @pytest.mark.parametrize("key", ["hyper_parameters", "callbacks"])
@@ -1554,6 +1574,7 @@ def test_a_deep_stem_is_proven_in_all_of_its_layouts(tmp_path: Path) -> None:
             assert (found.family, found.arch, found.traits["stem"]) == (family, arch, "3x3x3")
             assert all(torch.equal(found.tensors[name], tensor) for name, tensor in truth.items())
             assert sources.prove(found)["source"] < 1e-5
+        assert sources.backbone(tmp_path / "v1.pth", family="mmpretrain").arch == arch
 
 
 # --- TensorFlow's checkpoints

@@ -182,7 +182,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_with_room_it_goes_on_to_the_sa
     os.kill(process.pid, signal.SIGCONT)
     [line] = ended(process, 1, log)
     assert re.match(
-        rf"bench: expected room for [\d.]+ (MB|bytes) in {out}\S* to write \S+, found the disk, the quota or the limit of a file \(ulimit -f\) full with "
+        rf"bench: expected room for [\d.]+ (MB|bytes) in {out}\S* to write \S+, found the disk or the quota full with "
         r"[\d.]+ (MB|bytes) free: make room there and call again with --resume; what was written before is whole",
         line,
     )

@@ -101,8 +101,23 @@ def test_linked_class_folders_are_followed(tmp_path):
     (tmp_path / "root" / "a").symlink_to(tmp_path / "real")
     assert len(data.Folder(tmp_path / "root")) == 1
     (tmp_path / "real" / "loop").symlink_to(tmp_path / "root")
-    with pytest.raises(ValueError, match=r"found the link .*root/a/loop to a folder above it: remove the link"):
+    with pytest.raises(ValueError, match=r"found .*root/a/loop, which is a folder above itself by a link"):
         data.Folder(tmp_path / "root")
+
+
+def test_a_class_folder_that_may_not_be_read_is_named_and_not_left_out(tmp_path, monkeypatch):
+    draw(tmp_path / "a", ["1.png"])
+    (tmp_path / "b").mkdir()
+    scandir = data.os.scandir
+
+    def refused(folder):
+        if str(folder).endswith("/b"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(data.os, "scandir", refused)
+    with pytest.raises(ValueError, match=r"found that .*/b may not: give the right"):
+        data.Folder(tmp_path)
 
 
 def test_grey_palette_cmyk_alpha_and_16_bit_images_become_rgb(tmp_path):

@@ -224,7 +224,13 @@ def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_
     other = image.rename(photos / "a" / "00.png")
     with pytest.raises(ValueError, match=r"expected the images that began .*last.pth, found as many with other names"):
         run(supervised, photos, tmp_path / "out", epochs=1, resume=True)
-    other.rename(image)
+    other.rename(tmp_path / "0.png")
+    with pytest.raises(ValueError, match=r"found changes \(images 24 -> 23\): call as before, or choose"):
+        run(supervised, photos, tmp_path / "out", epochs=1, resume=True)
+    (tmp_path / "0.png").rename(image)
+    changed = {**QUICK, "warmup_epochs": "0.5"}
+    with pytest.raises(ValueError, match=r"call as before, or with warmup_epochs=0.1, or choose"):
+        run(supervised, photos, tmp_path / "out", epochs=1, resume=True, overrides=changed)
     moved = photos.rename(tmp_path / "moved")
     assert run(supervised, moved, tmp_path / "out", epochs=1, resume=True) == path
     moved.rename(photos)

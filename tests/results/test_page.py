@@ -93,7 +93,9 @@ def test_the_page_takes_differences_from_the_model_that_the_tables_do(trial):
     assert data["base"] == base and f"difference from supervised (3 epochs) {base[11:]}" in table.render(
         "moco", several(trial)
     )
-    assert data_of(page.html([trial("voc_c4", "moco_v2", {"AP": 1.0})]))["base"] == "supervised"
+    lone = [trial("voc_c4", "moco_v2", {"AP": 1.0})]
+    assert data_of(page.html(lone))["base"] == "supervised"
+    assert data_of(page.html([*lone, trial("voc_c4", "random", {"AP": 1.0}, weights=None)]))["base"] == "random"
 
 
 # --- plots
@@ -145,6 +147,8 @@ def test_of_many_models_the_best_are_drawn_and_the_title_says_so(trial):
     assert len(figure.axes[0].patches) == plots.NAMED and figure.get_size_inches()[1] < 20
     assert figure.axes[0].get_title().endswith(f": the best {plots.NAMED} of {plots.NAMED + 5} models")
     assert min(patch.get_width() for patch in figure.axes[0].patches) == 0.5
+    last = min(group.trials, key=lambda key: group.trials[key][0]["metrics"]["AP"])
+    assert last[1] and [patch.get_width() for patch in plots.bars(group, "AP", last[1]).axes[0].patches][:2] == [0, 0.5]
 
 
 def test_a_model_without_a_plots_metric_is_left_out_of_it(trial):
