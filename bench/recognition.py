@@ -93,7 +93,7 @@ def _fits(row: Source, file: File, outer: Outer) -> bool:
     if row.said and not any(_said(word, file.words) for word in row.words):
         return False
     told = row.inner and file.orderless  # its keys must do, where nothing can stand beside them
-    told = told and row.beside not in (("meta",), ("student",), (LIGHTNING,))  # their keys alone may be anybody's
+    told = told and row.beside not in (("meta",), (LIGHTNING,))  # their keys alone may be anybody's
     if not told and not all(
         any(k in file.content for k in (LIGHTNINGS if key == LIGHTNING else (key,))) for key in row.beside
     ):
