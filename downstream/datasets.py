@@ -237,9 +237,7 @@ def _voc(root: Path, year: str, split: str) -> list[Record]:
     ids = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
     if not ids:
         raise ValueError(f"expected image names in {listed}, found an empty file")
-    name, times = Counter(ids).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"expected every image once in {listed}, found {name} {times} times: remove what is repeated")
+    once(ids, listed)
     photographs = _names(base / "JPEGImages")
     annotations = _names(base / "Annotations")
     for image_id in ids:
@@ -564,6 +562,13 @@ def _cityscapes_image(image: Path, file: Path) -> Record:
         "annotations": annotations,
         "instance_file_name": str(file),
     }
+
+
+def once(names: Sequence[str], file: Path) -> None:
+    """Raises ValueError where a list of images, which is not empty, has one of them several times."""
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"expected every image once in {file}, found {name} {times} times: remove what is repeated")
 
 
 def turned(picture: Image.Image) -> tuple[int, int]:

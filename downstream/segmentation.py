@@ -35,7 +35,6 @@ import sys
 import time
 import types
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -53,7 +52,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from downstream import broken, checkpoint, resnets
-from downstream.datasets import VOC_CLASSES, turned
+from downstream.datasets import VOC_CLASSES, once, turned
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
@@ -221,9 +220,7 @@ def _listed(root: Path, *names: str) -> list[str]:
     listed = [Path(line.split()[0]).stem for line in file.read_text().splitlines() if line.strip()]
     if not listed:
         raise ValueError(f"expected image names in {file}, found an empty list")
-    name, times = Counter(listed).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"expected every image once in {file}, found {name} {times} times: remove what is repeated")
+    once(listed, file)
     return listed
 
 

@@ -110,7 +110,7 @@ def check(path: Path, state: Mapping[str, Any], run_of: Mapping[str, Any]) -> No
         )
     old, new = ({**part, **part["recipe"], "images": part["data"]["images"]} for part in (state["run"], run_of))
     del old["data"], new["data"]  # the folder may have moved
-    was, now = old.pop("names", new["names"]), new.pop("names")  # older checkpoints do not have it, nor
+    was, now = old.pop("names", new["names"]), new.pop("names")  # older checkpoints have neither these nor an origin
     if "origin" in new:
         old.setdefault("origin", new["origin"])
     if old != new:
