@@ -11,7 +11,6 @@ as it gets on, and ends at the size that was declared.
 import contextlib
 import email.message
 import fcntl
-import hashlib
 import http.client
 import json
 import os
@@ -21,13 +20,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from bench import __version__, addresses
+from bench.content import sha256
 
 LIMIT = 16 << 30  # bytes; the largest published ResNet with its optimizer has 4 GB
 ATTEMPTS = 5  # without getting on
@@ -87,7 +87,7 @@ def located(file: str) -> Path:
     return fetch(file).path if is_address(file) else Path(file)
 
 
-def fetch(address: str, say: Callable[[str], None] = tell) -> Fetched:
+def fetch(address: str) -> Fetched:
     """The file of an address, from the cache if it is there.
 
     Raises ValueError for an address that cannot be right, a wrong hash, and for what is no file of weights;
@@ -105,10 +105,10 @@ def fetch(address: str, say: Callable[[str], None] = tell) -> Fetched:
         raise ConnectionError(f"{error}. Without a network, put the file into {by_hand}") from error
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / remote.file
-    with _locked(path, say) as part:
+    with _locked(path) as part:
         if part is not None:
-            _configurations(remote, folder, say)
-            _transfer(remote, path, part, say)
+            _configurations(remote, folder)
+            _transfer(remote, path, part)
             _accept(where, remote, path, Path(part.name))
     return _known(path, where)
 
@@ -153,11 +153,11 @@ def _known(path: Path, where: addresses.Address) -> Fetched:
         found = Fetched(path, **{key: said[key] for key in ("address", "url", "sha256", "size", "checked", "licence")})
         fresh = said["modified"] == stat.st_mtime_ns and found.size == stat.st_size
     except (OSError, ValueError, KeyError, TypeError):
-        digest, authority = _sha256(path), addresses.published(where, path.name)
+        digest, authority = sha256(path), addresses.published(where, path.name)
         _compare(digest, *authority, path)
         found, fresh = Fetched(path, where.text, None, digest, stat.st_size, authority[1], None), True
         _write_note(found, stat.st_mtime_ns)
-    if not fresh and _sha256(path) != found.sha256:
+    if not fresh and sha256(path) != found.sha256:
         raise ValueError(f"expected {path} as it was fetched, found it changed: remove it to fetch it again")
     _compare(found.sha256, where.sha256, "the address", path)
     return found
@@ -178,13 +178,8 @@ def _write_note(found: Fetched, modified: int) -> None:
     part.replace(_note(found.path))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextlib.contextmanager
-def _locked(path: Path, say: Callable[[str], None]) -> Iterator[BinaryIO | None]:
+def _locked(path: Path) -> Iterator[BinaryIO | None]:
     """The unfinished file, opened by this process alone; None if another process has finished it meanwhile."""
     part = path.with_name(f".{path.name}.part")
     while not path.exists():
@@ -192,7 +187,7 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[BinaryIO | None]
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"another process is fetching {path.name}: waiting for it")
+                tell(f"another process is fetching {path.name}: waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 ours = os.path.samestat(os.fstat(file.fileno()), part.stat())
@@ -206,7 +201,7 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[BinaryIO | None]
 
 def _accept(where: addresses.Address, remote: addresses.Remote, path: Path, part: Path) -> None:
     """Gives a finished file its name. Raises ValueError, and removes it, if it is not the one that was published."""
-    digest = _sha256(part)
+    digest = sha256(part)
     if not digest.startswith(remote.sha256):
         part.unlink()
         raise ValueError(
@@ -219,23 +214,23 @@ def _accept(where: addresses.Address, remote: addresses.Remote, path: Path, part
     _write_note(Fetched(path, where.text, remote.url, digest, stat.st_size, checked, remote.licence), stat.st_mtime_ns)
 
 
-def _configurations(remote: addresses.Remote, folder: Path, say: Callable[[str], None]) -> None:
+def _configurations(remote: addresses.Remote, folder: Path) -> None:
     """Fetches what the publisher has beside the weights, to the same folder; by the one process that fetches the weights."""
     for other in remote.beside:
         path = folder / other.file
         if not path.exists():
             with path.with_name(f".{other.file}.part").open("a+b") as part:
-                _transfer(other, path, part, say)
+                _transfer(other, path, part)
             Path(part.name).replace(path)
 
 
-def _transfer(remote: addresses.Remote, path: Path, part: BinaryIO, say: Callable[[str], None]) -> None:
+def _transfer(remote: addresses.Remote, path: Path, part: BinaryIO) -> None:
     """Fills `part`, attempt after attempt, each going on where the last one broke."""
-    say(f"fetching {remote.url}")
+    tell(f"fetching {remote.url}")
     attempt, furthest = 0, part.seek(0, os.SEEK_END)
     while True:
         try:
-            _attempt(remote, part, say)
+            _attempt(remote, part)
             return
         except (_Final, urllib.error.URLError, http.client.HTTPException, OSError) as error:
             reason, failure = _reason(error, remote.url)
@@ -252,7 +247,7 @@ def _transfer(remote: addresses.Remote, path: Path, part: BinaryIO, say: Callabl
             raise ConnectionError(
                 f"expected the whole of {remote.url}, found {reason}; {kept}, or put it at {path} by hand"
             )
-        say(f"  {reason}; trying again")
+        tell(f"  {reason}; trying again")
         time.sleep(PAUSE * 2**attempt)
 
 
@@ -287,7 +282,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _attempt(remote: addresses.Remote, part: BinaryIO, say: Callable[[str], None]) -> None:
+def _attempt(remote: addresses.Remote, part: BinaryIO) -> None:
     """One connection: goes on behind what `part` has, if the server still has the same file, else starts again."""
     note = _tags(part)
     offset, tag = part.seek(0, os.SEEK_END), None
@@ -307,7 +302,7 @@ def _attempt(remote: addresses.Remote, part: BinaryIO, say: Callable[[str], None
             start, total = _declared(response.status, response.headers, offset, remote)
             part.truncate(start)
             note.write_text(json.dumps({remote.url: _tag(response.headers)}))
-            _receive(response, part, start, total, say)
+            _receive(response, part, start, total)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # more than the file has: from another version of it
             part.truncate(0)
@@ -351,7 +346,7 @@ def _declared(
     return start, total
 
 
-def _receive(response: Any, part: BinaryIO, done: int, total: int | None, say: Callable[[str], None]) -> None:
+def _receive(response: Any, part: BinaryIO, done: int, total: int | None) -> None:
     """Writes what arrives, up to the declared size. Raises TimeoutError or ConnectionError for what can be tried again."""
     if total and total - done > shutil.disk_usage(Path(part.name).parent).free:
         raise OSError(f"{total - done:,} bytes more than the disk of the cache has left")
@@ -373,7 +368,7 @@ def _receive(response: Any, part: BinaryIO, done: int, total: int | None, say: C
                 raise TimeoutError(f"{done - alive[1]:,} bytes in {WINDOW} seconds")
             alive = (now, done)
         if now - told[0] > TELL:
-            say(f"  {_progress(done, total, (done - told[1]) / (now - told[0]))}")
+            tell(f"  {_progress(done, total, (done - told[1]) / (now - told[0]))}")
             told = (now, done)
     part.flush()
     if total is not None and done < total:

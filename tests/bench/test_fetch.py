@@ -218,12 +218,7 @@ def listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def quiet(line: str) -> None:
-    pass
-
-
-def get(address: str) -> fetch.Fetched:
-    return fetch.fetch(address, quiet)
+get = fetch.fetch
 
 
 # --- a transfer that goes well in the end
@@ -250,12 +245,13 @@ def test_the_hash_in_an_address_is_compared(web: Web, tmp_path: Path) -> None:
     assert "other.pth" not in " ".join(listing(tmp_path))
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(web: Web, tmp_path: Path) -> None:
-    said: list[str] = []
-    found = fetch.fetch(f"{web.url}/cut/model.pth", said.append)
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(
+    web: Web, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = get(f"{web.url}/cut/model.pth")
     assert found.path.read_bytes() == BODY
     assert [asked for _, asked in web.asked] == ["", "bytes=1200000-", "bytes=2400000-"]
-    assert sum("trying again" in line for line in said) == 2
+    assert capsys.readouterr().err.count("trying again") == 2
     assert len(listing(tmp_path)) == 2
 
 
@@ -306,24 +302,26 @@ def test_redirections_and_a_busy_server_are_followed(web: Web) -> None:
     assert get(f"{web.url}/busy/model.pth").sha256 == SHA
 
 
-def test_progress_says_what_is_left(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_says_what_is_left(
+    web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(fetch, "TELL", 0.05)
-    said: list[str] = []
-    fetch.fetch(f"{web.url}/slow/model.pth", said.append)
+    get(f"{web.url}/slow/model.pth")
+    said = capsys.readouterr().err.splitlines()
     assert said[0] == f"fetching {web.url}/slow/model.pth"
     assert any("of 3 MB (" in line and line.endswith("s left") for line in said[1:])
     assert fetch._progress(31_000_000, 98_000_000, 3.1e6) == "31 of 98 MB (31 %), 3.1 MB/s, 22 s left"
 
 
 def test_two_processes_fetch_one_file_once(web: Web, tmp_path: Path) -> None:
-    code = "import sys; from bench import fetch; print(fetch.fetch(sys.argv[1], print).sha256)"
+    code = "import sys; from bench import fetch; print(fetch.fetch(sys.argv[1]).sha256)"
     call = [sys.executable, "-c", code, f"{web.url}/slow/model.pth"]
     both = [subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    assert all(out.splitlines()[-1] == SHA for out, _ in outputs)
+    assert all(out == f"{SHA}\n" for out, _ in outputs)
     assert len(web.asked) == 1 and len(listing(tmp_path)) == 2
-    assert any("another process is fetching" in out for out, _ in outputs)
+    assert any("another process is fetching" in err for _, err in outputs)
 
 
 # --- a transfer that cannot go well
