@@ -113,11 +113,9 @@ class Inert:
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
-    # what a pickle does to a list, a set and a dict; here it is written down
+    # what a pickle does to a list and a dict; here it is written down
     def append(self, item: Any) -> None:
         self.items.append(item)
-
-    add = append
 
     def extend(self, items: list[Any]) -> None:
         self.items.extend(items)
@@ -185,24 +183,14 @@ class _Inner(File):
         self.raw, self.size = raw, len(raw) if isinstance(raw, bytes) else raw.size
 
     def bytes(self, start: int, size: int) -> bytes:
-        if not 0 <= start <= start + size <= self.size:
-            raise ValueError("a storage inside it ends early")
-        return (
-            self.raw[start : start + size]
-            if isinstance(self.raw, bytes)
-            else self.raw.file.bytes(self.raw.start + start, size)
-        )
+        return bytes(self.numbers(start, size).numpy())
 
     def numbers(self, start: int, size: int) -> torch.Tensor:
-        if isinstance(self.raw, bytes):
-            return (
-                torch.frombuffer(bytearray(self.bytes(start, size)), dtype=torch.uint8)
-                if size
-                else torch.empty(0, dtype=torch.uint8)
-            )
         if not 0 <= start <= start + size <= self.size:
             raise ValueError("a storage inside it ends early")
-        return self.raw.file.numbers(self.raw.start + start, size)
+        if isinstance(self.raw, _Raw):
+            return self.raw.file.numbers(self.raw.start + start, size)
+        return torch.from_numpy(np.frombuffer(bytearray(self.raw[start : start + size]), np.uint8))
 
 
 class _Foreign(ValueError):
@@ -223,8 +211,9 @@ def read(path: Path) -> Any:
     file = File(path)
     if file.size == 0:
         raise ValueError(f"expected a checkpoint file, found that {path} is empty: download or save it again")
-    kind, reader = _kind(path, file)
+    kind = "checkpoint"
     try:
+        kind, reader = _kind(path, file)
         return reader(file)
     except _Foreign as error:
         raise ValueError(f"expected a checkpoint, found in {path} {error}") from error
@@ -241,15 +230,15 @@ def read(path: Path) -> Any:
 
 
 def _kind(path: Path, file: File) -> tuple[str, Callable[[File], Any]]:
-    """What a file is by its first bytes, and who reads it. Raises ValueError for what is known to be something else."""
+    """What a file is by its first bytes, and who reads it. Raises _Foreign for what is known to be something else."""
     head = file.bytes(0, min(512, file.size))
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
         return "safetensors file", _safetensors
     for start, what in _FOREIGN.items():
         if head.lstrip().startswith(start):
-            raise ValueError(f"expected a checkpoint, found in {path} {what}")
+            raise _Foreign(what)
     if head[257:262] == b"ustar":
-        raise ValueError(f"expected a checkpoint, found in {path} a tar archive: unpack it first")
+        raise _Foreign("a tar archive: unpack it first")
     if head.startswith(b"PK"):
         return "zip archive of torch", _zipped
     return ("safetensors file", _safetensors) if path.suffix == ".safetensors" else ("pickle", _pickled)
@@ -657,20 +646,16 @@ class _Array(Stored):
             raise ValueError(f"an array of {size:,} bytes with the wrong shape")
         self.shape = shape
         self.dtype = torch.from_numpy(np.empty(0, kind.newbyteorder("="))).dtype
-        self.read = lambda: _array(raw, kind, shape, order)
+        self.read = lambda: _array(_Inner(raw), kind, shape, order)
 
 
 def _no_numbers() -> torch.Tensor:
     raise ValueError("expected an array of numbers, found one of texts or objects: save the weights as numbers")
 
 
-def _array(raw: "bytes | _Raw", kind: np.dtype[Any], shape: tuple[int, ...], order: Any) -> torch.Tensor:
+def _array(content: _Inner, kind: np.dtype[Any], shape: tuple[int, ...], order: Any) -> torch.Tensor:
     """The values of a pickled array, in this machine's byte order and C order."""
-    if isinstance(raw, bytes):
-        found = np.frombuffer(bytearray(raw), kind)
-    else:
-        found = raw.file.numbers(raw.start, raw.size).numpy().view(kind)
-    found = found.reshape(shape, order="F" if order == "F" else "C")
+    found = content.numbers(0, content.size).numpy().view(kind).reshape(shape, order="F" if order == "F" else "C")
     return torch.from_numpy(found.astype(kind.newbyteorder("="), order="C", copy=False))
 
 
@@ -719,11 +704,11 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], put: Callable[[An
             return _as_stored(_tensor(storage, first, shape, stride, _DTYPES[str(dtype)]), more)
         case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", (tensor, *_):
             return tensor
-        case "torch.nn.parameter.Parameter", (Stored() as tensor, *_):
-            return tensor
-        case "torch._utils._rebuild_device_tensor_from_numpy" | "torch._utils._rebuild_xla_tensor", (
-            Stored() as tensor,
-            *_,
+        case (
+            "torch.nn.parameter.Parameter"
+            | "torch._utils._rebuild_device_tensor_from_numpy"
+            | "torch._utils._rebuild_xla_tensor",
+            (Stored() as tensor, *_),
         ):
             return tensor
         case "torch.storage._load_from_bytes", (
