@@ -86,25 +86,17 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
     tasks = sorted(catalog.names("task"), key=lambda name: "_c4" not in name)  # the longest first
     say(f"bench demo: one trial of each of {len(tasks)} tasks at mini scale from random weights -> {out}")
     draw(data, seed, ALL_SIZES, say)
-    rows, failed, began = [], [], time.monotonic()
     with workers.pool(out / "log.txt") as pool:
         jobs = {
             pool.submit(recorded, task, "random", data, records, seed, ALL_CHANGES.get(task)): task for task in tasks
         }
-        for done, job in enumerate(as_completed(jobs), 1):
-            left = preview.duration((time.monotonic() - began) / done * (len(tasks) - done))
-            if error := job.exception():
-                failed.append(jobs[job])
-                say(f"  {done}/{len(tasks)}  {jobs[job]} failed: {error}  ({left} left)")
-                continue
-            record = job.result()
-            rows.append((jobs[job], f"{sum(record['seconds'].values()):.0f}", described(record)))
-            say(f"  {done}/{len(tasks)}  {jobs[job]}: {described(record)}  ({left} left)")
+        found = workers.followed(jobs, described, lambda line: say(f"  {line}"))
+    rows = [(task, f"{sum(one['seconds'].values()):.0f}", described(one)) for task, one in found.items()]
     lines = [("task", "seconds", "metrics in percent, of no meaning on so few pictures"), *sorted(rows)]
     print("\n".join(f"{task:<24}{seconds:>8}  {metrics}" for task, seconds, metrics in lines))
-    if failed:
+    if failed := sorted(set(tasks) - set(found)):
         raise RuntimeError(
-            f"expected every task to end, found {len(failed)} that failed: {', '.join(sorted(failed))}; see {out}/log.txt"
+            f"expected every task to end, found {len(failed)} that failed: {', '.join(failed)}; see {out}/log.txt"
         )
     say(f"All {len(tasks)} tasks ended, in {elapsed(start)}.")
 

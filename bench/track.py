@@ -14,13 +14,11 @@ ended: `bench sweep --watch --out runs/mini/transfer`, or `--cancel`.
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from bench import catalog, demo, journey, preview, sweep, workers
+from bench import catalog, demo, journey, sweep, workers
 from downstream import task as protocols
 from results import groups, plots, record
 from results import table as tables
@@ -200,18 +198,10 @@ def pretrain(
 ) -> None:
     """All of these pretrainings, as many at a time as there are cores. Raises RuntimeError where one failed, after all others."""
     runs.mkdir(parents=True, exist_ok=True)
-    began, failed = time.monotonic(), []
     with workers.pool(runs / "log.txt", tasks=1) as pool:
         jobs = {pool.submit(work, name, data, runs, records): name for name in chosen}
-        for done, job in enumerate(as_completed(jobs), 1):
-            left = preview.duration((time.monotonic() - began) / done * (len(jobs) - done))
-            if error := job.exception():
-                failed.append(jobs[job])
-                say(f"{done}/{len(jobs)}  {jobs[job]} failed: {error}  ({left} left)")
-                continue
-            knn = job.result()["knn"]
-            say(f"{done}/{len(jobs)}  {jobs[job]}: kNN {knn['first']:.2f} -> {knn['last']:.2f}  ({left} left)")
-    if failed:
+        made = workers.followed(jobs, lambda one: f"kNN {one['knn']['first']:.2f} -> {one['knn']['last']:.2f}", say)
+    if failed := [name for name in chosen if name not in made]:
         raise RuntimeError(
             f"expected every pretraining to end, found some that failed: {', '.join(failed)}; see {runs}/log.txt"
         )

@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
-from bench import allocator
+from bench import allocator, preview
 
 AGAIN = 30  # seconds after which a worker without a parent is asked to end once more
 
@@ -28,6 +29,20 @@ def pool(log: Path, tasks: int | None = None) -> Iterator[ProcessPoolExecutor]:
         yield found
     finally:
         found.shutdown(cancel_futures=True)
+
+
+def followed(jobs: Mapping[Future[Any], str], told: Callable[[Any], str], say: Callable[[str], None]) -> dict[str, Any]:
+    """The results by name, without those of jobs that failed; says of each job as it ends how, and what time is left."""
+    results, began = {}, time.monotonic()
+    for done, job in enumerate(as_completed(jobs), 1):
+        left = preview.duration((time.monotonic() - began) / done * (len(jobs) - done))
+        if error := job.exception():
+            how = f" failed: {error}"
+        else:
+            results[jobs[job]] = job.result()
+            how = f": {told(job.result())}"
+        say(f"{done}/{len(jobs)}  {jobs[job]}{how}  ({left} left)")
+    return results
 
 
 def _alone(log: Path) -> None:
