@@ -401,25 +401,26 @@ def transfer(
       torchrun --nproc-per-node 8 -m bench transfer --task coco_fpn_1x --checkpoint pixpro_base_r50_400ep.pth
     """
     from bench import journey
+    from downstream import task as protocols
 
     if trials is not None and seed is not None:
         raise ValueError("expected --trials or --seed, found both")
     resolved = journey.resolve(task, scale.value, pairs(changes), precision and precision.value)
     if scale_batch:
-        resolved, numbers = journey.scaled(resolved)
+        resolved, numbers = protocols.scaled(resolved, int(os.environ.get("WORLD_SIZE", "1")))
         say(
             "\n".join(
                 [f"{resolved.name} by the linear rule, nonstandard:", *numbers] if numbers else ["nothing to scale"]
             )
         )
     if accumulate > 1:
-        resolved = journey.accumulated(resolved, accumulate)
+        resolved = protocols.accumulated(resolved, accumulate)
         say(
             f"{resolved.name}: gradients of {accumulate} parts of a batch are summed, nonstandard. This does not fix batch norm, "
             "whose statistics are those of a part"
         )
     if skip_bad:
-        resolved = journey.tolerant(resolved, skip_bad)
+        resolved = protocols.tolerant(resolved, skip_bad)
     seeds = [seed] if seed is not None else list(range(trials or resolved.trials))
     if dry_run:
         from bench import preview

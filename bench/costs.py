@@ -26,13 +26,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import catalog, journey
+from bench.preview import IMAGENET
 from downstream import task as protocols
 
 GPUS = (8, 64, 512)
 BUCKET = 25e6  # bytes of gradients in a collective, torch's DistributedDataParallel bucket_cap_mb
 TABLES = ("moco", "pixpro")
 METHODS = ("moco", "pixpro")
-IMAGENET = 1_281_167  # training images
 ZOO = "facebookresearch/detectron2 MODEL_ZOO.md"
 
 # Seconds of a step on 8 V100, and whose. detectron2's networks freeze batch norm and the first two stages where the protocols
@@ -115,10 +115,10 @@ def _trained(model: Any) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def transfer(name: str, arch: str = "resnet50") -> Work:
-    """A transfer of the papers' scale, by its protocol."""
+def transfer(name: str) -> Work:
+    """A transfer of a ResNet-50 at the papers' scale, by its protocol."""
     task = journey.resolve(name, "paper", {})
-    model = journey.engine(task).blank(task, arch)
+    model = journey.engine(task).blank(task, "resnet50")
     synchronised = True
     if isinstance(task, protocols.Detection):
         synchronised = task.settings.get("MODEL.RESNETS.NORM", "FrozenBN") in journey.engine(task).SYNCHRONISED
@@ -127,20 +127,19 @@ def transfer(name: str, arch: str = "resnet50") -> Work:
     return Work(name, protocols.batch(task), 1, steps, _trained(model), *norms, ())
 
 
-def pretraining(method: str, arch: str = "resnet50") -> Work:
-    """A pretraining by its published recipe, on ImageNet."""
+def pretraining(method: str) -> Work:
+    """A pretraining of a ResNet-50 by its published recipe, on ImageNet."""
     import torch
 
     module = catalog.load("method", method)
     recipe = {"images": IMAGENET, "classes": 1000, **module.recipe(None)}
     with torch.device("meta"):
-        model = module.METHOD(arch, recipe)
+        model = module.METHOD("resnet50", recipe)
     batch, views = recipe["batch_size"], 2
     norms = _norms(model, views) if recipe.get("sync_bn") else (0, 0, 0)
     gathered: tuple[int, ...] = ()
     if recipe.get("queue"):  # shuffled batch norm gathers views and what the backbone makes of them; then the keys
-        width = 2048 if arch == "resnet50" else model.head[0].in_features
-        gathered = tuple(4 * batch * each for each in (3 * recipe["size"] ** 2, width, recipe["dim"]))
+        gathered = tuple(4 * batch * each for each in (3 * recipe["size"] ** 2, 2048, recipe["dim"]))
     steps = recipe["epochs"] * (IMAGENET // batch)
     return Work(method, batch, views, steps, _trained(model), *norms, gathered)
 
@@ -159,7 +158,7 @@ def makespan(hours: Iterable[float], slots: int) -> float:
     return max(ends)
 
 
-def report(gpus: Sequence[int] = GPUS, views: float | None = None, link: Link | None = None) -> dict[str, Any]:
+def report(views: float | None = None, link: Link | None = None) -> dict[str, Any]:
     """{"transfers", "pretrainings", "tables"}: lists of plain values.
 
     views: of a pretraining that a core prepares in a second, as `bench speed views` measures; None leaves the cores out
@@ -180,10 +179,10 @@ def report(gpus: Sequence[int] = GPUS, views: float | None = None, link: Link | 
                 "trials": len(each),
                 "gpu_hours": 8 * sum(each),
                 # a trial's batch is shared by 8 GPUs, as in the papers; more of them run more trials at a time
-                "hours": {n: makespan(each, n // 8) for n in gpus if n >= 8},
+                "hours": {n: makespan(each, n // 8) for n in GPUS},
             }
         )
-    made = [_row(pretraining(name), gpus, views, link) for name in METHODS]
+    made = [_row(pretraining(name), GPUS, views, link) for name in METHODS]
     return {"transfers": rows, "pretrainings": made, "tables": tables}
 
 

@@ -56,21 +56,6 @@ def resolve(name: str, scale: str, changes: Mapping[str, str], precision: str | 
     return protocols.at(task, precision) if precision else task
 
 
-def scaled(task: protocols.Task) -> tuple[protocols.Task, list[str]]:
-    """The task by the linear rule for the processes of this run, and every number that changed, in words."""
-    return protocols.scaled(task, int(os.environ.get("WORLD_SIZE", "1")))
-
-
-def accumulated(task: protocols.Task, parts: int) -> protocols.Task:
-    """The task with each process's share of a batch worked through in parts, nonstandard."""
-    return protocols.accumulated(task, parts)
-
-
-def tolerant(task: protocols.Task, images: int) -> protocols.Task:
-    """The task with so many training images that may be broken, nonstandard."""
-    return protocols.tolerant(task, images)
-
-
 def engine(task: protocols.Task) -> ModuleType:
     """The module that runs a task."""
     return importlib.import_module(ENGINES[task.engine])
@@ -87,18 +72,17 @@ def datasets(data: Path | None) -> Path:
     return root
 
 
-def weights_file(checkpoint: str, runs: Path = Path("runs")) -> Path:
+def weights_file(checkpoint: str) -> Path:
     """The file of a checkpoint: a path, or the name of a run of `bench pretrain` in ./runs."""
     if (path := Path(checkpoint)).is_file():
         return path
     if path.is_dir() and (path / "backbone.pth").is_file():
         return path / "backbone.pth"
-    if (ours := runs / checkpoint / "backbone.pth").is_file():
+    if (ours := Path("runs") / checkpoint / "backbone.pth").is_file():
         return ours
     raise FileNotFoundError(
-        f"expected a checkpoint file or address, 'random', or the name of a run in {runs}/, found neither {checkpoint} nor "
-        f"{ours}. "
-        f"bench pretrain METHOD makes one"
+        f"expected a checkpoint file or address, 'random', or the name of a run in runs/, found neither {checkpoint} nor "
+        f"{ours}. bench pretrain METHOD makes one"
     )
 
 

@@ -62,8 +62,8 @@ def trials(
     """
     from results import record
 
-    rows = []
-    models = {checkpoint: journey.opened(checkpoint, arch, scale(tasks), None, None)[0] for checkpoint in checkpoints}
+    rows, scale = [], next(iter(tasks.values())).scale
+    models = {checkpoint: journey.opened(checkpoint, arch, scale, None, None)[0] for checkpoint in checkpoints}
     for name, task in tasks.items():
         found = journey.engine(task).found(task, data)
         macs = {about["arch"]: preview.macs(task, about["arch"], found) for about in models.values()}
@@ -90,10 +90,6 @@ def trials(
     if twice := [file for file in files if files.count(file) > 1]:
         raise ValueError(f"expected tasks, checkpoints and seeds that differ, found {twice[0]} twice: leave one out")
     return rows
-
-
-def scale(tasks: Mapping[str, protocols.Task]) -> str:
-    return next(iter(tasks.values())).scale
 
 
 def chosen(seeds: Sequence[int] | int | None, task: protocols.Task) -> Sequence[int]:
@@ -148,12 +144,12 @@ def plan(
         "cwd": str(Path.cwd()),
         "gpus": gpus,
         "jobs": jobs or (256 if executor == "slurm" else 0) or len(devices) // max(1, gpus) or os.cpu_count() or 1,
-        "slots": [],
+        "slots": slots(gpus, jobs, devices) if executor == "local" else [],
         "partition": partition,
         "minutes": minutes,
         "scaled": said,
         "trials": rows,
-    } | ({"slots": slots(gpus, jobs, devices)} if executor == "local" else {})
+    }
 
 
 def visible() -> list[str]:
@@ -184,12 +180,13 @@ def slots(gpus: int, jobs: int | None, devices: Sequence[str]) -> list[dict[str,
 # What it costs
 
 
-def seconds(plan: Mapping[str, Any], rate: Callable[[str], float] = preview.macs_per_second) -> list[float]:
+def seconds(plan: Mapping[str, Any]) -> list[float]:
     """The estimated time of every trial, on one GPU or on this machine's cores."""
     import torch
 
     elsewhere = plan["gpus"] and not torch.cuda.is_available()
-    rates = {p: V100 if elsewhere else rate(p) for p in sorted({row["precision"] for row in plan["trials"]})}
+    precisions = {row["precision"] for row in plan["trials"]}
+    rates = {p: V100 if elsewhere else preview.macs_per_second(p) for p in precisions}
     return [row["macs"] / rates[row["precision"]] for row in plan["trials"]]
 
 

@@ -120,14 +120,14 @@ def costlier(part: str, against: str, target: float | None, ours: Callable[[], A
     return Row(part, against, ours_s / theirs_s, target, False, ours_s, theirs_s, memory)
 
 
-def pairs(ours: Callable[[], Any], theirs: Callable[[], Any], count: int = PAIRS) -> tuple[float, float, int | None]:
-    """Median seconds of both, run in turn `count` times after one unmeasured call each; who is first alternates.
+def pairs(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, int | None]:
+    """Median seconds of both, run in turn `PAIRS` times after one unmeasured call each; who is first alternates.
 
     And the peak of this process's resident memory while ours ran, in bytes; None where the system does not tell.
     """
     taken: dict[Callable[[], Any], list[float]] = {ours: [], theirs: []}
     peak = None
-    for number in range(count + 1):
+    for number in range(PAIRS + 1):
         for call in (ours, theirs) if number % 2 else (theirs, ours):
             forget_peak()
             start = time.perf_counter()

@@ -18,6 +18,7 @@ import torch
 
 from bench import journey, launch
 from downstream import checkpoint
+from downstream import task as protocols
 
 spec = importlib.util.spec_from_file_location("transfers", Path(__file__).with_name("transfers.py"))
 assert spec is not None
@@ -281,7 +282,7 @@ def test_a_broken_image_is_named_by_the_preflight_and_by_the_run(task, data, tmp
 
 def tolerant(task, data, out, allowed):
     """A trial that may leave out so many broken images."""
-    resolved = journey.tolerant(journey.resolve(task, "mini", transfers.TASKS[task]), int(allowed))
+    resolved = protocols.tolerant(journey.resolve(task, "mini", transfers.TASKS[task]), int(allowed))
     journey.transfer(journey.plan(resolved, "random", data, None, None, None), [0], out, False, print)
 
 
