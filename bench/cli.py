@@ -695,9 +695,9 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: Jso
     Example: bench list tasks
     """
     if kind is Kind.sources:
-        from bench import sources
+        from bench import families
 
-        rows = sources.listed()
+        rows = families.listed()
     else:
         single = kind.value.removesuffix("s")
         rows = [{"name": name, "summary": catalog.summary(single, name)} for name in catalog.names(single)]

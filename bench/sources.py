@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import layouts
-from bench.content import Digest, File, opened, sha256
-from bench.families import HEAD, KEY_ENCODER, listed
+from bench.content import Digest, File, opened
 from bench.recognition import Found, no_resnet, recognised
 from downstream import resnets
 from downstream.task import TRAITS
@@ -26,9 +25,6 @@ from downstream.task import TRAITS
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-
-__all__ = ["HEAD", "KEY_ENCODER", "TRAITS", "Backbone", "backbone", "inspect", "listed", "prove", "sha256"]
 
 ABOUT = ("method", "variant", "epochs", "data", "scale", "seed", "licence")  # that travel into a converted file
 
@@ -68,7 +64,7 @@ def backbone(
 ) -> Backbone:
     """The backbone in a checkpoint file. Nothing in the file is executed.
 
-    family:        a name of `listed()`; by default it is recognised
+    family:        a name of `bench.families.listed()`; by default it is recognised
     arch:          a name of downstream.resnets that the file must agree with; by default it is read from the shapes
     allow_missing: patterns (as of a shell) of torchvision names that may be absent; never a whole stage
 
@@ -379,8 +375,7 @@ def _strided(found: Found, file: File) -> bool:
 
 def _traits(found: Found, file: File, plan: resnets.Arch) -> dict[str, Any]:
     """How images must be given to the backbone, and what in its plan the tensors do not say."""
-    known = found.source.traits() | _fed(found, file).traits()
-    known |= {"stem": plan.stem, "stride_in_1x1": _strided(found, file)}
+    known = _fed(found, file).traits() | {"stem": plan.stem, "stride_in_1x1": _strided(found, file)}
     return {key: known[key] for key in TRAITS}
 
 

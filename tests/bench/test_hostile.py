@@ -648,9 +648,9 @@ def test_hostile_files_end_in_one_sentence_and_nothing_runs(tmp_path: Path) -> N
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system has no /proc")
 def test_a_file_without_a_size_is_not_read_for_its_digest() -> None:
-    from bench import sources
+    from bench import content
 
-    assert sources.sha256(Path("/proc/self/status")) == hashlib.sha256().hexdigest()  # as /proc/kmsg, which blocks
+    assert content.sha256(Path("/proc/self/status")) == hashlib.sha256().hexdigest()  # as /proc/kmsg, which blocks
 
 
 def whole(folder: Path, **beside: Any) -> Path:

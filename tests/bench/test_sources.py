@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench import families, journey, recognition, sources, tensorbundle
-from bench.content import opened
+from bench.content import opened, sha256
 from downstream import resnets, weights
 
 Tensors = dict[str, torch.Tensor]
@@ -786,7 +786,7 @@ def test_a_transfers_record_names_what_was_allowed_to_be_missing(tmp_path: Path)
 
 
 def test_every_family_has_a_case() -> None:
-    names = {row["name"] for row in sources.listed()}
+    names = {row["name"] for row in families.listed()}
     assert {case.family for case in PUBLISHED.values()} <= names
     elsewhere = {"bench", "generic", "dino-student", "cmc", "mmseg"}
     assert names - {case.family for case in PUBLISHED.values()} == elsewhere
@@ -815,7 +815,7 @@ def test_moco_v2_says_its_variant_epochs_and_what_was_dropped(tmp_path: Path) ->
     assert (found.about["variant"], found.about["epochs"], found.about["method"]) == ("v2", 200, "moco")
     # 318 of the key encoder, two heads of two layers with weight and bias, queue and its pointer
     assert len(found.dropped) == 318 + 4 + 4 + 2
-    assert set(found.dropped.values()) == {sources.KEY_ENCODER, sources.HEAD, "queue of negatives"}
+    assert set(found.dropped.values()) == {families.KEY_ENCODER, families.HEAD, "queue of negatives"}
 
 
 def test_lightlys_dino_is_its_moving_average(tmp_path: Path) -> None:
@@ -1586,7 +1586,7 @@ def test_a_tensorflow_checkpoint_is_named_by_any_of_its_files_or_its_folder(tmp_
     digest = hashlib.sha256(index.read_bytes() + shard.read_bytes()).hexdigest()
     for named in (index, shard, tmp_path):
         assert tensorbundle.index_of(named) == index and sources.inspect(named)["family"] == "simclr"
-    assert sources.sha256(*tensorbundle.files(index)) == digest
+    assert sha256(*tensorbundle.files(index)) == digest
     exchanged(sources.backbone(index))
     shard.rename(tmp_path / "elsewhere")
     assert sources.inspect(index)["matched"] == 265
@@ -1702,7 +1702,7 @@ def test_the_checksum_is_rfc_3720s() -> None:
 
 
 def test_the_list_has_every_family_once_with_its_traits() -> None:
-    rows = sources.listed()
+    rows = families.listed()
     assert json.loads(json.dumps(rows)) == rows
     names = [row["name"] for row in rows]
     assert len(set(names)) == len(names)
@@ -1715,6 +1715,6 @@ def test_the_list_has_every_family_once_with_its_traits() -> None:
 
 
 def test_listing_families_imports_no_torch() -> None:
-    code = "import sys; from bench import sources; print(len(sources.listed()), 'torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys; from bench import families, sources; print(len(families.listed()), 'torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1:] == ["False", "False"]
