@@ -117,7 +117,12 @@ def faster(part: str, against: str, target: float | None, ours: Callable[[], Any
 def costlier(part: str, against: str, target: float | None, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Row:
     """A row that says how many times what `theirs` takes `ours` takes; at most the target."""
     ours_s, theirs_s, memory = pairs(ours, theirs)
-    return Row(part, against, ours_s / theirs_s, target, False, ours_s, theirs_s, memory)
+    return cost(part, against, ours_s, theirs_s, target, memory)
+
+
+def cost(part: str, against: str, ours: float, theirs: float, target: float | None, memory: int | None = None) -> Row:
+    """A row whose ratio is a cost: ours over theirs, both in seconds or bytes; at most the target."""
+    return Row(part, against, ours / theirs, target, False, ours, theirs, memory)
 
 
 def pairs(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, int | None]:
@@ -176,8 +181,3 @@ def peak_memory() -> int | None:
     except OSError:
         return None
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def cost(part: str, against: str, ours: float, theirs: float, target: float | None, memory: int | None = None) -> Row:
-    """A row whose ratio is a cost: ours over theirs, both in seconds or bytes; at most the target."""
-    return Row(part, against, ours / theirs, target, False, ours, theirs, memory)

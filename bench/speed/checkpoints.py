@@ -22,29 +22,27 @@ def convert(folder: Path) -> list[Row]:
     from bench import sources
     from downstream import weights
 
+    file = folder / "checkpoint.pth"
+
+    def theirs() -> None:
+        torch.save(torch.load(file, weights_only=True), folder / "copy.pth")
+
+    def ours() -> None:
+        found = sources.backbone(file)
+        weights.write(found.tensors, {"arch": found.arch, "traits": found.traits}, folder / "out.pth", "torchvision")
+        assert found.sha256  # the command waits for it before it writes, but has made the proof by then
+
+    def proof() -> None:
+        found = sources.backbone(file)
+        sources.prove(found)
+        weights.prove(found.tensors, found.arch, found.traits)
+
     rows = []
     for what, content in (("a plain ResNet-50", _plain()), ("MoCo v2's ResNet-50", _moco(65_536))):
-        file, copy = folder / "checkpoint.pth", folder / "copy.pth"
         torch.save(content, file)
-
-        def theirs(file: Path = file, copy: Path = copy) -> None:
-            torch.save(torch.load(file, weights_only=True), copy)
-
-        def ours(file: Path = file) -> None:
-            found = sources.backbone(file)
-            weights.write(
-                found.tensors, {"arch": found.arch, "traits": found.traits}, folder / "out.pth", "torchvision"
-            )
-            assert found.sha256  # the command waits for it before it writes, but has made the proof by then
-
-        def proof(file: Path = file) -> None:
-            found = sources.backbone(file)
-            sources.prove(found)
-            weights.prove(found.tensors, found.arch, found.traits)
-
-        rows.append(costlier("convert", f"torch.load and torch.save, {what}", 1.5, ours, theirs))
-        against = f"torch.load and torch.save, {what}: reading and the proof alone"
-        rows.append(costlier("convert", against, None, proof, theirs))
+        against = f"torch.load and torch.save, {what}"
+        rows.append(costlier("convert", against, 1.5, ours, theirs))
+        rows.append(costlier("convert", f"{against}: reading and the proof alone", None, proof, theirs))
     return rows
 
 

@@ -31,6 +31,7 @@ LVIS_IMAGES, LVIS_CLASSES, LVIS_DETECTIONS = 5_000, 1_203, 300
 VOC_IMAGES, VOC_DETECTIONS = 4_952, 30
 MAPS, CLASSES = 500, 19
 WIDTH, HEIGHT, CORNERS = 640, 480, 24
+KINDS = (("bbox", "boxes"), ("segm", "masks"))
 
 Array = np.ndarray[Any, Any]
 Metrics = Mapping[str, float]
@@ -57,10 +58,8 @@ def coco(folder: Path, images: int = COCO_IMAGES) -> list[Row]:
         return [100 * value for value in run.stats[:3]]
 
     return [
-        _compared(
-            "coco", f"pycocotools, {name} of {images:,} images", 8, detections, kind, file, ours.evaluate, official
-        )
-        for kind, name in (("bbox", "boxes"), ("segm", "masks"))
+        _compared("coco", f"pycocotools, {name} of {images:,} images", detections, kind, file, ours.evaluate, official)
+        for kind, name in KINDS
     ]
 
 
@@ -89,15 +88,14 @@ def lvis(folder: Path, images: int = LVIS_IMAGES) -> list[Row]:
         return [100 * run.get_results()[name] for name in names]
 
     return [
-        _compared("lvis", f"lvis-api, {name} of {images:,} images", 8, detections, kind, file, ours.evaluate, official)
-        for kind, name in (("bbox", "boxes"), ("segm", "masks"))
+        _compared("lvis", f"lvis-api, {name} of {images:,} images", detections, kind, file, ours.evaluate, official)
+        for kind, name in KINDS
     ]
 
 
 def _compared(
     part: str,
     against: str,
-    target: float,
     detections: Sequence[dict[str, Any]],
     kind: str,
     file: Path,
@@ -115,7 +113,7 @@ def _compared(
         results = [{key: value for key, value in d.items() if key != other} for d in detections]  # it writes into them
         found["theirs"] = official(results, kind)
 
-    row = faster(part, against, target, ours, theirs)
+    row = faster(part, against, 8, ours, theirs)
     if found["ours"] != found["theirs"]:
         raise ValueError(f"expected the metrics of {against} {found['theirs']}, found {found['ours']}")
     return row
@@ -167,6 +165,8 @@ def miou(folder: Path, maps: int = MAPS) -> list[Row]:
     from downstream import segmentation  # noqa: F401  makes mmseg importable without mmcv's compiled operators
     from downstream.evaluation import miou as ours
 
+    from mmseg.evaluation import IoUMetric  # isort: skip
+
     pairs = _label_maps(10)
     samples = [
         {"pred_sem_seg": {"data": torch.from_numpy(guess)[None]}, "gt_sem_seg": {"data": torch.from_numpy(truth)[None]}}
@@ -175,7 +175,7 @@ def miou(folder: Path, maps: int = MAPS) -> list[Row]:
     found: dict[str, Array] = {}
 
     def official() -> None:
-        metric = _iou_metric()
+        metric = IoUMetric(prefix="")
         metric.dataset_meta = {"classes": [str(number) for number in range(CLASSES)]}
         for number in range(maps):
             metric.process({}, [samples[number % len(samples)]])
@@ -195,12 +195,6 @@ def miou(folder: Path, maps: int = MAPS) -> list[Row]:
     if not np.array_equal(found["ours"], found["theirs"]):
         raise ValueError(f"expected mmseg's intersections and unions {found['theirs']}, found {found['ours']}")
     return [row]
-
-
-def _iou_metric() -> Any:
-    from mmseg.evaluation import IoUMetric
-
-    return IoUMetric(prefix="")
 
 
 def _scenes(
