@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from bench import __version__, addresses
 from bench.content import sha256
+from results.record import replaced
 
 LIMIT = 16 << 30  # bytes; the largest published ResNet with its optimizer has 4 GB
 ATTEMPTS = 5  # without getting on
@@ -173,9 +174,7 @@ def _compare(digest: str, expected: str, authority: str, path: Path) -> None:
 
 def _write_note(found: Fetched, modified: int) -> None:
     content = {key: value for key, value in asdict(found).items() if key != "path"} | {"modified": modified}
-    part = _note(found.path).with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(_note(found.path))
+    replaced(_note(found.path), json.dumps(content, indent=1) + "\n")
 
 
 @contextlib.contextmanager

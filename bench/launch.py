@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import catalog
+from results.record import replaced
 
 RESTARTS = 3  # of a trial that was killed; one that ends with an error is not started again
 TIMEOUTS = 1000  # that a Slurm job may go on after
@@ -39,9 +40,7 @@ class Busy(RuntimeError):
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    replaced(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -257,7 +256,6 @@ def _again(folder: Path, code: int, starts: int) -> bool:
         return True
     if code and not (folder / "outcome.json").exists():
         line = f"killed by signal {-code}" if code < 0 else "it did not start: pool.log of the sweep says why"
-        folder.mkdir(parents=True, exist_ok=True)
         write(folder / "outcome.json", {"code": code, "line": line, "ended": time.time()})
     return False
 
