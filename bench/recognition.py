@@ -116,25 +116,22 @@ def _ordered(order: tuple[str, str], keys: Mapping[str, str]) -> bool:
 
 def _settled(fitting: list[Found], file: File) -> Found:
     """One of several readings that fit: the one that the file's words name, else the first of those that are the same."""
-    named = [found for found in fitting if any(_said(word, file.words) for word in found.source.words)]
-    if len({found.source.name for found in named}) == 1 and len({found.source.name for found in fitting}) > 1:
-        best = named[0]
-        words = next(word for word in best.source.words if _said(word, file.words))
-        others = sorted({found.source.name for found in fitting} - {best.source.name})
-        return _with(best, (), f"the file's name or notes say {words!r}, which settles it against {', '.join(others)}")
-    first = fitting[0]
     names = list(dict.fromkeys(found.source.name for found in fitting))
     if len(names) == 1:
         return max(fitting, key=lambda found: len(found.entries))
-    if any(
-        (f.outer, f.keys, f.source.traits()) != (first.outer, first.keys, first.source.traits()) for f in fitting[1:]
-    ):
+    named = [found for found in fitting if any(_said(word, file.words) for word in found.source.words)]
+    if len({found.source.name for found in named}) == 1:
+        best = named[0]
+        words = next(word for word in best.source.words if _said(word, file.words))
+        others = ", ".join(sorted({*names} - {best.source.name}))
+        return _with(best, (), f"the file's name or notes say {words!r}, which settles it against {others}")
+    first, *rest = fitting
+    if any((f.outer, f.keys, f.source.traits()) != (first.outer, first.keys, first.source.traits()) for f in rest):
         raise ValueError(
             f"expected a file of one family, found that {', '.join(sorted(names))} fit equally: say which with --from"
         )
-    others = [name for name in names if name != first.source.name]
-    text = f"{' and '.join(others)} fit equally: the same tensors and traits, so both names stand; --from says which"
-    return _with(first, tuple(others), text)
+    text = f"{' and '.join(names[1:])} fit equally: the same tensors and traits, so both names stand; --from says which"
+    return _with(first, tuple(names[1:]), text)
 
 
 def _with(found: Found, equal: tuple[str, ...], text: str) -> Found:
