@@ -7,9 +7,8 @@ import gc
 import json as jsonlib
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,23 +27,13 @@ app.add_typer(data_app, name="data")
 app.add_typer(records.app, name="results")
 
 
-class Scale(StrEnum):
-    paper = "paper"
-    mini = "mini"
-
-
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
 ]
 
 
-class Precision(StrEnum):
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
 ScaleOption = Annotated[
-    Scale, typer.Option(help="paper: the published recipe. mini: the same for minutes on two cores.")
+    Literal["paper", "mini"], typer.Option(help="paper: the published recipe. mini: the same for minutes on two cores.")
 ]
 DataOption = Annotated[
     Path | None, typer.Option(help="Folder with VOC2007/, coco/, ... Default: $DETECTRON2_DATASETS, then ./datasets.")
@@ -171,7 +160,7 @@ def pretrain(
     arch: Annotated[
         str, typer.Option(help="A ResNet of torchvision, or a wide one: resnet18, resnet50, resnet50x2 ...")
     ] = "resnet50",
-    scale: ScaleOption = Scale.paper,
+    scale: ScaleOption = "paper",
     variant: Annotated[str | None, typer.Option(help="Of the method, such as v1 of moco.")] = None,
     epochs: Annotated[
         int | None,
@@ -232,7 +221,7 @@ def pretrain(
         data,
         out,
         arch=arch,
-        scale=scale.value,
+        scale=scale,
         variant=variant,
         epochs=epochs,
         batch_size=batch_size,
@@ -288,17 +277,11 @@ def inspect(file: Checkpoint, family: Family = None, allow_missing: AllowMissing
         raise ValueError(report["problem"])
 
 
-class Framework(StrEnum):
-    torchvision = "torchvision"
-    detectron2 = "detectron2"
-    mmseg = "mmseg"
-
-
 @app.command()
 def convert(
     file: Checkpoint,
     out: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors, .pkl for detectron2.")],
-    to: Annotated[Framework, typer.Option(help="Whose names.")],
+    to: Annotated[Literal["torchvision", "detectron2", "mmseg"], typer.Option(help="Whose names.")],
     family: Family = None,
     allow_missing: AllowMissing = None,
 ) -> None:
@@ -319,13 +302,13 @@ def convert(
         "source": {"file": Path(file).name, **sources.record(source)},
     }
     detector = {f"{weights.DETECTOR}{name}": tensor for name, tensor in source.detector.items()}
-    proof = weights.save(source.tensors | detector, source.arch, source.traits, out, to=to.value, about=about)
+    proof = weights.save(source.tensors | detector, source.arch, source.traits, out, to=to, about=about)
     say(f"{file}: {' or '.join([source.family, *source.equal])}, {source.arch}, {source.matched} tensors matched")
     say(f"  {len(source.dropped)} dropped by name" + (f", {source.filled} filled" if source.filled else ""))
     if source.missing:
         say(f"  missing by permission and new: {', '.join(source.missing)}; the source's own layout is not proven")
     if detector:
-        say(f"  of a detector: {len(detector)}" + (", which mmseg has no place for" if to is Framework.mmseg else ""))
+        say(f"  of a detector: {len(detector)}" + (", which mmseg has no place for" if to == "mmseg" else ""))
     say("  largest relative difference from torchvision: " + ", ".join(f"{k} {v:.1e}" for k, v in proof.items()))
     print(out)
 
@@ -342,7 +325,7 @@ def transfer(
     ] = "random",
     trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocol's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="One trial with this seed.")] = None,
-    scale: ScaleOption = Scale.paper,
+    scale: ScaleOption = "paper",
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Records go to OUT/TASK/PROTOCOL/MODEL/SEED.json.")] = Path("runs/transfer"),
     arch: Annotated[
@@ -372,7 +355,7 @@ def transfer(
         ),
     ] = 0,
     precision: Annotated[
-        Precision | None,
+        Literal["fp32", "bf16"] | None,
         typer.Option(
             help="Default: the protocol's, fp32 at paper scale and bf16 at mini scale. Another one is recorded as nonstandard."
         ),
@@ -405,7 +388,7 @@ def transfer(
 
     if trials is not None and seed is not None:
         raise ValueError("expected --trials or --seed, found both")
-    resolved = journey.resolve(task, scale.value, pairs(changes), precision and precision.value)
+    resolved = journey.resolve(task, scale, pairs(changes), precision)
     if scale_batch:
         resolved, numbers = protocols.scaled(resolved, int(os.environ.get("WORLD_SIZE", "1")))
         say(
@@ -449,11 +432,6 @@ def transfer(
     say("Next: bench table moco, bench table pixpro, bench leaderboard")
 
 
-class Executor(StrEnum):
-    local = "local"
-    slurm = "slurm"
-
-
 def listed(text: str) -> list[str]:
     """The words of a list with commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
@@ -468,7 +446,7 @@ def sweep(
     ] = "random",
     trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocols'.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="0,1", help="These seeds instead.")] = None,
-    executor: Annotated[Executor, typer.Option(help="This machine, or Slurm.")] = Executor.local,
+    executor: Annotated[Literal["local", "slurm"], typer.Option(help="This machine, or Slurm.")] = "local",
     partition: Annotated[str | None, typer.Option(help="Slurm's. Account and the rest: SBATCH_ACCOUNT ...")] = None,
     gpus: Annotated[int | None, typer.Option(min=0, help="Of a trial. Default: 1 where there are any.")] = None,
     jobs: Annotated[
@@ -477,7 +455,7 @@ def sweep(
     minutes: Annotated[
         int, typer.Option("--time", min=1, help="Minutes of a Slurm job; what needs more is queued again and goes on.")
     ] = 240,
-    scale: ScaleOption = Scale.paper,
+    scale: ScaleOption = "paper",
     scale_batch: ScaleBatch = False,
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="As of `bench transfer`; the sweep is in OUT/sweeps/NAME.")] = Path(
@@ -525,12 +503,12 @@ def sweep(
             listed(tasks or ""),
             listed(checkpoints),
             [int(number) for number in numbers] if numbers else trials,
-            scale.value,
+            scale,
             pairs(changes),
             data,
             out,
             arch,
-            executor.value,
+            executor,
             gpus,
             jobs,
             partition,
@@ -681,25 +659,21 @@ def check(
         raise typer.Exit(1)
 
 
-class Kind(StrEnum):
-    methods = "methods"
-    tasks = "tasks"
-    sources = "sources"
-    tables = "tables"
-
-
 @app.command("list")
-def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: Json = False) -> None:
+def list_(
+    kind: Annotated[Literal["methods", "tasks", "sources", "tables"], typer.Argument(help="What to list.")],
+    json: Json = False,
+) -> None:
     """List the names that the other commands take.
 
     Example: bench list tasks
     """
-    if kind is Kind.sources:
+    if kind == "sources":
         from bench import families
 
         rows = families.listed()
     else:
-        single = kind.value.removesuffix("s")
+        single = kind.removesuffix("s")
         rows = [{"name": name, "summary": catalog.summary(single, name)} for name in catalog.names(single)]
     if json:
         print(jsonlib.dumps(rows, indent=1))
@@ -712,7 +686,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: Jso
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A task or a method.")],
-    scale: ScaleOption = Scale.paper,
+    scale: ScaleOption = "paper",
     variant: Annotated[str | None, typer.Option(help="Of a method.")] = None,
     json: Json = False,
 ) -> None:
@@ -728,7 +702,7 @@ def show(
         report: dict[str, Any] = catalog.load("method", name).recipe(variant)
         from pretrain import recipes
 
-        if scale is Scale.mini:
+        if scale == "mini":
             report = recipes.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
         report = {"name": name, "cite": catalog.citation(name), "lr": recipes.peak(report), **report}
     else:
@@ -736,7 +710,7 @@ def show(
 
         if catalog.ALIASES.get(name, name) not in (tasks := catalog.names("task")):
             raise ValueError(catalog.unknown("task or method", name, [*tasks, *catalog.names("method")]))
-        report = preview.shown(journey.resolve(name, scale.value, {}))
+        report = preview.shown(journey.resolve(name, scale, {}))
     if json:
         print(jsonlib.dumps(report, indent=1))
         return
