@@ -58,6 +58,7 @@ from downstream.trial import (
     unsynchronised,
     write_json,
 )
+from downstream.weights import land
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 CHECKED_IMAGES = 64  # of a split that are opened before a training
@@ -380,20 +381,6 @@ def network(task: Classification, arch: str, classes: int, traits: Mapping[str, 
     return Network(backbone, head, frozen=task.kind == "linear")
 
 
-def _land(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> int:
-    """Loads every tensor and returns how many landed; ValueError before anything is changed if one does not fit."""
-    own = backbone.state_dict()
-    missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
-    misfits = [k for k in tensors if k not in own or tensors[k].shape != own[k].shape]
-    if missing or misfits:
-        raise ValueError(
-            f"expected the {len(own)} tensors of the backbone, found {len(missing)} missing and {len(misfits)} that do not fit, "
-            f"the first {(missing + misfits)[0]!r}: is --arch the checkpoint's?"
-        )
-    backbone.load_state_dict(dict(tensors), strict=False)
-    return len(tensors)
-
-
 def macs(task: Classification, arch: str) -> dict[str, float]:
     """Multiply-accumulates for one image, of convolutions only: "train" forward, and twice that backward where the backbone
     learns; "test" forward."""
@@ -502,7 +489,7 @@ def run(
     names = [name for name, _ in model.named_parameters()]
     matched = 0
     if tensors is not None:
-        matched = _land(model.backbone, tensors)
+        matched = land(model.backbone, tensors)
         names = [name for name in names if name.startswith("head.")]
     loaded = {"matched": matched, "missing": names, "unused": []}
     norm = "FrozenBN" if model.frozen else "BN"

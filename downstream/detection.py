@@ -67,7 +67,7 @@ from downstream.trial import (
     unsynchronised,
     write_json,
 )
-from downstream.weights import fitting, separated, to_detectron2
+from downstream.weights import fitting, land, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 
@@ -303,13 +303,7 @@ def features(
 
             backbone.stem = DeepLabStem(out_channels=64 * plan.width, norm="BN")
     backbone.to_empty(device="cpu").eval()
-    result = backbone.load_state_dict(to_detectron2(tensors), strict=False)
-    absent = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
-    if absent or result.unexpected_keys:
-        raise ValueError(
-            f"expected the tensors of detectron2's {arch}, found {len(absent)} missing and {len(result.unexpected_keys)} "
-            f"without a place, {(absent + result.unexpected_keys)[0]} the first: is this the right --arch?"
-        )
+    land(backbone, to_detectron2(tensors), f"detectron2's {arch}")
     with torch.no_grad():
         maps = backbone(image)
     return [maps[stage] for stage in stages]

@@ -69,6 +69,7 @@ from downstream.trial import (
     unsynchronised,
     write_json,
 )
+from downstream.weights import land, to_mmseg
 
 IGNORE = 255
 CLASSES = {
@@ -461,25 +462,6 @@ def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
 
 
-def _land(backbone: Any, tensors: Mapping[str, Tensor]) -> int:
-    """Loads every tensor and returns how many landed; ValueError before anything is changed if one does not fit."""
-    from downstream.weights import to_mmseg
-
-    named = to_mmseg(dict(tensors))
-    own = backbone.state_dict()
-    missing = [k for k in own if k not in named and not k.endswith("num_batches_tracked")]
-    foreign = [k for k in named if k not in own]
-    shapes = [k for k in named if k in own and named[k].shape != own[k].shape]
-    if missing or foreign or shapes:
-        details = [f"{len(v)} {what} such as {v[0]}" for what, v in
-                   (("missing", missing), ("unknown", foreign), ("of another shape", shapes)) if v]  # fmt: skip
-        raise ValueError(
-            f"expected the {len(own)} tensors of the backbone, found {', '.join(details)}: is --arch the checkpoint's?"
-        )
-    backbone.load_state_dict(named, strict=False)
-    return len(named)
-
-
 def features(
     tensors: Mapping[str, Tensor], arch: str, image: Tensor, traits: Mapping[str, Any] = TRAITS
 ) -> list[Tensor]:
@@ -491,7 +473,7 @@ def features(
     with torch.device("meta"):  # no random numbers for weights that are replaced at once
         backbone = getattr(models, config.pop("type"))(**config)
     backbone.to_empty(device="cpu").eval()
-    _land(backbone, tensors)
+    land(backbone, to_mmseg(tensors))
     with torch.no_grad():
         return list(backbone(image))
 
@@ -559,7 +541,7 @@ def run(
     names = [name for name, _ in model.named_parameters()]
     matched = 0
     if tensors is not None:
-        matched = _land(model.backbone, tensors)
+        matched = land(model.backbone, to_mmseg(tensors))
         names = [name for name in names if name.startswith("decode_head.")]
     loaded = {"matched": matched, "missing": names, "unused": []}
     norm = "BN"

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from downstream import broken, classification, datasets
 from downstream.task import TRAITS, LinearSVM
 from downstream.trial import Progress, ahead, cpus, place, write_json
+from downstream.weights import land
 
 SPLITS = ("voc_2007_trainval", "voc_2007_test")
 ABSENT, DIFFICULT, PRESENT = -1, 0, 1  # as in VOC's ImageSets/Main/<class>_<split>.txt
@@ -224,7 +225,7 @@ def run(
     torch.manual_seed(seed)
     model = network(task, arch, traits)
     names = [name for name, _ in model.named_parameters()]
-    matched = 0 if tensors is None else classification._land(model, tensors)
+    matched = 0 if tensors is None else land(model, tensors)
     loaded = {"matched": matched, "missing": names if tensors is None else [], "unused": []}
     write_json(out / "loaded.json", loaded)
     model = model.to(place().device).to(memory_format=torch.channels_last)

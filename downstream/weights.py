@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from downstream import resnets
 
@@ -109,22 +109,31 @@ def _mmseg_name(name: str, deep: bool) -> str:
     return name
 
 
+def land(network: nn.Module, tensors: Mapping[str, Tensor], whose: str = "the backbone", assign: bool = False) -> int:
+    """Puts tensors into a network and returns how many; counters of batches may be missing.
+
+    Raises ValueError, before anything is changed, if a tensor is missing, has no place or another shape.
+    """
+    own = network.state_dict()
+    missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
+    misfits = [n for n in tensors if n not in own or own[n].shape != tensors[n].shape]
+    if missing or misfits:
+        raise ValueError(
+            f"expected the {len(own)} tensors of {whose}, found {len(missing)} missing and {len(misfits)} that do not fit, the "
+            f"first {(missing + misfits)[0]!r}: is this the right --arch?"
+        )
+    network.load_state_dict(dict(tensors), strict=False, assign=assign)
+    return len(tensors)
+
+
 def reference(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -> torchvision.models.ResNet:
     """torchvision's ResNet in evaluation with these weights, the stride where the traits say it is, and no fc.
 
     Raises ValueError if a tensor is missing, has no place or another shape.
     """
     model = resnets.network(resnets.arch(arch), traits["stride_in_1x1"])
-    wanted = model.state_dict()
-    missing = [n for n in wanted if n not in tensors and not n.endswith(".num_batches_tracked")]
-    misfits = [n for n in tensors if n not in wanted or wanted[n].shape != tensors[n].shape]
-    if missing or misfits:
-        raise ValueError(
-            f"expected the {len(wanted)} tensors of torchvision's {arch}, found {len(missing)} missing and {len(misfits)} that do"
-            f" not fit, the first {(missing + misfits)[0]!r}: is this the right --arch?"
-        )
-    counters = {n: torch.zeros((), dtype=torch.int64) for n in wanted if n not in tensors}
-    model.load_state_dict({**tensors, **counters}, assign=True)
+    counters = {n: torch.zeros((), dtype=torch.int64) for n in model.state_dict() if n.endswith("num_batches_tracked")}
+    land(model, {**counters, **tensors}, f"torchvision's {arch}", assign=True)
     return model.eval()
 
 

@@ -21,7 +21,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from downstream import classification
+from downstream import classification, weights
 from downstream.synthetic import synthesize
 from downstream.task import TRAITS, Classification, digest, iterations, mini, overridden, tolerant
 from downstream.tasks import imagenet_knn, imagenet_linear, imagenet_linear_simsiam, imagenet_semi_1, imagenet_semi_10
@@ -313,7 +313,7 @@ def test_pooled_features_are_torchvisions_before_its_classifier(resnet18: dict[s
     reference.load_state_dict(resnet18, strict=False)
     reference.fc = nn.Identity()
     model = classification.network(TINY, "resnet18", 5).eval()
-    assert classification._land(model.backbone, resnet18) == len(resnet18)
+    assert weights.land(model.backbone, resnet18) == len(resnet18)
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.backbone(image), reference(image))
@@ -321,8 +321,8 @@ def test_pooled_features_are_torchvisions_before_its_classifier(resnet18: dict[s
 
 def test_weights_that_do_not_fit_and_other_networks_are_refused(resnet18: dict[str, torch.Tensor]) -> None:
     model = classification.network(TINY, "resnet50", 5)
-    with pytest.raises(ValueError, match="is --arch the checkpoint's"):
-        classification._land(model.backbone, resnet18)
+    with pytest.raises(ValueError, match="is this the right --arch"):
+        weights.land(model.backbone, resnet18)
     with pytest.raises(ValueError, match="vgg16"):
         classification.network(TINY, "vgg16", 5)
     with pytest.raises(ValueError, match="3x3x3"):

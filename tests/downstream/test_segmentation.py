@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from bench import journey
-from downstream import segmentation
+from downstream import segmentation, weights
 from downstream.synthetic import synthesize
 from downstream.task import Segmentation, digest, iterations, mini, protocol, second
 from downstream.tasks.cityscapes_semantic import TASK
@@ -120,7 +120,7 @@ def test_features_equal_torchvisions(resnet18: dict[str, torch.Tensor]) -> None:
 
 def test_dilation_leaves_the_pretrained_weights_as_they_are(resnet18: dict[str, torch.Tensor]) -> None:
     model = segmentation.network(TINY, "resnet18")
-    assert segmentation._land(model.backbone, resnet18) == len(resnet18)
+    assert weights.land(model.backbone, weights.to_mmseg(resnet18)) == len(resnet18)
     landed = model.backbone.state_dict()
     assert landed.keys() == resnet18.keys()
     assert all(torch.equal(landed[name], resnet18[name]) for name in resnet18)
