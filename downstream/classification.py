@@ -41,6 +41,7 @@ import torch.nn.functional as F
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import broken, checkpoint
 from downstream.interruption import Watch
@@ -390,20 +391,11 @@ def macs(task: Classification, arch: str) -> dict[str, float]:
 
 def forward_macs(arch: str, view: int) -> float:
     """Multiply-accumulates of the backbone's convolutions for one image of `view` x `view` pixels."""
-    total = 0.0
-
-    def count(conv: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(conv, nn.Conv2d)
-        total += output[0].numel() * conv.weight[0].numel()
-
     with torch.device("meta"), torch.no_grad():
         model = pooled(arch)[0].eval()
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d):
-                module.register_forward_hook(count)
-        model(torch.empty(1, 3, view, view))
-    return total
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, view, view))
+    return counter.get_total_flops() / 2
 
 
 # Training

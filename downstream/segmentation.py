@@ -50,6 +50,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import broken, checkpoint, resnets
 from downstream.datasets import VOC_CLASSES, once, turned
@@ -495,19 +496,9 @@ def macs(task: Segmentation, arch: str) -> dict[str, float]:
 
 
 def _forward_macs(model: nn.Module, height: int, width: int) -> float:
-    total = 0.0
-
-    def count(conv: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(conv, nn.Conv2d)
-        total += output[0].numel() * conv.weight[0].numel()
-
-    hooks = [conv.register_forward_hook(count) for conv in _convolutions(model)]
-    with torch.no_grad():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, height, width, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return total
+    return counter.get_total_flops() / 2
 
 
 # Training and test
