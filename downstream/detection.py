@@ -293,7 +293,9 @@ def features(
     plan = resnets.arch(arch)
     plain = str(dataclasses.replace(plan, deep=False))
     asked = {**(traits or {}), "stem": "7x7"}
-    cfg = configuration(Detection("features", "", (), {"MODEL.BACKBONE.FREEZE_AT": 0}), plain, asked)
+    cfg = configuration(
+        Detection(name="features", cite="", metrics=(), settings={"MODEL.BACKBONE.FREEZE_AT": 0}), plain, asked
+    )
     stages = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", stages
     with torch.device("meta"):  # no random numbers for weights that are replaced at once

@@ -22,34 +22,38 @@ from typing import Any
 import yaml
 
 
-@dataclass(frozen=True)
-class Detection:
-    """A detection, instance segmentation or keypoint protocol, run by detectron2."""
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What every protocol says."""
 
     name: str
     cite: str  # the paper's table or the repository's file this reproduces
     metrics: tuple[str, ...]  # in percent, in the record's order
-    settings: Mapping[str, Any]  # detectron2 key: value, where it differs from detectron2's default
     trials: int = 1
     expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # published: pretraining, metric, value
     tolerance: float = 0.5  # a trial farther than this from the published value deserves a look, in percent
     unverified: tuple[str, ...] = ()  # what no source confirms
     scale: str = "paper"
     precision: str = "fp32"
-    passes: float | None = None  # the training set is seen at most this often
     nonstandard: tuple[str, ...] = ()  # the keys a user changed
-    accumulate: int = 1  # parts of a batch that a process works through one after the other
     skip_bad: int = 0  # training images that may be broken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(Protocol):
+    """A detection, instance segmentation or keypoint protocol, run by detectron2."""
+
+    settings: Mapping[str, Any]  # detectron2 key: value, where it differs from detectron2's default
+    passes: float | None = None  # the training set is seen at most this often
+    accumulate: int = 1  # parts of a batch that a process works through one after the other
 
     engine = "detectron2"
 
 
-@dataclass(frozen=True)
-class Segmentation:
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(Protocol):
     """A semantic segmentation protocol: MoCo's FCN (paper, appendix A.5), run by mmsegmentation."""
 
-    name: str
-    cite: str
     dataset: str  # "cityscapes" or "voc"
     classes: int
     crop: int  # side of the square training crop, in pixels
@@ -66,38 +70,26 @@ class Segmentation:
     channels: int = 256  # of the two 3x3 convolutions
     dilation: int = 6  # of the two 3x3 convolutions
     trials: int = 5
-    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tolerance: float = 1.0
-    unverified: tuple[str, ...] = ()
     tuned: Mapping[str, Any] = field(default_factory=dict)  # of its second mini protocol: see `second`
-    scale: str = "paper"
-    precision: str = "fp32"
     passes: float | None = None
-    nonstandard: tuple[str, ...] = ()
-    accumulate: int = 1  # parts of a batch that a process works through one after the other
-    skip_bad: int = 0  # training images that may be broken
+    accumulate: int = 1
 
     engine = "mmsegmentation"
 
 
-@dataclass(frozen=True)
-class Classification:
+@dataclass(frozen=True, kw_only=True)
+class Classification(Protocol):
     """A protocol on ImageNet's classes, run by torch alone: a linear or nearest-neighbour classifier on a frozen backbone, or
     the whole network fine-tuned on a part of the labels.
     """
 
-    name: str
-    cite: str
     kind: str  # "linear", "knn" or "finetune"
-    metrics: tuple[str, ...]
     labels: int = 100  # percent of the training images that have one
     view: int = 224  # side of what the network sees, in pixels
     resize: int = 256  # shorter side of a test image, of which the middle is seen
     interpolation: str = "bilinear"
-    area: tuple[float, float] = (
-        0.08,
-        1.0,
-    )  # of a training crop, as a fraction of the image; sides at most 4:3, and flips
+    area: tuple[float, float] = (0.08, 1.0)  # of a training crop, a fraction of the image; sides at most 4:3, and flips
     batch: int = 256
     epochs: int = 0
     lr: float = 0.0
@@ -114,25 +106,15 @@ class Classification:
     )
     neighbours: tuple[int, ...] = ()  # of kNN, the headline first
     temperature: float = 0.07  # of kNN: a neighbour's vote is exp(cosine / temperature)
-    trials: int = 1
-    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    tolerance: float = 0.5
-    unverified: tuple[str, ...] = ()
-    scale: str = "paper"
-    precision: str = "fp32"
-    nonstandard: tuple[str, ...] = ()
-    accumulate: int = 1  # parts of a batch that a process works through one after the other
-    skip_bad: int = 0  # training images that may be broken
+    accumulate: int = 1
 
     engine = "torch"
 
 
-@dataclass(frozen=True)
-class LinearSVM:
+@dataclass(frozen=True, kw_only=True)
+class LinearSVM(Protocol):
     """One linear support vector machine a class of VOC2007, on frozen features: run by scikit-learn."""
 
-    name: str
-    cite: str
     costs: tuple[float, ...]  # of errors, LinearSVC's C: each class takes the one with the best cross-validated AP
     metrics: tuple[str, ...] = ("mAP",)
     view: int = 224  # side of what the network sees, in pixels; the image is squashed to a square
@@ -144,14 +126,6 @@ class LinearSVM:
     positive_weight: float = 2.0  # of an image with the class, where one without counts 1
     iterations: int = 2000  # of the solver at most
     tolerance_of_solver: float = 1e-4
-    trials: int = 1
-    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    tolerance: float = 0.5
-    unverified: tuple[str, ...] = ()
-    scale: str = "paper"
-    precision: str = "fp32"
-    nonstandard: tuple[str, ...] = ()
-    skip_bad: int = 0  # training images that may be broken
 
     engine = "scikit-learn"
 
