@@ -202,11 +202,6 @@ def scene(
 
 # --- streets
 
-STREET = {  # Cityscapes' labelIds of what is drawn (cityscapesScripts, helpers/labels.py)
-    "ego vehicle": 1, "static": 4, "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17,
-    "traffic light": 19, "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26,
-    "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
-}  # fmt: skip
 MOVERS = {  # longer side in units of a person's height, and how often, of what has instances
     "person": (1.0, 6), "car": (1.9, 8), "rider": (1.15, 2), "bicycle": (0.95, 2), "motorcycle": (1.1, 1), "truck": (2.6, 1),
     "bus": (3.0, 1), "train": (3.6, 1),

@@ -57,6 +57,7 @@ from downstream.datasets import VOC_CLASSES, once, turned
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
+from downstream.train_ids import IGNORE, LABELS, TRAIN_IDS
 from downstream.trial import (
     SAVE_SECONDS,
     Place,
@@ -72,23 +73,8 @@ from downstream.trial import (
 )
 from downstream.weights import land, to_mmseg
 
-IGNORE = 255
 CLASSES = {
-    "cityscapes": (
-        *(
-            "road",
-            "sidewalk",
-            "building",
-            "wall",
-            "fence",
-            "pole",
-            "traffic light",
-            "traffic sign",
-            "vegetation",
-            "terrain",
-        ),
-        *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-    ),
+    "cityscapes": tuple(name for name, label in LABELS.items() if label in TRAIN_IDS),
     "voc": ("background", *VOC_CLASSES),
 }
 # VOC's palette: the bits of an index, three at a time, are the high bits of red, green and blue. Black, class 0, is left out:

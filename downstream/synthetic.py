@@ -25,30 +25,11 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from downstream.datasets import FREQUENCIES, KEYPOINTS, LVIS_CLASSES
-from downstream.scenes import MOVERS, STREET, Thing, scene, street
-from downstream.train_ids import TRAIN_IDS
+from downstream.datasets import COCO_IDS, FREQUENCIES, KEYPOINTS, LVIS_CLASSES, VOC_CLASSES
+from downstream.scenes import MOVERS, Thing, scene, street
+from downstream.train_ids import LABELS, TRAIN_IDS
 
-# VOC's classes in the order of its label maps (1..20), with COCO's name where it differs.
-VOC = (
-    *(
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-        "dog",
-        "horse",
-    ),
-    *("motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
-AS_COCO = {
+AS_COCO = {  # VOC's classes that COCO calls otherwise
     "aeroplane": "airplane",
     "diningtable": "dining table",
     "motorbike": "motorcycle",
@@ -71,7 +52,7 @@ COCO = {  # supercategory: categories, in the order of their ids
     "indoor": "book clock vase scissors teddy_bear hair_drier toothbrush",
 }
 KIND = {name.replace("_", " "): kind for kind, names in COCO.items() for name in names.split()}
-COCO_IDS = dict(zip(KIND, (i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)), strict=True))
+CATEGORY_ID = dict(zip(KIND, COCO_IDS, strict=True))
 IMAGENET = {
     "n01530575": "bird", "n02099712": "dog", "n02123045": "cat", "n02132136": "bear", "n02389026": "horse", "n02391049": "zebra",
     "n02403003": "cow", "n02412080": "sheep", "n02504458": "elephant", "n02690373": "airplane", "n03376595": "chair", "n03791053": "motorcycle",
@@ -177,7 +158,7 @@ def _shape(side: int, rng: Generator) -> tuple[int, int]:
 
 
 def _voc(root: Path, year: str, seed: int, size: int, side: int) -> dict[str, int]:
-    names = [AS_COCO.get(name, name) for name in VOC]
+    names = [AS_COCO.get(name, name) for name in VOC_CLASSES]
     splits = ("train", "val", "test") if year == "VOC2007" else ("train", "val")
     lists: dict[str, list[str]] = {split: [] for split in splits}
     for number in range(size * len(splits)):
@@ -188,7 +169,7 @@ def _voc(root: Path, year: str, seed: int, size: int, side: int) -> dict[str, in
         image, owner, things = scene(_cast(first, names, rng), h, w, _outdoors(first, rng), rng)
         _write(root / "JPEGImages" / f"{picture}.jpg", image, rng)
         (root / "Annotations").mkdir(exist_ok=True)
-        xml = _voc_xml(year, picture, owner, [(VOC[names.index(thing.name)], thing) for thing in things])
+        xml = _voc_xml(year, picture, owner, [(VOC_CLASSES[names.index(thing.name)], thing) for thing in things])
         (root / "Annotations" / f"{picture}.xml").write_text(xml)
         border = (cv2.dilate((owner > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & (owner == 0)
         lookup = np.array([0, *(names.index(thing.name) + 1 for thing in things)])
@@ -239,7 +220,7 @@ def _palette_png(path: Path, values: np.ndarray) -> None:
 def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
     names = list(KIND)
     (root / "annotations").mkdir(parents=True)
-    categories = [{"supercategory": KIND[c], "id": COCO_IDS[c], "name": c} for c in names]
+    categories = [{"supercategory": KIND[c], "id": CATEGORY_ID[c], "name": c} for c in names]
     for split, start in (("train2017", 0), ("val2017", size)):
         images: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
@@ -253,7 +234,7 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
             _write(root / split / f"{number:012d}.jpg", image, rng)
             images.append({"id": number, "file_name": f"{number:012d}.jpg", "height": h, "width": w, "license": 1})
             for thing in things:
-                keys = {"id": number * 100 + thing.index, "image_id": number, "category_id": COCO_IDS[thing.name]}
+                keys = {"id": number * 100 + thing.index, "image_id": number, "category_id": CATEGORY_ID[thing.name]}
                 annotations.append(keys | _coco_mask(owner == thing.index, thing.crowd))
                 if thing.name == "person":
                     people.append(annotations[-1] | _joints(thing, owner))
@@ -329,8 +310,8 @@ def _lvis(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
 def _federated(drawn: dict, split: str, version: str, classes: int, rng: Generator) -> dict:
     """COCO's annotation as LVIS's: classes with a frequency, three of which an image surely does not show; a crowd's class is
     not marked exhaustively there."""
-    numbers = {i: 1 + LVIS_STEP * n for n, i in enumerate(COCO_IDS.values())}
-    names = {numbers[i]: name.replace(" ", "_") for name, i in COCO_IDS.items()}
+    numbers = {i: 1 + LVIS_STEP * n for n, i in enumerate(COCO_IDS)}
+    names = {numbers[i]: name.replace(" ", "_") for name, i in CATEGORY_ID.items()}
     images, annotations = [], []
     for image in drawn["images"]:
         objects = [a for a in drawn["annotations"] if a["image_id"] == image["id"]]
@@ -377,7 +358,7 @@ def _cityscapes(root: Path, name: str, seed: int, size: int, side: int) -> dict[
             picture = f"{city}_{number:06d}_000019"
             rng = _rng(seed, f"{name}/{picture}")
             image, owner, labels = street(h, 2 * h, list(MOVERS)[number % len(MOVERS)], rng)
-            ids = np.array([STREET[label] for label in labels])
+            ids = np.array([LABELS[label] for label in labels])
             count = [labels[:i].count(label) for i, label in enumerate(labels)]
             instances = np.where([label in MOVERS for label in labels], ids * 1000 + count, ids)
             trained = np.array([TRAIN_IDS.get(i, 255) for i in ids])

@@ -13,9 +13,11 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from downstream import synthetic
+from downstream.datasets import VOC_CLASSES
 from downstream.drawing import sprite
 from downstream.scenes import MOVERS
 from downstream.shapes import SHAPES
+from downstream.train_ids import LABELS
 
 # pycocotools 2.0.11 does not know numpy 2's `copy` argument yet (_mask.pyx)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -95,9 +97,9 @@ def test_voc_boxes_are_the_extents_of_the_masks_and_name_their_classes(data: Pat
         for index, (name, corners, _) in enumerate(annotated, 1):
             y, x = np.nonzero(objects == index)
             assert corners == (x.min() + 1, y.min() + 1, x.max() + 1, y.max() + 1)
-            assert set(classes[objects == index]) == {synthetic.VOC.index(name) + 1}
+            assert set(classes[objects == index]) == {VOC_CLASSES.index(name) + 1}
             seen.add(name)
-    assert seen == set(synthetic.VOC)
+    assert seen == set(VOC_CLASSES)
 
 
 def test_voc_maps_have_the_devkit_palette_and_a_void_border(data: Path) -> None:
@@ -263,10 +265,10 @@ def test_cityscapes_label_maps_follow_the_label_table(data: Path) -> None:
             outlines = json.loads((fine / f"{stem}_gtFine_polygons.json").read_text())
             repainted = np.full((100, 200), 23, np.uint8)
             for thing in outlines["objects"]:
-                cv2.fillPoly(repainted, [np.array(thing["polygon"])], synthetic.STREET[thing["label"]])
+                cv2.fillPoly(repainted, [np.array(thing["polygon"])], LABELS[thing["label"]])
             assert (repainted == maps["labelIds"]).mean() > 0.97
     assert trained - {255} == set(range(19))
-    assert movers == {synthetic.STREET[name] for name in MOVERS} == {24, 25, 26, 27, 28, 31, 32, 33}
+    assert movers == {LABELS[name] for name in MOVERS} == {24, 25, 26, 27, 28, 31, 32, 33}
 
 
 def test_imagenet_is_not_solved_by_mean_colour(data: Path) -> None:
