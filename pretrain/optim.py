@@ -51,6 +51,27 @@ BARLOW: dict[str, Any] = {
     "precision": "fp16",
 }
 
+# google-research/simclr README and run.py, with the numbers of v2's paper.
+SIMCLR: dict[str, Any] = {
+    "epochs": 800,
+    "batch_size": 4096,
+    "optimiser": "lars",
+    "lr_in_momentum": True,  # lars_optimizer.py, classic_momentum
+    "lr_rule": "sqrt",
+    "base_lr": 0.1,  # times the root of the batch
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "schedule": "cosine",
+    "schedule_unit": "step",
+    "milestones": (),
+    "warmup_epochs": 40.0,
+    "warmup_start": 0.0,
+    "end_lr": 0.0,
+    "constant_lr": "",
+    "sync_bn": True,  # --global_bn
+    "precision": "fp32",
+}
+
 
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is, layer by layer, a fixed fraction of the weights' norm.

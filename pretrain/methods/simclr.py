@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import augmentations, dist, heads
+from pretrain import augmentations, dist, heads, optim
 
 WARMUP_FOLLOWS = ("v2",)  # --epochs: the paper's 5 %, unconfirmed; v1 has the README's 10
 
@@ -39,23 +39,12 @@ def recipe(variant: str | None = None) -> dict:
         "temperature": 0.1,
         **augmentations.SIMCLR,
         # optimisation: README and run.py; v1: paper, section 2.2
+        **optim.SIMCLR,
         "epochs": 1000 if v1 else 800,
-        "batch_size": 4096,
-        "optimiser": "lars",
-        "lr_in_momentum": True,  # lars_optimizer.py, classic_momentum
         "lr_rule": "linear" if v1 else "sqrt",
         "base_lr": 0.3 if v1 else 0.1,  # a 256 images (linear); times the root of the batch (sqrt)
-        "momentum": 0.9,
         "weight_decay": 1e-6 if v1 else 1e-4,
-        "schedule": "cosine",
-        "schedule_unit": "step",
-        "milestones": (),
         "warmup_epochs": 10.0 if v1 else 40.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": True,  # --global_bn
-        "precision": "fp32",
     }
 
 

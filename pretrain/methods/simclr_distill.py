@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import augmentations, heads
+from pretrain import augmentations, heads, optim
 from pretrain.methods.simclr_finetune import Classifier, loaded
 
 WARMUP_FOLLOWS = ("self", "small")  # --epochs: as in pretraining, 5 %
@@ -32,23 +32,9 @@ def recipe(variant: str | None = None) -> dict:
         "temperature": 1.0 if variant == "small" else 0.1,
         **augmentations.SIMCLR_PLAIN,
         # optimisation: as in pretraining, for 400 epochs
+        **optim.SIMCLR,
         "epochs": 400,
-        "batch_size": 4096,
-        "optimiser": "lars",
-        "lr_in_momentum": True,  # lars_optimizer.py, classic_momentum
-        "lr_rule": "sqrt",
-        "base_lr": 0.1,  # times the root of the batch
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "schedule": "cosine",
-        "schedule_unit": "step",
-        "milestones": (),
         "warmup_epochs": 20.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": True,
-        "precision": "fp32",
     }
 
 

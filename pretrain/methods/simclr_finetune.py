@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretrain import augmentations, heads
+from pretrain import augmentations, heads, optim
 from pretrain.methods import simclr
 
 
@@ -36,24 +36,13 @@ def recipe(variant: str | None = None) -> dict:
         "classes": 1000,  # becomes the number of class folders
         **augmentations.SIMCLR_PLAIN,
         # optimisation: the README's command
+        **optim.SIMCLR,
         "epochs": 30 if ten else 60,
         "batch_size": 1024,
-        "optimiser": "lars",
-        "lr_in_momentum": True,  # lars_optimizer.py, classic_momentum
         "unadapted": "classifier",  # model_util.py, get_optimizer: neither decay nor adaptation for head_supervised
-        "lr_rule": "sqrt",
         "base_lr": 0.005,  # times the root of the batch; the paper has 0.002 for networks wider than ResNet-50
-        "momentum": 0.9,
         "weight_decay": 0.0,
-        "schedule": "cosine",
-        "schedule_unit": "step",
-        "milestones": (),
         "warmup_epochs": 0.0,
-        "warmup_start": 0.0,
-        "end_lr": 0.0,
-        "constant_lr": "",
-        "sync_bn": True,
-        "precision": "fp32",
     }
 
 
