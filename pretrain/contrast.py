@@ -58,10 +58,6 @@ class Instances(nn.Module):
 
     def __init__(self, recipe: Mapping[str, Any]) -> None:
         super().__init__()
-        if recipe["form"] not in ("nce", "softmax"):
-            raise ValueError(f"expected form=nce or form=softmax, found {recipe['form']!r}")
-        if recipe["bank_start"] not in ("random", "images"):
-            raise ValueError(f"expected bank_start=random or bank_start=images, found {recipe['bank_start']!r}")
         self.form, self.negatives = recipe["form"], recipe["negatives"]
         self.temperature, self.weight = recipe["temperature"], recipe["bank_momentum"]
         self.start, self.bank = recipe["bank_start"], memory.Bank(recipe["images"], recipe["dim"])

@@ -142,8 +142,6 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     whose matrices LARS treats as it does biases (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
     recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS).
     """
-    if recipe["optimiser"] not in ("sgd", "lars", "larc"):
-        raise ValueError(f"expected optimiser=sgd, lars or larc, found {recipe['optimiser']!r}")
     parts = {name for name, _ in model.named_modules()}
     for key in ("constant_lr", "unadapted", "no_momentum"):
         if recipe.get(key) and recipe[key] not in parts:

@@ -113,11 +113,6 @@ def test_the_end_may_be_a_fraction_of_the_peak():
     assert optim.learning_rate(10**9, 10**7, recipe) == pytest.approx(0.002)
 
 
-def test_an_unknown_optimiser_is_refused():
-    with pytest.raises(ValueError, match="sgd, lars or larc"):
-        optim.optimiser(nn.Linear(2, 2), {**pixpro.recipe(), "optimiser": "adam", "lr": 1.0})
-
-
 def test_the_learning_rates_of_the_published_recipes():
     def rates(method, variant=None):
         recipe = method.recipe(variant)
