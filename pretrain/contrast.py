@@ -1,6 +1,6 @@
 """Losses that tell one positive from many negatives: their logits carry the positive in column 0.
 
-The negatives come from a queue of keys (InfoMin, DenseCL) or from a memory bank (InstDisc, PIRL).
+The negatives come from a queue of keys (MoCo, InfoMin, DenseCL) or from a memory bank (InstDisc, PIRL).
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -43,19 +43,8 @@ class SimSiam(nn.Module):
         dim, hidden = recipe["dim"], recipe["predictor_hidden"]
         self.backbone, width = heads.backbone(arch, zero_init_residual=True)
         # no bias where batch norm follows; the output's batch norm has no affine part
-        self.projector = nn.Sequential(
-            nn.Linear(width, width, bias=False),
-            nn.BatchNorm1d(width),
-            nn.ReLU(inplace=True),
-            nn.Linear(width, width, bias=False),
-            nn.BatchNorm1d(width),
-            nn.ReLU(inplace=True),
-            nn.Linear(width, dim, bias=False),
-            nn.BatchNorm1d(dim, affine=False),
-        )
-        self.predictor = nn.Sequential(
-            nn.Linear(dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
-        )
+        self.projector = heads.mlp([width, width, width, dim], bias=False).append(nn.BatchNorm1d(dim, affine=False))
+        self.predictor = heads.mlp([dim, hidden, dim], bias=(False, True))
         self.statistics: dict[str, torch.Tensor | float] = {}
 
     def forward(self, views, boxes=None, labels=None, progress=0.0, indices=None) -> torch.Tensor:
