@@ -52,6 +52,7 @@ from downstream.trial import (
     Place,
     Progress,
     ahead,
+    effective,
     fingerprint,
     in_parts,
     place,
@@ -505,17 +506,8 @@ def run(
     result = {
         "metrics": metrics,
         "loaded": loaded,
-        "effective": {
-            "batch": task.batch,
-            "lr": task.lr,
-            "iterations": iterations(task, about["train"])[0],
-            "norm": norm,
-            "world_size": where.world,
-            "precision": task.precision,
-            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
-            **({"skipped": skipped} if skipped else {}),
-            **{key: about[key] for key in ("labels", "labels_sha256") if key in about},
-        },
+        "effective": effective(task, task.lr, iterations(task, about["train"])[0], norm, where.world, skipped)
+        | {key: about[key] for key in ("labels", "labels_sha256") if key in about},
         "seconds": seconds,
     }
     if where.rank == 0:

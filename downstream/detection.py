@@ -60,6 +60,7 @@ from downstream.trial import (
     SAVE_SECONDS,
     Progress,
     ahead,
+    effective,
     fingerprint,
     in_parts,
     place,
@@ -472,16 +473,7 @@ def run(
     result = {
         "metrics": {name: metrics[name] for name in task.metrics},
         "loaded": loaded,
-        "effective": {
-            "batch": cfg.SOLVER.IMS_PER_BATCH,
-            "lr": cfg.SOLVER.BASE_LR,
-            "iterations": cfg.SOLVER.MAX_ITER,
-            "norm": norm,
-            "world_size": world,
-            "precision": task.precision,
-            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
-            **({"skipped": skipped} if skipped else {}),
-        },
+        "effective": effective(task, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, norm, world, skipped),
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
     if main:

@@ -64,6 +64,7 @@ from downstream.trial import (
     Progress,
     ahead,
     cpus,
+    effective,
     fingerprint,
     in_parts,
     place,
@@ -539,16 +540,7 @@ def run(
     result = {
         "metrics": {"mIoU": miou(counts)},
         "loaded": loaded,
-        "effective": {
-            "batch": task.batch,
-            "lr": task.lr,
-            "iterations": total,
-            "norm": norm,
-            "world_size": here.world,
-            "precision": task.precision,
-            **({"accumulate": task.accumulate} if task.accumulate > 1 else {}),
-            **({"skipped": skipped} if skipped else {}),
-        },
+        "effective": effective(task, task.lr, total, norm, here.world, skipped),
         "seconds": {"train": trained, "test": time.monotonic() - started},
     }
     if here.rank == 0:

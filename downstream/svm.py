@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from downstream import broken, classification, datasets
 from downstream.task import TRAITS, LinearSVM
-from downstream.trial import Progress, ahead, cpus, place, write_json
+from downstream.trial import Progress, ahead, cpus, effective, place, write_json
 from downstream.weights import land
 
 SPLITS = ("voc_2007_trainval", "voc_2007_test")
@@ -250,16 +250,9 @@ def run(
     result = {
         "metrics": {"mAP": 100 * float(np.mean(aps))},
         "loaded": loaded,
-        "effective": {
-            "batch": task.batch,
-            "lr": 0.0,
-            "iterations": 0,
-            "norm": "FrozenBN",
-            "world_size": 1,
-            "precision": task.precision,
-            **({"skipped": skipped} if skipped else {}),
-            "unconverged": sum(n >= task.iterations for n in rounds),  # classes whose solver ran out of iterations
-        },
+        # with the classes whose solver ran out of iterations
+        "effective": effective(task, 0.0, 0, "FrozenBN", 1, skipped)
+        | {"unconverged": sum(n >= task.iterations for n in rounds)},
         "seconds": {"train": time.monotonic() - began - testing, "test": testing},
     }
     classes = {

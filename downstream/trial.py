@@ -24,6 +24,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 
 from downstream.checkpoint import room
+from downstream.task import Task, batch
 
 # Between two checkpoints: a killed training loses at most this much.
 SAVE_SECONDS = float(os.environ.get("BENCH_SAVE_SECONDS", "180"))
@@ -189,6 +190,21 @@ def replace(file: Path, text: str) -> None:
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
     replace(file, json.dumps(content, indent=1) + "\n")
+
+
+def effective(task: Task, lr: float, iterations: int, norm: str, world: int, skipped: Sequence[str]) -> dict[str, Any]:
+    """How a trial really ran, as its record says it; skipped: what is wrong with the training images that were left out."""
+    parts = getattr(task, "accumulate", 1)  # an SVM has no batches to take in parts
+    return {
+        "batch": batch(task),
+        "lr": lr,
+        "iterations": iterations,
+        "norm": norm,
+        "world_size": world,
+        "precision": task.precision,
+        **({"accumulate": parts} if parts > 1 else {}),
+        **({"skipped": skipped} if skipped else {}),
+    }
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor] | None) -> str:
