@@ -12,6 +12,7 @@ few images at a time are in memory.
 import contextlib
 import errno
 import json
+import math
 import os
 import stat
 import warnings
@@ -166,9 +167,11 @@ def _counts(splits: Mapping[str, Mapping[str, Any]], findings: Findings) -> None
 
 def _splits(task: Task, root: Path, findings: Findings) -> Iterator[tuple[str, list[Picture]]]:
     """Every split that a task reads, with its images; what is wrong with lists and annotations is found on the way."""
-    if isinstance(task, Segmentation):
-        layout = {"cityscapes": _cityscapes_maps, "voc": _voc_maps}[task.dataset]
-        yield from layout(root, findings)
+    if isinstance(task, Segmentation) and task.dataset == "voc":
+        yield from _voc_maps(root, findings)
+    elif isinstance(task, Segmentation):
+        for split in ("train", "val"):
+            yield f"cityscapes_{split}", _cityscapes(root, split, "labelTrainIds", findings)
     elif isinstance(task, Classification):
         yield from _imagenet(task, root, findings)
     else:
@@ -182,7 +185,7 @@ def _splits(task: Task, root: Path, findings: Findings) -> Iterator[tuple[str, l
             if kind == "voc":
                 pictures = _voc(*rest.split("_"), root, findings)
             elif kind == "cityscapes":
-                pictures = _cityscapes_objects(name.rpartition("_")[2], root, findings)
+                pictures = _cityscapes(root, name.rpartition("_")[2], "instanceIds", findings)
             else:
                 pictures = Coco(name, root, masks, findings).pictures()
             _leaks(seen, name, pictures, findings)
@@ -201,18 +204,22 @@ def _leaks(seen: dict[str, str], name: str, pictures: Sequence[Picture], finding
 # Files
 
 
-def _content(file: Path, limit: int | None = None) -> bytes:
-    """The bytes of a file. Raises ValueError, with the reason, for one that cannot be read, is no regular file, is empty or
-    is larger than `limit`."""
+def _plausible(file: Path, limit: float = math.inf) -> Path:
+    """The file. Raises ValueError, with the reason, for one that is no regular file, is empty or has more bytes than `limit`."""
+    about = file.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("not a regular file")
+    if about.st_size == 0:
+        raise ValueError("an empty file")
+    if about.st_size > limit:
+        raise ValueError(f"{about.st_size:,} bytes, which is too large to be one")
+    return file
+
+
+def _content(file: Path, limit: float = math.inf) -> bytes:
+    """The bytes of a file. Raises ValueError, with the reason, for one that cannot be read or is not plausible."""
     try:
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("not a regular file")
-        if about.st_size == 0:
-            raise ValueError("an empty file")
-        if limit and about.st_size > limit:
-            raise ValueError(f"{about.st_size:,} bytes, which is too large to be one")
-        return file.read_bytes()
+        return _plausible(file, limit).read_bytes()
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
 
@@ -312,12 +319,7 @@ def opened(file: str) -> tuple[tuple[int, int], tuple[int, int]]:
     reason, for what is no whole image.
     """
     try:
-        about = Path(file).stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("not a regular file")
-        if about.st_size == 0:
-            raise ValueError("an empty file")
-        with Image.open(file) as image:
+        with Image.open(_plausible(Path(file))) as image:
             size = image.size
             if size[0] * size[1] > PIXELS:
                 raise ValueError(f"{size[0]}x{size[1]} pixels: too large to be an image of this dataset")
@@ -448,15 +450,6 @@ def _voc_maps(root: Path, findings: Findings) -> Iterator[tuple[str, list[Pictur
 
 
 # Cityscapes
-
-
-def _cityscapes_maps(root: Path, findings: Findings) -> Iterator[tuple[str, list[Picture]]]:
-    for split in ("train", "val"):
-        yield f"cityscapes_{split}", _cityscapes(root, split, "labelTrainIds", findings)
-
-
-def _cityscapes_objects(split: str, root: Path, findings: Findings) -> list[Picture]:
-    return _cityscapes(root, split, "instanceIds", findings)
 
 
 def _cityscapes(root: Path, split: str, kind: str, findings: Findings) -> list[Picture]:

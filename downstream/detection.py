@@ -708,7 +708,7 @@ class _Training:
                 storage.step()
                 progress.step(iteration, losses, self.optimizer.param_groups[0]["lr"])
                 self.scheduler.step()
-                if self._due(iteration):
+                if self.watch.due(iteration):
                     self._save(iteration, before + time.monotonic() - start)
                 self.watch.pass_on(iteration)
         if self.cfg.TEST.PRECISE_BN.ENABLED:
@@ -763,9 +763,6 @@ class _Training:
                 for statistic in (layer.running_mean, layer.running_var):
                     torch.distributed.all_reduce(statistic)
                     statistic /= comm.get_world_size()
-
-    def _due(self, iteration: int) -> bool:
-        return self.watch.due(iteration)
 
     def _save(self, iteration: int, seconds: float) -> None:
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None

@@ -395,7 +395,7 @@ def test_a_trial_from_end_to_end_and_again_after_a_kill(voc, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(detection._Training, "_step", until_killed)
-        patch.setattr(detection._Training, "_due", lambda self, iteration: iteration == 3)
+        patch.setattr(detection.Watch, "due", lambda self, done: done == 3)
         with pytest.raises(Killed):
             detection.run(task, tensors, None, "resnet18", voc, tmp_path / "killed", seed=1)
     with pytest.raises(ValueError, match="another seed"):
