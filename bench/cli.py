@@ -7,8 +7,9 @@ import gc
 import json as jsonlib
 import os
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -75,6 +76,7 @@ NUMBERS: dict[str, tuple[type, int]] = {
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), (int, 1)),
     "BENCH_SAVE_SECONDS": (float, 0),
 }
+LATER = 3.0  # seconds that one of torchrun's processes waits before it says why it ends
 
 
 def first() -> bool:
@@ -812,22 +814,31 @@ def sentence(error: Exception) -> str:
     return printable(" ".join(str(error).split()))
 
 
+def end(why: str, code: int) -> NoReturn:
+    """Ends this process with a line that says why.
+
+    Of torchrun's processes the first says what befalls them all. Another one waits with its line for torchrun, which ends all
+    processes once one has ended: what is said after that has befallen this process alone.
+    """
+    if not first() and "TORCHELASTIC_RUN_ID" in os.environ:
+        time.sleep(LATER)
+        print(f"bench: process {os.environ['RANK']}: {why}", file=sys.stderr, flush=True)
+    say(f"bench: {why}")
+    sys.exit(code)
+
+
 def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
     try:
         app()
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         if isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf"):
-            say(f"bench: expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8")
-            sys.exit(1)
-        say(f"bench: {sentence(error)}")
-        sys.exit(2)
+            end(f"expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8", 1)
+        end(sentence(error), 2)
     except (RuntimeError, OSError, FloatingPointError) as error:
-        say(f"bench: {sentence(error)}")
-        sys.exit(1)
+        end(sentence(error), 1)
     except MemoryError as error:
-        say(f"bench: out of memory {sentence(error)}".rstrip())
-        sys.exit(1)
+        end(f"out of memory {sentence(error)}".rstrip(), 1)
     except KeyboardInterrupt:
         say("bench: interrupted; call again with --resume to go on")
         sys.exit(130)

@@ -170,6 +170,17 @@ def test_of_many_processes_the_first_alone_prints_the_document(bench, datasets, 
     assert bench(*call) == (0, "", "")
 
 
+def test_what_befalls_one_of_torchruns_processes_alone_is_said_by_it(bench, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(cli, "LATER", 0)
+    assert bench("table", "nonsense") == (2, "", "")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    code, _, err = bench("table", "nonsense")
+    assert code == 2 and err.startswith("bench: process 1: ") and err.count("\n") == 1
+    monkeypatch.setenv("RANK", "0")
+    assert bench("table", "nonsense") == (2, "", err.replace("process 1: ", ""))
+
+
 def test_dry_run_for_a_person_says_the_same(bench, datasets):
     code, out, _ = bench(
         "transfer", "--task", "cityscapes_semantic", "--scale", "mini", "--dry-run", "--data", datasets
