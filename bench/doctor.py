@@ -44,7 +44,7 @@ def lines() -> Iterator[tuple[bool, str]]:
             )
         else:
             yield True, f"{distribution} {provenance.version(distribution) or '(version unknown)'}"
-    yield True, accelerator()
+    yield accelerator()
     yield True, compiled("detectron2._C", "detectron2's compiled part", "rotated boxes and deformable convolution")
     yield True, compiled("mmcv._ext", "mmcv's compiled part", "mmcv's own operators; a stand-in serves the FCN")
     yield True, dataset_root()
@@ -55,18 +55,30 @@ def lines() -> Iterator[tuple[bool, str]]:
     )
 
 
-def accelerator() -> str:
+def accelerator() -> tuple[bool, str]:
+    """Whether torch computes on the GPUs that are here, if any; and what there is."""
     try:
         import torch
     except ImportError:
-        return "GPU: unknown without torch"
+        return True, "GPU: unknown without torch"
     count = torch.cuda.device_count()
     if count:
-        return f"GPU: {count} x {torch.cuda.get_device_name(0)}"
+        try:
+            torch.ones(1, device="cuda").sum().item()
+        except Exception as error:  # its driver is too old, or it is itself, for this torch
+            why = " ".join(str(error).split())
+            return (
+                False,
+                f"GPU: {count} that torch {torch.__version__} cannot use ({why:.400}): make the one fit the other",
+            )
+        return True, f"GPU: {count} x {torch.cuda.get_device_name(0)}"
     from bench import bfloat16
 
     products = "" if bfloat16.native() else " that multiply bfloat16 by way of float32, at its speed"
-    return f"GPU: none; {os.cpu_count()} cores{products}: use --scale mini, a trial at paper scale takes months here"
+    return (
+        True,
+        f"GPU: none; {os.cpu_count()} cores{products}: use --scale mini, a trial at paper scale takes months here",
+    )
 
 
 def compiled(module: str, name: str, without: str) -> str:

@@ -66,7 +66,8 @@ def machine() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    usable = torch.cuda.is_available()  # a driver tells of GPUs, too, that this torch is too new for
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if usable else []
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": models[0] if models else platform.processor(),

@@ -4,8 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench import catalog, provenance
+from bench import catalog, doctor, provenance
 
 
 def test_a_commit_is_marked_where_code_differs_and_not_where_results_do(
@@ -42,3 +43,13 @@ def test_code_installed_in_another_projects_checkout_does_not_take_its_commit(
     assert provenance.commit() == "unknown"
     monkeypatch.setattr(catalog, "ROOT", tmp_path.parent)
     assert provenance.commit() == "unknown"
+
+
+def test_gpus_that_torch_cannot_use_are_said_by_doctor_and_are_none_of_the_machines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)  # as the driver says, whether it is too old or not
+    assert not torch.cuda.is_available()
+    assert provenance.machine()["gpus"] == []
+    fine, line = doctor.accelerator()
+    assert not fine and line.startswith(f"GPU: 8 that torch {torch.__version__} cannot use (")
