@@ -57,7 +57,8 @@ class Bank(nn.Module):
     def drawn(self, indices: torch.Tensor, negatives: int) -> torch.Tensor:
         """[N, 1 + negatives], rows of the bank: the image's own, then uniform draws with replacement, which may hit it again.
 
-        The draws come from torch's default generator on the CPU, which stands alike in every process.
+        The draws come from the default generator of the bank's device, which stands alike in every process: for millions of them a
+        step would wait for the CPU.
         """
-        others = torch.randint(len(self.bank), (dist.world_size() * len(indices), negatives))
-        return torch.cat([indices[:, None], dist.own(others).to(indices.device)], dim=1)
+        others = torch.randint(len(self.bank), (dist.world_size() * len(indices), negatives), device=indices.device)
+        return torch.cat([indices[:, None], dist.own(others)], dim=1)

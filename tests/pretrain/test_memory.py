@@ -46,3 +46,10 @@ def test_the_draw_puts_the_image_first_and_is_uniform_after_it():
     assert drawn[:, 0].tolist() == [7, 2]
     shares = torch.bincount(drawn[:, 1:].flatten(), minlength=10) / 40_000
     assert (shares - 0.1).abs().max() < 0.006  # four standard deviations
+
+
+def test_the_draw_is_made_where_the_bank_is():
+    bank, before = memory.Bank(10, 2).to("meta"), torch.get_rng_state()
+    drawn = bank.drawn(torch.arange(3, device="meta"), 7)
+    assert drawn.shape == (3, 8) and drawn.is_meta
+    assert torch.equal(torch.get_rng_state(), before)
