@@ -54,7 +54,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import broken, checkpoint, datasets, resnets, small_maps
 from downstream.evaluation import cityscapes, coco, lvis, voc
-from downstream.interruption import Watch
+from downstream.interruption import Watch, deaf
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import (
     SAVE_SECONDS,
@@ -746,6 +746,7 @@ class _Training:
                 batch_sampler=wanted,
                 num_workers=self.workers,
                 collate_fn=list,
+                worker_init_fn=deaf,
                 generator=torch.Generator(),  # leaves the global one alone, which a checkpoint restores
             )
         )

@@ -1,7 +1,7 @@
 """A training is ended by a signal, by a loss that is not finite, by the machine: with a checkpoint, a sentence, an exit code.
 
 SIGTERM, Slurm's warnings (USR1 and USR2) and Ctrl-C are noticed at the end of an iteration; a checkpoint is written and the
-process ends with 143 or, for Ctrl-C, 130. Outside of a training, and at the second signal, it ends at once.
+process ends with 143 or, for Ctrl-C, 130. Outside of a training, and at a second signal some time later, it ends at once.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from downstream.checkpoint import LAST
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 SPOKEN = 5  # losses before one that is not finite
+ECHO = 2.0  # seconds in which torchrun passes a signal on that its processes may have been sent as well, as Slurm does
 
 
 def leave(number: int, after: str) -> None:
@@ -54,6 +55,24 @@ def at_once(number: int, _: FrameType | None = None) -> None:
         leave(number, "outside of the training")
 
 
+def deaf(worker: int) -> None:
+    """For a process that loads data: a signal to all of a run's processes must not end it under the iteration that is finished.
+
+    The loader's own SIGTERM, which comes from the parent, it obeys; where the system does not say who sent one, it obeys all.
+    """
+    for number in SIGNALS[1:]:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
 class Watch:
     """Over a training, alike in all its processes: are losses finite, is a checkpoint due, has a signal come?
 
@@ -67,7 +86,7 @@ class Watch:
         self.folder, self.batch, self.total, self.every, self.device = folder, batch, total, every, device
         self.recent: deque[float] = deque(maxlen=SPOKEN)
         self.alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
-        self.noted = 0  # the signal that this process has got
+        self.noted, self.first = 0, 0.0  # the signal that this process has got, and when
         self.signal, self.late, self.saved = 0, False, time.monotonic()  # what all agree on
 
     def __enter__(self) -> "Watch":
@@ -81,9 +100,10 @@ class Watch:
             at_once(self.noted)
 
     def _noted(self, number: int, _: FrameType | None) -> None:
-        if self.noted:
+        if self.noted and time.monotonic() - self.first > ECHO:
             at_once(number)
-        self.noted = number
+        if not self.noted:
+            self.noted, self.first = number, time.monotonic()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bench import journey, launch
-from downstream import checkpoint
+from downstream import checkpoint, interruption
 from downstream import task as protocols
 
 spec = importlib.util.spec_from_file_location("transfers", Path(__file__).with_name("transfers.py"))
@@ -122,11 +122,18 @@ def test_a_transfer_killed_at_a_random_moment_goes_on_to_the_same_bits(task, dat
     ("task", "number", "code"),
     [("voc_c4", "SIGTERM", 143), ("cityscapes_semantic", "SIGINT", 130), ("imagenet_semi_10", "SIGUSR2", 143)],
 )
-def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_its_code(task, number, code, data, whole, tmp_path):
+def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_its_code(
+    task, number, code, loading, data, whole, tmp_path
+):
     out, log = tmp_path / "out", tmp_path / "log"
     process = transfers.started(transfers.transfer, log, task, data, out)
     until(lambda: begun(out), process)
-    os.kill(process.pid, signal.Signals[number])
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == (
+        task == "voc_c4"
+    )  # the one that loads data is sent the signal too, as Slurm and torchrun do
+    for pid in [*map(int, children), process.pid]:
+        os.kill(pid, signal.Signals[number])
     [line] = ended(process, code, log)
     found = re.fullmatch(
         rf"bench: ended by {number} after iteration (\d+) of \d+, with a checkpoint in \S+; the same call with --resume "
@@ -136,6 +143,16 @@ def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_its_code(task, nu
     assert iterations(out) == int(found.group(1))
     if task == "imagenet_semi_10":  # the quickest
         finished(task, data, out, whole)
+
+
+def test_a_signal_that_comes_twice_within_moments_is_one_and_later_a_second_one_ends_at_once(tmp_path, monkeypatch):
+    watch = interruption.Watch(tmp_path, 1, 1, 60, torch.device("cpu"))
+    for _ in range(2):
+        watch._noted(signal.SIGTERM, None)
+    assert watch.noted == signal.SIGTERM
+    monkeypatch.setattr(interruption, "ECHO", -1)
+    with pytest.raises(SystemExit):
+        watch._noted(signal.SIGTERM, None)
 
 
 def test_a_signal_during_the_test_ends_it_at_once_and_the_training_is_not_done_again(
