@@ -200,7 +200,7 @@ class Stop:
         """
         if self.process.world_size == 1:
             return self.number > 0
-        said, self.said = self.said, dist.summed(torch.tensor(float(self.number > 0), device=self.process.device))
+        said, self.said = self.said, dist.summed(torch.full((), float(self.number > 0), device=self.process.device))
         return bool(said)
 
     def hurry(self) -> None:

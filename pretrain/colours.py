@@ -58,7 +58,8 @@ def blended(x: torch.Tensor, other: torch.Tensor, f: torch.Tensor) -> torch.Tens
 
 def luma(x: torch.Tensor) -> torch.Tensor:
     """The grey of [N, 3, S, S] by PIL's weights, [N, 3, S, S]."""
-    return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True).round_().expand_as(x)
+    red, green, blue = (weight * plane for weight, plane in zip(LUMA, x.split(1, dim=1), strict=True))
+    return (red + green + blue).round_().expand_as(x)
 
 
 def hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -72,7 +73,7 @@ def hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     # from the lightest channel: the next less the one after it, over the chroma, and two sixths a channel
     after, last = x.gather(1, (index + 1) % 3), x.gather(1, (index + 2) % 3)
     sixths = 2 * index + (after - last) / chroma.clamp_min(1e-6) + 6 * (255 * shift).trunc() / 256
-    k = (x.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1) + sixths) % 6
+    k = (5 - 2 * torch.arange(3, device=x.device).view(3, 1, 1) + sixths) % 6
     return (value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)).round_()
 
 

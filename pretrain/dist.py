@@ -143,7 +143,7 @@ def share_statistics(model: nn.Module) -> None:
 
 def permutation(n: int, device: torch.device) -> torch.Tensor:
     """A random order of n, drawn on rank 0 and the same in every process."""
-    order = torch.randperm(n).to(device)
+    order = torch.randperm(n, device=device)
     as_first(order)
     return order
 

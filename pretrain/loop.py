@@ -231,7 +231,10 @@ class Training:
         self.scaler.update()
         self.call("after_update", progress)
         values = {"loss": loss, **self.model.statistics}
-        scalars = [torch.as_tensor(x, device=self.device).detach().double() for x in values.values()]
+        # a number from here would wait for the device, which fills in a constant when its turn comes
+        scalars = [
+            x.detach().double() if isinstance(x, torch.Tensor) else self.wrong.new_full((), x) for x in values.values()
+        ]
         means = dist.mean(torch.stack(scalars))
         loss = means[0]
         self.losses.append(loss)

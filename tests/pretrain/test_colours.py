@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 
 from bench import catalog
-from pretrain import colours, data, dist, loop, recipes, views
+from pretrain import checkpoint, colours, data, dist, loop, recipes, views
 from pretrain.methods import byol, clsa, infomin, moco, pirl, pixpro, simclr, swav
 
 CPU = torch.device("cpu")
@@ -79,6 +80,31 @@ def test_each_operation_is_the_loaders(folder, operation, kernel):
             theirs = {"gray": views.gray, "solarize": views.solarized}[operation](one)
         apart = (ours - torch.from_numpy(theirs).float()).abs()
         assert apart.mean() < 1.3 and apart.quantile(0.99) <= 6, (operation, amount, apart.mean(), apart.max())
+
+
+class Numbers(TorchFunctionMode):
+    """Takes down what makes a tensor of numbers for another device: a GPU's queue is waited for until it is empty."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        makers = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor, torch.Tensor.to)
+        if function in makers and found.is_meta and not (kwargs or {}).get("non_blocking"):
+            self.made.append(function)
+        return found
+
+
+def test_a_device_is_not_waited_for(folder):
+    _, later = both(folder, moco.recipe() | {"size": 32})
+    device, numbers = torch.device("meta"), Numbers()
+    with numbers:
+        assert later[0].on(device).is_meta
+        assert dist.permutation(4, device).is_meta
+        checkpoint.Stop(dist.Process(0, 2, device)).asked()
+    assert numbers.made == []
 
 
 def test_views_with_operations_of_pil_and_jigsaws_keep_their_colours_in_the_loader():
