@@ -45,12 +45,18 @@ def place() -> Place:
     """One process, or one of torchrun's, whose process group it joins.
 
     The group stays for all trials of the process: its processes end a trial at different times, and one that made the group
-    anew while another still took the old one apart would wait for ever.
+    anew while another still took the old one apart would wait for ever. Raises ValueError for more processes than GPUs.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= gpus:
+            raise ValueError(
+                f"expected a GPU for each process of this machine, found {gpus} for process {local + 1}: "
+                f"torchrun --nproc-per-node {gpus}"
+            )
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -24,10 +24,18 @@ class Process:
 
 
 def process() -> Process:
-    """Join the group that torchrun describes in the environment, if any (NCCL on CUDA, gloo on the CPU)."""
+    """Join the group that torchrun describes in the environment, if any (NCCL on CUDA, gloo on the CPU).
+
+    ValueError: there are more processes than GPUs.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available()
+    if cuda and local_rank >= (gpus := torch.cuda.device_count()):
+        raise ValueError(
+            f"expected a GPU for each process of this machine, found {gpus} for process {local_rank + 1}: "
+            f"torchrun --nproc-per-node {gpus}"
+        )
     if cuda:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")

@@ -1,10 +1,11 @@
 """The total batch is the protocol's: an uneven split is refused, and the linear rule changes what it says it changes."""
 
 import pytest
+import torch
 
 from bench import catalog, cli, journey
 from downstream import task as protocols
-from downstream.trial import in_parts, share
+from downstream.trial import in_parts, place, share
 
 TRAINED = [name for name in catalog.names("task") if protocols.scaled(catalog.load("task", name).TASK, 1)[1]]
 
@@ -18,6 +19,14 @@ def test_a_divisor_of_the_batch_gets_its_share(processes):
 def test_an_uneven_split_names_the_counts_that_fit(processes):
     with pytest.raises(ValueError, match=rf"batch of 16 evenly \(1, 2, 4, 8, 16\), found {processes}: .*--scale-batch"):
         share(16, processes)
+
+
+def test_more_processes_than_gpus_are_refused_by_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match=r"found 2 for process 3: torchrun --nproc-per-node 2$"):
+        place()
 
 
 def numbers(task):

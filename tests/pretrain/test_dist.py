@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from pretrain import dist
+
 SMALL = {"hidden": 16, "dim": 8}
 CASES = {
     "simsiam": ("simsiam", None, {"predictor_hidden": 8, "dim": 16}),
@@ -32,3 +34,11 @@ def test_two_processes_with_half_the_batch_each_equal_one(case, two_processes):
                 torch.testing.assert_close(found["buffers"][name], buffer, rtol=1e-5, atol=1e-6, msg=name)
         else:
             torch.testing.assert_close(found["buffers"]["queue.queue"], one["buffers"]["queue.queue"])
+
+
+def test_more_processes_than_gpus_are_refused_by_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match=r"found 2 for process 3: torchrun --nproc-per-node 2$"):
+        dist.process()
