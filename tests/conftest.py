@@ -1,8 +1,12 @@
-"""Tests run as `bench` does."""
+"""Tests run as `bench` does where there is no GPU, also where there is one."""
+
+import os
 
 import pytest
 
 from bench import bfloat16
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,7 @@
 
 Each part is a function that returns rows. A row's ratio is of the medians of at least five pairs that alternate, so that a
 machine that is busy or warms up slows both alike; what it is compared with is the plain public API, as a user would write it.
+Both run on the CPU; a GPU, where there is one, is not looked at.
 
 Each file of this package has the parts of one area and says what they compare; PARTS says which.
 """
@@ -9,6 +10,7 @@ Each file of this package has the parts of one area and says what they compare; 
 import contextlib
 import importlib
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -87,6 +89,7 @@ def run(part: str | None, say: Callable[[str], None]) -> list[Row]:
     """The rows of one part, or of all. Raises ValueError for a part that does not exist."""
     if part is not None and part not in PARTS:
         raise ValueError(catalog.unknown("part", part, PARTS))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared with runs on the CPU
     rows, began = [], time.monotonic()
     for name in [part] if part else PARTS:
         since = "" if part else f" ({preview.duration(time.monotonic() - began)} so far)"

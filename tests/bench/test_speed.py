@@ -52,6 +52,14 @@ def test_a_row_that_misses_says_by_how_much_and_why() -> None:
         assert row["met"] is not False or row["part"] in speed.WHY, "a kept row misses its target, nobody says why"
 
 
+def test_a_part_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.speed import tables
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(tables, "start", lambda folder: [os.environ["CUDA_VISIBLE_DEVICES"]])
+    assert speed.run("start", lambda line: None) == [""]
+
+
 def test_the_peak_of_a_command_is_that_of_its_own_process() -> None:
     from bench.speed import tables
 
