@@ -111,6 +111,22 @@ def test_the_end_may_be_a_fraction_of_the_peak():
     recipe = {**pixpro.recipe(), "lr": 2.0, "end_factor": 0.001}
     del recipe["end_lr"]
     assert optim.learning_rate(10**9, 10**7, recipe) == pytest.approx(0.002)
+    assert optim.learning_rate(525, 10, recipe | {"end_factor": 0.5}) == pytest.approx(1.5)  # between 2 and 1
+
+
+@pytest.mark.parametrize(("word", "kind"), [("sgd", torch.optim.SGD), ("lars", optim.LARS), ("larc", optim.LARC)])
+def test_a_recipe_has_the_optimiser_that_it_names(word, kind):
+    recipe = {**pixpro.recipe(), "optimiser": word, "momentum": 0.8, "no_momentum": "head", "lr": 1.0}
+    net = nn.ModuleDict({"head": nn.Linear(2, 2), "body": nn.Linear(2, 2)})
+    found = optim.optimiser(net, recipe)
+    assert type(found) is kind
+    rates = {id(p): group["momentum"] for group in found.param_groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in net.named_parameters()} == {
+        "head.weight": 0.0,
+        "head.bias": 0.0,
+        "body.weight": 0.8,
+        "body.bias": 0.8,
+    }
 
 
 def test_the_learning_rates_of_the_published_recipes():

@@ -62,12 +62,13 @@ def test_welchs_test_does_not_depend_on_the_scale(scale):
     assert small.p == pytest.approx(stats.difference(seeds(B), seeds(A)).p)
 
 
-def test_with_the_same_seeds_the_difference_is_scipys_paired_test_in_any_order():
-    b = dict(reversed(seeds(B).items()))
-    got = stats.difference(b, seeds(A[:3]))
-    paired = reference.ttest_rel(B, A[:3])
+@pytest.mark.parametrize("trials", [2, 3])
+def test_with_the_same_seeds_the_difference_is_scipys_paired_test_in_any_order(trials):
+    a, b = A[:trials], B[:trials]
+    got = stats.difference(dict(reversed(seeds(b).items())), seeds(a))
+    paired = reference.ttest_rel(b, a)
     interval = paired.confidence_interval(0.95)
-    assert got.paired and got.mean == pytest.approx(np.mean(B) - np.mean(A[:3]))
+    assert got.paired and got.mean == pytest.approx(np.mean(b) - np.mean(a))
     assert (got.low, got.high, got.p) == (
         pytest.approx(interval.low),
         pytest.approx(interval.high),
@@ -78,7 +79,13 @@ def test_with_the_same_seeds_the_difference_is_scipys_paired_test_in_any_order()
 def test_the_difference_of_single_trials_has_no_interval_and_is_not_called_noise():
     got = stats.difference(seeds([2.0]), seeds(A))
     assert (got.low, got.p, got.noise) == (None, None, None)
-    assert stats.difference(seeds([2.0]), seeds([1.5])).mean == 0.5
+    assert stats.difference(seeds([2.0]), seeds([1.5])) == stats.Difference(0.5, None, None, None, False)
+
+
+def test_less_is_as_far_from_the_baseline_as_more():
+    for more, less in ((seeds(B), seeds(A)), (seeds(B), seeds(A[:3]))):
+        up, down = stats.difference(more, less), stats.difference(less, more)
+        assert (down.mean, down.low, down.high, down.p) == pytest.approx((-up.mean, -up.high, -up.low, up.p))
 
 
 def test_the_difference_of_trials_without_scatter_is_exact():
@@ -93,6 +100,14 @@ def test_a_published_spread_stands_in_for_single_trials():
     assert got.high - got.mean == pytest.approx(1.96 * 0.2 * 2**0.5, abs=1e-3) and got.noise is True
     assert got.p == pytest.approx(2 * reference.norm.sf(0.5 / (0.2 * 2**0.5)))
     assert stats.against(seeds([57.5]), 56.5, 0.2).noise is False
+
+
+@pytest.mark.parametrize("published", [55.0, 57.0])
+def test_several_trials_have_their_own_spread_beside_the_published_one(published):
+    got = stats.against(seeds(B), published, 0.2)
+    error = np.hypot(0.2, reference.sem(B))
+    assert got.p == pytest.approx(2 * reference.norm.sf(abs(np.mean(B) - published) / error))
+    assert got.high - got.mean == pytest.approx(reference.norm.ppf(0.975) * error)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -118,3 +133,5 @@ def test_the_uncertainty_of_a_rank_is_that_of_its_trials():
     assert (clear["a"].low, clear["a"].high) == (1, 1)
     unclear = stats.ranks({"voc": {"a": [9.0, 1.0, 5.0], "b": [8.0, 2.0, 5.1]}})
     assert (unclear["a"].low, unclear["a"].high) == (1, 2)
+    uneven = stats.ranks({"voc": {"a": [9.0], "b": [5.0, 5.1, 5.2]}})
+    assert (uneven["a"].low, uneven["a"].high) == (1, 1)
