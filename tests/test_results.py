@@ -1,11 +1,14 @@
 """Results are sacred: every packaged record is whole, stands where it says, and its protocol has not changed since."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import catalog
 from downstream import task as protocols
+from pretrain import recipes
 from results import record as stored
 
 MEASURED = Path(__file__).resolve().parent.parent / "results" / "measured"
@@ -33,3 +36,22 @@ def test_every_number_has_its_provenance():
         assert (record["model"]["sha256"] is None) == (record["model"]["name"] == "random")
         assert record["versions"]["torch"] and record["machine"]["cpu"] and record["seconds"]["train"] > 0
         assert record["commit"] not in ("", "unknown") and not record["commit"].endswith("+changes")
+
+
+class Images(list):
+    """As many as the folder of a pretraining has, of 100 classes."""
+
+    root, classes, labels = Path(), [str(number) for number in range(100)], np.arange(100)
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "rates"])
+def test_a_pretraining_with_results_would_have_the_same_recipe_today(kind):
+    files = sorted((MEASURED / kind).glob("*.json"))
+    assert files
+    for file in files:
+        found = json.loads(file.read_text())
+        method, folder = catalog.load("method", found["method"]), Images(range(found["data"]["images"]))
+        asked = found["variant"], found["epochs"], None, found["overrides"]
+        today = recipes.resolved(method, folder, found["scale"], *asked)
+        assert today.pop("variant") == found["variant"]
+        assert json.loads(json.dumps(today)) == found["recipe"], file.stem
