@@ -319,6 +319,13 @@ def test_models_are_joined_over_tasks_and_what_is_missing_is_a_dash(world):
     assert rows["pixpro"][1:] == ["10", *voc, "28.50 ± 0.71 (+3.00)", "2"]
 
 
+def test_a_model_that_a_task_adds_brings_its_other_tasks_along(trial):
+    voc = [trial("voc_c4", name, {"AP": 1.0}) for name in ("random", "supervised", "moco_v2")]
+    street = [trial("cityscapes_semantic", name, {"mIoU": 2.0}) for name in ("moco_v2", "pixpro")]
+    (rows,), _ = own("pixpro", [*voc, *street, trial("coco_c4_1x", "pixpro", {"APbb": 3.0})])
+    assert [cell.partition(" ")[0] for cell in rows[-1][2:-1]] == ["–", "–", "–", "3.00", "–", "–", "2.00"]
+
+
 def test_a_task_with_another_number_of_trials_is_named_in_brackets(world):
     kept = [r for r in world if (r["task"], r["model"]["name"], r["seed"]) != ("cityscapes_semantic", "moco_v2", 1)]
     rows = {row[0].split()[0]: row for row in own("pixpro", kept)[0][0]}
