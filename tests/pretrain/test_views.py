@@ -109,6 +109,12 @@ def test_crops_are_distributed_like_torchvisions():
     np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), atol=1.2)
 
 
+def test_a_crop_has_the_area_that_was_drawn_its_sides_are_rounded_and_not_cut():
+    rng = np.random.default_rng(0)
+    crops = [views.crop(100, 100, (0.25, 0.25), rng) for _ in range(500)]
+    assert np.mean([height * width for _, _, height, width in crops]) == pytest.approx(2500, abs=8)
+
+
 def test_crop_of_an_extreme_image_falls_back_to_the_centre():
     rng = np.random.default_rng(0)
     assert views.crop(10, 1000, (0.9, 1.0), rng) == (0, 493, 10, 13)
