@@ -137,6 +137,13 @@ def test_without_any_detection_ap_is_0():
     assert voc.evaluate(nothing, records, 1, 2007) == {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}
 
 
+def test_the_objects_of_an_image_without_predictions_are_found_in_no_other():
+    records = [{"image_id": name, "annotations": []} for name in "ab"]
+    records += [{"image_id": "c", "annotations": [{"category_id": 0, "bbox": [0, 0, 10, 10], "difficult": 0}]}]
+    one = (np.array([[0, 0, 10, 10.0]], np.float32), np.array([0.9], np.float32), np.array([0]))
+    assert voc.evaluate({"a": one, "b": one}, records, 1, 2007)["AP50"] == 0.0
+
+
 def test_a_class_without_objects_is_0_as_in_detectron2(tmp_path):
     records = [{"image_id": "a", "annotations": [{"category_id": 0, "bbox": [0, 0, 10, 10], "difficult": 0}]}]
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [1, 1, 5, 5]], np.float32)
