@@ -1,6 +1,7 @@
 """What can be wrong with the images and the memory of a run, in words: before the first step, and when it has ended one."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from pretrain import log
 from pretrain.data import Folder
 
 HEADERS = 10_000  # images whose first bytes are looked at before a run; of all the size
+TOGETHER = 1_000  # images that a thread looks at before it is given others; one by one, millions would take gigabytes
 SIGNS = ("DataLoader worker", "out of memory", "allocate memory", "Insufficient memory", "shared memory")
 
 
@@ -24,10 +26,14 @@ def preflight(folder: Folder, allowed: int, chief: bool) -> None:
     breaks off in the middle is named when its turn comes.
     """
     folder.allowed = allowed
-    few = set(range(0, len(folder), max(1, len(folder) // HEADERS)))
+    spacing = max(1, len(folder) // HEADERS)
+
+    def faults(start: int) -> list[tuple[int, str]]:
+        part = range(start, min(start + TOGETHER, len(folder)))
+        return [(i, reason) for i in part if (reason := fault(folder.paths[i], i % spacing == 0))]
+
     with ThreadPoolExecutor(16) as pool:
-        found = pool.map(lambda i: fault(folder.paths[i], i in few), range(len(folder)), chunksize=1000)
-        folder.bad = {i: reason for i, reason in enumerate(found) if reason}
+        folder.bad = dict(itertools.chain.from_iterable(pool.map(faults, range(0, len(folder), TOGETHER))))
     if len(folder.bad) <= allowed:
         folder.keep()
     folder.refuse(sorted(folder.bad))

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -465,6 +466,18 @@ def test_a_large_folder_is_looked_at_by_size_and_header_and_not_decoded(photos, 
     (photos / "c" / "05.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"c/05.png \(an empty file\)"):
         faults.preflight(data.Folder(photos), 0, True)
+
+
+def test_looking_at_many_images_takes_no_memory_for_each(photos, monkeypatch):
+    folder = data.Folder(photos)
+    folder.paths = list(folder.paths) * 500
+    monkeypatch.setattr(faults, "fault", lambda path, header: "")
+    monkeypatch.setattr(data.Folder, "keep", lambda folder: False)
+    tracemalloc.start()
+    faults.preflight(folder, 0, True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(folder) == 12_000 and peak < 12_000 * 50
 
 
 def test_an_image_that_breaks_during_a_run_ends_it_by_name_and_it_goes_on_when_allowed(
