@@ -15,7 +15,8 @@ VOC07+12 C4 AP 55.2 (PyContrast's weights).
 nce is for large data: the negatives push with their sum, not with their mean, and where the bank fills within a few hundred steps the
 embeddings flee from what they were and do not scatter: on 3,000 images it learnt nothing at rates from 0.0003 to 0.03. On CIFAR the
 authors, too, take the full softmax (README).
-Difference: negatives come from a uniform draw where the code builds an alias table for the uniform distribution.
+Differences: negatives come from a uniform draw where the code builds an alias table for the uniform distribution; an epoch's
+incomplete batch is dropped, there it is a step.
 """
 
 import torch

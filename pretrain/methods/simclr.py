@@ -12,7 +12,9 @@ student. Differences: v1's brightness is multiplied, as v2's is, where its code 
 of v2's paper (the latter is not in its code) are not here. Contrast, saturation and the blur's border are PIL's, as byol.py says,
 and crops are torchvision's (methods.md, 0.2), resized with antialiasing; TensorFlow's sampler draws the aspect and the height
 evenly, a tenth of the image at least, and takes all of it after 100 failures (data_util.py), on average 0.39 of a photograph of
-500 x 375 where torchvision takes 0.43. Convolutions start as torchvision's.
+500 x 375 where torchvision takes 0.43. Convolutions start as torchvision's; pooling pads both sides, where the code's "SAME" pads
+the far one (methods.md, trap 11). An epoch's incomplete batch is dropped, where the code's batches run over the ends of epochs: the
+learning rates of the two are at most 0.3 % of the peak apart.
 """
 
 import torch
