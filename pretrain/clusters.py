@@ -3,11 +3,13 @@
 import torch
 import torch.nn.functional as F
 
+ROWS = 8192  # of a slice
+
 
 def nearest(x: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     """The number of each row's nearest centroid, [N]. x: [N, C]; centroids: [K, C]."""
     offset = centroids.square().sum(dim=1) / 2  # |x - c|^2 / 2 without |x|^2 / 2
-    return torch.cat([(part @ centroids.T - offset).argmax(dim=1) for part in x.split(8192)])
+    return torch.cat([(part @ centroids.T - offset).argmax(dim=1) for part in x.split(ROWS)])
 
 
 def means(x: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,9 +48,17 @@ def kmeans(x: torch.Tensor, centroids: torch.Tensor, iterations: int) -> torch.T
     return nearest(x, centroids)
 
 
-def whitened(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """The first `dim` principal components at equal variance, then every row at unit length, [N, dim]. x: [N, C]."""
-    x = x - x.mean(dim=0)
-    values, vectors = torch.linalg.eigh(x.T @ x / len(x))  # ascending
+def whitened(x: torch.Tensor, dim: int, device: torch.device) -> torch.Tensor:
+    """The first `dim` principal components at equal variance, then every row at unit length, [N, dim] on the device.
+
+    x: [N, C], which may lie elsewhere and be too large for the device, or for a second time in memory
+    """
+    mean, parts = x.mean(dim=0).to(device), x.split(ROWS)
+    covariance = torch.zeros(x.shape[1], x.shape[1], dtype=x.dtype, device=device)
+    for part in parts:
+        y = part.to(device) - mean
+        covariance += y.T @ y / len(x)
+    values, vectors = torch.linalg.eigh(covariance)  # ascending
     values, vectors = values[-dim:], vectors[:, -dim:]
-    return F.normalize(x @ (vectors / values.clamp(min=1e-6 * values[-1]).sqrt()), dim=1)
+    axes = vectors / values.clamp(min=1e-6 * values[-1]).sqrt()
+    return torch.cat([F.normalize((part.to(device) - mean) @ axes, dim=1) for part in parts])

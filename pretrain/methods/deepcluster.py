@@ -164,7 +164,7 @@ class DeepClusterV1(nn.Module):
         self.backbone.train()
         k = self.classifier.out_features
         with heads.full_precision(features), heads.full_precision(self.weights):
-            x = clusters.whitened(features, self.whitened).to(self.weights.device)
+            x = clusters.whitened(features, self.whitened, self.weights.device)
             first = dist.permutation(len(x), x.device)[:k]
             self.clusters.copy_(clusters.kmeans(x, x[first], self.iterations))
         dist.as_first(self.clusters)

@@ -59,14 +59,17 @@ def test_spherical_kmeans_is_the_loop_of_cluster_memory_in_numpy():
     np.testing.assert_array_equal(labels.numpy(), (x.numpy() @ centroids.T).argmax(axis=1))
 
 
-def test_whitening_is_scikit_learns_pca_at_unit_length():
+def test_whitening_in_slices_is_scikit_learns_pca_at_unit_length(monkeypatch):
+    monkeypatch.setattr(clusters, "ROWS", 7)
     x = clouds(spread=1.0) * torch.tensor([10.0, 1, 1, 0.1, 3])
     reference = PCA(3, whiten=True).fit_transform(x.numpy())
     reference /= np.linalg.norm(reference, axis=1, keepdims=True)
-    found = clusters.whitened(x, 3)
+    found = clusters.whitened(x, 3, x.device)
     np.testing.assert_allclose((found @ found.T).numpy(), reference @ reference.T, atol=1e-8)  # up to signs and order
     flat = torch.cat([x, torch.zeros(60, 4).double()], dim=1)  # outputs that never move
-    assert clusters.whitened(flat, 8).isfinite().all()
+    assert clusters.whitened(flat, 8, x.device).isfinite().all()
+    elsewhere = clusters.whitened(x, 3, torch.device("meta"))  # where the features do not lie
+    assert (elsewhere.shape, elsewhere.device.type) == ((60, 3), "meta")
 
 
 def test_v2_learns_the_clusters_of_the_stored_embeddings_by_cross_entropy():
@@ -122,7 +125,7 @@ def test_v1_clusters_the_whitened_features_and_starts_a_new_classifier():
     first = torch.randperm(24)[:6]
     torch.manual_seed(5)
     net.survey(1, images)
-    x = clusters.whitened(features, 4)
+    x = clusters.whitened(features, 4, features.device)
     assert torch.equal(net.clusters, clusters.kmeans(x, x[first], 20))
     # a mean of the weights in a cluster times its size is the same for all: the sampler that is even over clusters
     shares = torch.zeros(6).index_add_(0, net.clusters, net.weights)
