@@ -661,11 +661,16 @@ def _test(model: Network, job: Job, pictures: Pictures) -> dict[str, float]:
 
 def _features(model: Network, job: Job, split: Split, name: str) -> Tensor:
     """[N, D] float32 of unit length, of this process's share of a split."""
-    parts = [F.normalize(features, dim=1) for features, _ in _outputs(model, job, Pictures(split), name)]
-    features = torch.cat(parts)
-    if not features.isfinite().all():
-        raise FloatingPointError("expected finite features, found infinity or NaN: look at the checkpoint's weights")
-    return features
+    whole = torch.empty(0)
+    for features, part in _outputs(model, job, Pictures(split), name):
+        if not features.isfinite().all():
+            raise FloatingPointError(
+                "expected finite features, found infinity or NaN: look at the checkpoint's weights"
+            )
+        if not part.start:  # room for all of them, once: ImageNet's are 10 GB
+            whole = features.new_empty(len(_own(split.labels, job.where)), features.shape[1])
+        whole[part] = F.normalize(features, dim=1)
+    return whole
 
 
 def _neighbours(model: Network, job: Job) -> tuple[dict[str, float], dict[str, float], list[dict[str, float]]]:

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from downstream import classification, weights
 from downstream.synthetic import synthesize
 from downstream.task import TRAITS, Classification, digest, iterations, mini, overridden, tolerant
 from downstream.tasks import imagenet_knn, imagenet_linear, imagenet_linear_simsiam, imagenet_semi_1, imagenet_semi_10
+from downstream.trial import Place
 
 LINEAR, SIMSIAM, KNN = imagenet_linear.TASK, imagenet_linear_simsiam.TASK, imagenet_knn.TASK
 SEMI_1, SEMI_10 = imagenet_semi_1.TASK, imagenet_semi_10.TASK
@@ -345,6 +348,22 @@ def test_nearest_neighbours_tell_colours_apart(resnet18: dict[str, torch.Tensor]
     assert result["metrics"] == {"top1_k4": 100.0, "top1_k1": 100.0}
     assert result["loaded"] == {"matched": len(resnet18), "missing": [], "unused": []}
     assert result["effective"]["iterations"] == 0 and result["effective"]["norm"] == "FrozenBN"
+
+
+def test_features_that_are_not_finite_end_it_at_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = SimpleNamespace(where=Place(0, 1, torch.device("cpu")))
+    split = classification.Split((Path("a.png"),) * 6, (0,) * 6, (1,) * 6)
+    x, parts = torch.randn(6, 3), [slice(0, 4), slice(4, 6)]
+    monkeypatch.setattr(classification, "_outputs", lambda *_: ((x[part], part) for part in parts))
+    assert torch.equal(classification._features(None, job, split, ""), torch.nn.functional.normalize(x, dim=1))
+
+    def broken(*_: Any) -> Iterator[tuple[torch.Tensor, slice]]:
+        yield x[:4] * math.inf, parts[0]
+        raise AssertionError("the others were looked at, which of ImageNet takes an hour")
+
+    monkeypatch.setattr(classification, "_outputs", broken)
+    with pytest.raises(FloatingPointError, match="finite features"):
+        classification._features(None, job, split, "")
 
 
 # Whole runs
