@@ -349,7 +349,7 @@ def batches(steps: torch.utils.data.Dataset, start: int, stop: int, workers: int
         batch_size=None,
         num_workers=workers,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=max(2, 4 // workers) if workers else None,  # of each; what is ready lies in pinned memory
         worker_init_fn=checkpoint.deaf,
         generator=torch.Generator(),  # or it would draw from the one that the methods draw from
     )

@@ -216,6 +216,14 @@ def test_a_loader_draws_no_random_number_of_the_process(tmp_path):
         assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.parametrize(("workers", "ahead"), [(1, 4), (2, 4), (16, 32)])
+def test_few_batches_are_prepared_ahead_however_many_processes_there_are(workers, ahead, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.utils.data, "DataLoader", lambda steps, **options: asked.append(options) or ())
+    list(data.batches([], 0, 0, workers, False))
+    assert asked[0]["num_workers"] * asked[0]["prefetch_factor"] == ahead
+
+
 def test_a_window_slides_over_one_order_of_all_images_and_wraps(tmp_path):
     draw(tmp_path, [f"{i:02}.png" for i in range(20)])
     recipe = {**SMALL, "window": (8, 4)}  # two steps of 4 images a window
