@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pretrain import heads, log, loop, monitor, plot, views
+from pretrain import data, dist, heads, log, loop, monitor, plot, views
 from pretrain.methods import moco, simsiam
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -118,6 +118,13 @@ def test_the_accuracy_in_the_log_is_that_of_the_saved_backbone(photos, tmp_path)
     labels = [torch.from_numpy(folder.labels[part]) for part in (train, val)]
     expected = monitor.knn(features[0], labels[0], features[1], labels[1])
     assert log.lines(tmp_path / "out" / "log.jsonl")[-1]["knn"] == pytest.approx(expected)
+
+
+def test_what_is_looked_at_again_and_again_is_kept_outside_of_shared_memory(photos):
+    recipe = {**moco.recipe(), "size": 32, "batch_size": 4}
+    watch = monitor.Monitor(data.Folder(photos), photos, recipe, dist.Process(0, 1, torch.device("cpu")), 1)
+    assert [len(pixels) for pixels in (watch.train, watch.val)] == [6, 1]
+    assert not any(batch.is_shared() for batch in (*watch.train, *watch.val))
 
 
 def test_class_folders_are_split_one_in_five_and_train_and_val_are_taken_as_they_are(tmp_path):
