@@ -803,7 +803,16 @@ def _test(
     together: pixels of images that are tested at a time where they are of one size; 0 tests one image at a time
     """
     kept = _predictions(cfg, model, name, [images[i] for i in InferenceSampler(len(images))], together)
-    everything = list(itertools.chain.from_iterable(comm.all_gather(kept)))
+    # one process gets them all and evaluates: those of LVIS take gigabytes in each
+    everything = itertools.chain.from_iterable(comm.gather(kept))
+    metrics = _evaluated(cfg, name, images, data, list(everything)) if comm.is_main_process() else {}
+    return comm.all_gather(metrics)[0]
+
+
+def _evaluated(
+    cfg: CfgNode, name: str, images: list[datasets.Record], data: Path, everything: list[tuple[Any, ...]]
+) -> dict[str, float]:
+    """Metrics of what was found in the images of a test split, as `_predictions` gives it."""
     if name.startswith("voc"):
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
         return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
