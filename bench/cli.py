@@ -326,7 +326,7 @@ def transfer(
         ),
     ] = "random",
     trials: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. N-1. Default: the protocol's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="One trial with this seed.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="One trial with this seed.")] = None,
     scale: ScaleOption = "paper",
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Records go to OUT/TASK/PROTOCOL/MODEL/SEED.json.")] = Path("runs/transfer"),
@@ -499,7 +499,7 @@ def sweep(
         if not listed(tasks or "") or not listed(checkpoints):
             raise ValueError("expected --tasks and --checkpoints, found none: bench list tasks names them")
         numbers = None if seeds is None else listed(seeds)
-        if numbers is not None and not (numbers and all(n.isdecimal() and int(n) < 2**63 for n in numbers)):
+        if numbers is not None and not (numbers and all(n.isdecimal() and int(n) < 2**31 for n in numbers)):
             raise ValueError(f"expected --seeds like 0,1,2, found {seeds!r}")
         plan = sweeping.plan(
             listed(tasks or ""),

@@ -252,11 +252,11 @@ WRONG = {
         ["transfer", "--task", "voc_c4", "--checkpoint", "{resnet18}", "--arch", "resnet50", "--data", "{datasets}"],
         "resnet50",
     ),
-    "a seed that no record can hold": (["transfer", "--task", "voc_c4", "--dry-run", "--seed", str(2**63)], "--seed"),
+    "a seed that numpy cannot take": (["transfer", "--task", "voc_c4", "--dry-run", "--seed", str(2**31)], "--seed"),
     "a seed of a pretraining below 0": (["pretrain", "moco", "--data", ".", "--seed", "-1"], "--seed"),
     "no seeds": (["sweep", "--tasks", "voc_c4", "--checkpoints", "random", "--seeds", ","], "--seeds like 0,1,2"),
     "a seed of a sweep too large": (
-        ["sweep", "--tasks", "voc_c4", "--checkpoints", "random", "--seeds", f"0,{2**63}"],
+        ["sweep", "--tasks", "voc_c4", "--checkpoints", "random", "--seeds", f"0,{2**31}"],
         "--seeds like 0,1,2",
     ),
     "a method to show": (
