@@ -66,7 +66,6 @@ AllowMissing = Annotated[
         help="Names (torchvision's) that may be absent, such as 'layer4.2.bn3.*'; may be repeated; never a whole stage.",
     ),
 ]
-Results = Annotated[Path, typer.Option(help="Where the records of `bench transfer` are.")]
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Changes to the recipe.")]
 
 
@@ -543,7 +542,7 @@ def sweep(
 def table(
     format: Annotated[str, typer.Argument(metavar="FORMAT", help="A name of `bench list tables`.")],
     style: Annotated[str, typer.Option("--format", help="md, csv, latex or html.")] = "md",
-    results: Results = Path("runs/transfer"),
+    results: records.Results = records.RUNS,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Show rows of other protocols in the printed table, with a footnote.")
     ] = False,
@@ -570,7 +569,7 @@ def table(
 @app.command()
 def leaderboard(
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("runs/leaderboard"),
-    results: Results = Path("runs/transfer"),
+    results: records.Results = records.RUNS,
     serve: Annotated[bool, typer.Option("--serve", help="Open it in the browser, from this machine alone.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0 takes a free one.")] = 0,
 ) -> None:
@@ -598,7 +597,7 @@ def leaderboard(
 def report(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, or the name of a run in ./runs.")],
     out: Annotated[Path | None, typer.Option(help="The folder to write into. Default: runs/report/NAME.")] = None,
-    results: Results = Path("runs/transfer"),
+    results: records.Results = records.RUNS,
     family: Family = None,
     arch: Annotated[str | None, typer.Option(help="Where the file does not say it.")] = None,
 ) -> None:

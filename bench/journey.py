@@ -303,7 +303,7 @@ def checked(task: protocols.Task, data: Path | None, make_label_train_ids: bool)
 
 
 def measured(results: Path) -> list[dict[str, Any]]:
-    """The trials that stand in a folder, as tables need them; the packaged ones where the folder does not exist."""
+    """The trials that stand in a folder, or in the one that `records.folder` takes for it, as tables need them."""
     from results import record as stored
 
     return stored.trials(records.folder(results))

@@ -11,16 +11,23 @@ import typer
 from bench import catalog
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and export records.")
-Results = Annotated[Path, typer.Option(help="The folder of records; where it does not exist, the packaged ones.")]
+Results = Annotated[
+    Path, typer.Option(help="The folder of records; the packaged ones where there is no runs/transfer.")
+]
 RUNS = Path("runs/transfer")
 
 
 def folder(results: Path) -> Path:
-    """The folder, or that of the packaged records where it does not exist. Raises FileNotFoundError without either."""
-    packaged = catalog.ROOT / "results" / "measured"
-    if results.is_dir() or packaged.is_dir():
-        return results if results.is_dir() else packaged
-    raise FileNotFoundError(f"expected a folder of records, found none at {results}: `bench transfer` writes one")
+    """The folder; in place of `RUNS`, where that does not exist, the packaged records' one, and this is said.
+
+    Raises FileNotFoundError where there is none.
+    """
+    if results == RUNS and not results.is_dir():
+        results = catalog.ROOT / "results" / "measured"
+        print(f"no records in {RUNS}: these are the packaged ones, of {results}", file=sys.stderr)
+    if not results.is_dir():
+        raise FileNotFoundError(f"expected a folder of records, found none at {results}: `bench transfer` writes one")
+    return results
 
 
 def serve(out: Path, port: int, say: Callable[[str], None]) -> None:

@@ -79,9 +79,8 @@ def test_a_name_that_is_no_text_is_a_wrong_call_of_its_own(bench, monkeypatch):
 def test_an_output_without_the_signs_of_a_table_is_told_apart_from_a_wrong_call(bench, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
     code, _, err = bench("table", "moco")
-    assert (code, err) == (
-        1,
-        "bench: expected an output that takes every sign, found latin-1: set PYTHONIOENCODING=utf-8\n",
+    assert code == 1 and err.endswith(
+        "bench: expected an output that takes every sign, found latin-1: set PYTHONIOENCODING=utf-8\n"
     )
 
 
@@ -402,6 +401,23 @@ def test_doctor_finds_this_environment_whole(bench):
 def measured(tmp_path):
     """A copy of the packaged records."""
     return shutil.copytree(ROOT / "results" / "measured", tmp_path / "records")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("table", "moco"),
+        ("leaderboard",),
+        *(("results", word) for word in ("ls", "validate")),
+        ("results", "export", "a.csv"),
+    ],
+)
+def test_a_folder_of_records_that_is_named_must_be_there_and_the_packaged_ones_are_called_so(bench, words, tmp_path):
+    code, out, err = bench(*words, "--results", "nowhere")
+    assert (code, out) == (2, "") and "found none at nowhere" in err and list(tmp_path.iterdir()) == []
+    if words[0] != "leaderboard":  # which draws its plots
+        code, _, err = bench(*words)
+        assert code == 0 and err.startswith("no records in runs/transfer: these are the packaged ones, of ")
 
 
 def test_results_ls_lists_every_trial_and_filters(bench, measured):
