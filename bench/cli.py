@@ -595,8 +595,14 @@ def leaderboard(
 
 @app.command()
 def report(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, or the name of a run in ./runs.")],
-    out: Annotated[Path | None, typer.Option(help="The folder to write into. Default: runs/report/NAME.")] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="A file of any family or its address, or the name of a run in runs/ (such as supervised)."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder to write into. Default: runs/report/MODEL, MODEL as of `bench transfer`."),
+    ] = None,
     results: records.Results = records.RUNS,
     family: Family = None,
     arch: Annotated[str | None, typer.Option(help="Where the file does not say it.")] = None,
@@ -607,7 +613,7 @@ def report(
     """
     from bench import report
 
-    for path in report.write(checkpoint, out or Path("runs/report") / Path(checkpoint).stem, results, family, arch):
+    for path in report.write(checkpoint, out, results, family, arch):
         print(path)
 
 

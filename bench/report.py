@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from bench import sources
 
 
-def write(checkpoint: str, out: Path, results: Path, family: str | None, arch: str | None) -> list[Path]:
-    """Writes card.md, card.html and plots/ into a folder; the paths. Raises ValueError for a file that is no backbone."""
+def write(checkpoint: str, out: Path | None, results: Path, family: str | None, arch: str | None) -> list[Path]:
+    """Writes card.md, card.html and plots/ into a folder, by default one of the weights' own; the paths.
+
+    Raises ValueError for a file that is no backbone.
+    """
     from bench import fetch, sources
     from downstream import weights
 
@@ -26,6 +29,7 @@ def write(checkpoint: str, out: Path, results: Path, family: str | None, arch: s
     named = checkpoint if fetch.is_address(checkpoint) else str(journey.weights_file(checkpoint))
     commands = _commands(named, model, trials)
     content = card.card(model["name"], _facts(source, model, proof), model["sha256"], trials, commands)
+    out = out or Path("runs/report") / record.named(model)
     return [record.replaced(out / name, text) for name, text in card.files(content).items()]
 
 

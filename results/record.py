@@ -68,10 +68,13 @@ def path(root: Path, record: Mapping[str, Any]) -> Path:
 
 def place(record: Mapping[str, Any]) -> str:
     """`path` below any root, with slashes."""
-    model, digest = record["model"], plain(record["data"]["digest"])[:8]
-    weights = model["sha256"][:8] if model["sha256"] else plain(model["arch"])
-    group = f"{plain(record['task'])}/{record['protocol']['hash'][:12]}-{digest}"
-    return f"{group}/{plain(model['name'])}-{weights}/{record['seed']}.json"
+    group = f"{plain(record['task'])}/{record['protocol']['hash'][:12]}-{plain(record['data']['digest'])[:8]}"
+    return f"{group}/{named(record['model'])}/{record['seed']}.json"
+
+
+def named(model: Mapping[str, Any]) -> str:
+    """A model as a part of a file's name: what it is called and its weights, or the architecture of random ones."""
+    return f"{plain(model['name'])}-{model['sha256'][:8] if model['sha256'] else plain(model['arch'])}"
 
 
 @lru_cache

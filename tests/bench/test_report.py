@@ -1,9 +1,11 @@
 """A model card's commands make what its trials are, or are none."""
 
 import copy
+from types import SimpleNamespace
 
-from bench import journey, report
+from bench import journey, report, sources
 from downstream import task as protocols
+from downstream import weights
 
 
 def trial(task, scale, seed, nonstandard=(), **protocol):
@@ -50,3 +52,19 @@ def test_what_a_record_says_is_no_line_of_the_shell():
     (line,) = commands(hostile)
     assert line.startswith("# a reboot #, seed 0: protocol ") and len(line.splitlines()) == 1
     assert "has changed SOLVER.MAX_ITER, x rm -rf ~: see the record" in line
+
+
+def test_files_of_one_name_have_cards_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "records").mkdir()
+    for module in (sources, weights):
+        monkeypatch.setattr(module, "prove", lambda *_: {})
+    monkeypatch.setattr(report, "_facts", lambda *_: [])
+    for run in "ab":
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "backbone.pth").touch()
+        model = {"name": "moco_v2", "sha256": run * 64, "arch": "resnet18"}
+        source = SimpleNamespace(tensors={}, arch="resnet18", traits={})
+        monkeypatch.setattr(journey, "opened", lambda *_, found=(model, source): found)
+        card, *_ = report.write(f"{run}/backbone.pth", None, tmp_path / "records", None, None)
+        assert str(card) == f"runs/report/moco_v2-{run * 8}/card.md" and f"{run}/backbone.pth" in card.read_text()
