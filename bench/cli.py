@@ -832,10 +832,16 @@ def end(why: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def at_home(word: str) -> str:
+    """A word of a call; the ~ in --out=~/runs, which shells leave there, is the home folder."""
+    key, _, value = word.partition("=")
+    return f"{key}={Path(value).expanduser()}" if value.startswith("~/") else word
+
+
 def main() -> None:
     """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
     try:
-        app()
+        app(args=[*map(at_home, sys.argv[1:])])
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         if isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf"):
             end(f"expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8", 1)

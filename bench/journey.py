@@ -61,9 +61,14 @@ def engine(task: protocols.Task) -> ModuleType:
     return importlib.import_module(ENGINES[task.engine])
 
 
+def meant(data: Path | None) -> Path:
+    """The folder of the datasets: --data, else DETECTRON2_DATASETS, whose ~ detectron2 reads too, else ./datasets."""
+    return data or Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
 def datasets(data: Path | None) -> Path:
-    """The folder with the datasets: --data, else DETECTRON2_DATASETS, else ./datasets."""
-    root = data or Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    """The same. Raises FileNotFoundError where it is no folder."""
+    root = meant(data)
     if not root.is_dir():
         raise FileNotFoundError(
             f"expected a folder of datasets (VOC2007/, coco/, cityscapes/ ...), found no folder {root}. "
@@ -297,8 +302,7 @@ def checked(task: protocols.Task, data: Path | None, make_label_train_ids: bool)
     """What is wrong with a task's data (`downstream.check.check`), and the same in words."""
     from downstream import check
 
-    root = data or Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    report = check.check(task, root, engine(task).found, make_label_train_ids)
+    report = check.check(task, meant(data), engine(task).found, make_label_train_ids)
     return report, check.described(report)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torchvision
 
-from bench import catalog, cli, journey
+from bench import catalog, cli, doctor, journey
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -229,6 +229,19 @@ def test_the_protocol_has_its_precision_and_another_is_nonstandard(bench, task, 
         assert (plan["hash"] == standard["hash"]) == (precision == published)
         resolved = journey.resolve(task, scale, {}, precision)
         assert resolved.nonstandard == (() if precision == published else ("precision",))
+
+
+def test_a_tilde_that_no_shell_has_read_is_the_home_folder(bench, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "drawn" / "coco").mkdir(parents=True)
+    assert (
+        json.loads(bench("data", "check", "voc_c4", "--data=~/drawn", "--json")[1])["data"] == f"{tmp_path}/home/drawn"
+    )
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~/drawn")
+    assert json.loads(bench("data", "check", "voc_c4", "--json")[1])["data"] == f"{tmp_path}/home/drawn"
+    assert journey.datasets(None) == tmp_path / "home" / "drawn" and doctor.dataset_root().startswith(
+        "data: coco under"
+    )
 
 
 WRONG = {
