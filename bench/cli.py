@@ -8,6 +8,7 @@ import json as jsonlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -76,6 +77,8 @@ NUMBERS: dict[str, tuple[type, int]] = {
     "BENCH_SAVE_SECONDS": (float, 0),
 }
 LATER = 3.0  # seconds that one of torchrun's processes waits before it says why it ends
+
+INTERRUPTED = "bench: interrupted; the same call goes on"
 
 
 def first() -> bool:
@@ -147,10 +150,14 @@ def demo(
     """
     from bench import demo
 
-    if all_tasks:
-        demo.run_all(out / "all", seed, say)
-    else:
-        demo.run(out, seed, say)
+    try:
+        if all_tasks:
+            demo.run_all(out / "all", seed, say)
+        else:
+            demo.run(out, seed, say)
+    except KeyboardInterrupt:  # of which typer says nothing
+        say(INTERRUPTED)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -839,9 +846,14 @@ def at_home(word: str) -> str:
 
 
 def main() -> None:
-    """The console script. A user's error is one sentence on standard error and an exit code, never a traceback."""
+    """The console script."""
+    answered(lambda: app(args=[*map(at_home, sys.argv[1:])]))
+
+
+def answered(call: Callable[[], object]) -> None:
+    """Makes a call that goes on where it was ended. A user's error is one sentence and an exit code, never a traceback."""
     try:
-        app(args=[*map(at_home, sys.argv[1:])])
+        call()
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         if isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf"):
             end(f"expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8", 1)
@@ -851,5 +863,5 @@ def main() -> None:
     except MemoryError as error:
         end(f"out of memory {sentence(error)}".rstrip(), 1)
     except KeyboardInterrupt:
-        say("bench: interrupted; call again with --resume to go on")
+        say(INTERRUPTED)
         sys.exit(130)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bench import catalog, demo, journey, track
+from bench import catalog, cli, demo, journey, track
 from results import record
 
 FACTORS = (0.3, 1.0, 3.0)
@@ -116,6 +116,6 @@ def main(data: Path, wanted: Iterable[str] = (), runs: Path = track.RUNS, record
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        main(Path(sys.argv[1]), sys.argv[2:])
+        cli.answered(lambda: main(Path(sys.argv[1]), sys.argv[2:]))
     else:
         print(table())

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import catalog, demo, journey, sweep, workers
+from bench import catalog, cli, demo, journey, sweep, workers
 from downstream import task as protocols
 from results import groups, plots, record
 from results import table as tables
@@ -230,6 +230,6 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        main(Path(sys.argv[1]), sys.argv[2:])
+        cli.answered(lambda: main(Path(sys.argv[1]), sys.argv[2:]))
     else:
         print(f"{table()}\n\n{transfers()}")

@@ -5,7 +5,7 @@
 MoCo v2 with ResNet-50 at 224 pixels, batch 16, for one epoch of 3,200 photographs: three runs with the published recipe but for
 the batch and the one epoch. float32 and bfloat16 have the same seed, so the same weights, order and views; bfloat16 with another
 seed is what noise is. Each run has a process with one thread. It takes 40 minutes on two cores and goes on after an interruption.
-The curves go into results/measured/precision.json.
+The curves go into results/measured/precision.json; without a folder, the sentence of those that are there is printed.
 """
 
 import datetime
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench import catalog, workers
+from bench import catalog, cli, workers
 from results import record, stats
 
 FILE = catalog.ROOT / "results" / "measured" / "precision.json"
@@ -91,4 +91,7 @@ def main(images: Path, runs: Path = RUNS, file: Path = FILE) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[1:]:
+        cli.answered(lambda: main(Path(sys.argv[1])))
+    else:
+        print(compared())

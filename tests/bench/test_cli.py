@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,25 @@ def test_a_machine_that_is_out_of_memory_says_so_in_one_sentence(bench, monkeypa
 
     monkeypatch.setattr("bench.doctor.lines", doctor)
     assert bench("doctor") == (1, "", "bench: out of memory\n")
+
+
+def test_ctrl_c_in_the_demo_is_a_sentence(bench, monkeypatch):
+    def run(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.demo.run", run)
+    assert bench("demo") == (130, "", "bench: interrupted; the same call goes on\n")
+
+
+@pytest.mark.parametrize("module", ["bench.track", "bench.rates"])
+def test_a_module_that_is_called_answers_a_wrong_call_as_bench_does(module, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [module, "nowhere"])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # runpy warns of it
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(module, run_name="__main__")
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.startswith("bench: expected ") and "nowhere" in err
 
 
 @pytest.mark.parametrize("value", ["abc", "", "-1", "nan", "5m"])
