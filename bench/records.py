@@ -34,16 +34,24 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> None:
     """Serves a folder to this machine's browser until interrupted."""
     import functools
     import http.server
+    import threading
     import webbrowser
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Quiet, directory=str(out))) as server:
+    try:
+        served = http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Quiet, directory=str(out)))
+    except OSError as error:
+        raise OSError(
+            f"expected port {port} free, found: {error.strerror}; take another --port, or 0 for any"
+        ) from error
+    with served as server:
         address = f"http://127.0.0.1:{server.server_address[1]}/"
         say(f"{address}  (Ctrl-C ends it)")
-        webbrowser.open(address)
+        # a browser in this terminal does not return before it has been answered
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -52,7 +60,7 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> None:
 
 @app.command("ls")
 def ls(
-    task: Annotated[str | None, typer.Option(help="Only this task's.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only this task's, a name of `bench list tasks`.")] = None,
     model: Annotated[str | None, typer.Option(help="Only models whose name contains this.")] = None,
     results: Results = RUNS,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
@@ -69,7 +77,11 @@ def ls(
     from results import record
 
     root = folder(results)
-    trials = [t for t in record.trials(root) if task in (None, t["task"]) and (model or "") in t["model"]["name"]]
+    trials = record.trials(root)
+    known = {*catalog.names("task"), *(t["task"] for t in trials)}
+    if task and (task := catalog.ALIASES.get(task, task)) not in known:
+        raise ValueError(catalog.unknown("task", task, sorted(known)))
+    trials = [t for t in trials if task in (None, t["task"]) and (model or "") in t["model"]["name"]]
     rows: list[dict[str, Any]] = [
         {
             "file": str(record.path(root, trial)),

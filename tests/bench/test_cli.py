@@ -6,8 +6,10 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 import torch
 import torchvision
 
-from bench import catalog, cli, doctor, journey
+from bench import catalog, cli, doctor, journey, records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -463,6 +465,17 @@ def test_results_ls_lists_every_trial_and_filters(bench, measured):
     assert {line.split()[0] for line in lines} == {str(f) for f in measured.glob("voc_c4/*/*random*/*.json")}
 
 
+def test_results_ls_knows_the_tasks_that_there_are(bench, measured):
+    code, out, err = bench("results", "ls", "--results", measured, "--task", "voc_c5")
+    assert (code, out) == (2, "") and "Did you mean 'voc_c4'?" in err
+    listed = [bench("results", "ls", "--results", measured, "--task", task)[1] for task in ("coco_fpn", "coco_fpn_1x")]
+    assert listed[0] == listed[1] != ""
+    assert bench("results", "ls", "--results", measured, "--task", "voc07_svm")[:2] == (
+        0,
+        "",
+    )  # of which there is no trial
+
+
 def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, measured, monkeypatch):
     first, second, third, *_ = sorted(measured.glob("*/*/*/*.json"))
     code, out, _ = bench("results", "show", first)
@@ -529,7 +542,11 @@ def test_leaderboard_writes_the_page_and_names_every_file(bench, measured, tmp_p
     }
 
 
-def test_serve_answers_this_machine_alone_and_ends_when_interrupted(measured, tmp_path):
+def test_serve_answers_this_machine_and_a_browser_in_its_terminal_alone_and_ends_when_interrupted(measured, tmp_path):
+    seen = tmp_path / "seen.html"
+    browser = (
+        f"{sys.executable} -c 'import sys, urllib.request as web; web.urlretrieve(sys.argv[1], sys.argv[2])' %s {seen}"
+    )
     command = [
         sys.executable,
         "-m",
@@ -541,7 +558,7 @@ def test_serve_answers_this_machine_alone_and_ends_when_interrupted(measured, tm
         tmp_path / "board",
         "--serve",
     ]
-    environment = os.environ | {"BROWSER": "true", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"BROWSER": browser, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     running = subprocess.Popen(
         [*map(str, command)],
         env=environment,
@@ -555,8 +572,19 @@ def test_serve_answers_this_machine_alone_and_ends_when_interrupted(measured, tm
         address = next(line.split()[0] for line in running.stderr if line.startswith("http://"))
         assert address.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(address, timeout=30) as answer:
-            assert answer.read().startswith(b"<!doctype html>")
+            page = answer.read()
+        until = time.monotonic() + 30
+        while not (seen.exists() and seen.read_bytes() == page):
+            assert time.monotonic() < until
+            time.sleep(0.05)
     finally:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
-    assert running.returncode == 0 and err.strip().endswith("ended")
+    assert page.startswith(b"<!doctype html>") and running.returncode == 0 and err.strip().endswith("ended")
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"expected port {port} free, found: .* in use; take another --port"):
+            records.serve(tmp_path, port, print)
