@@ -400,7 +400,9 @@ def watch(sweep: Path, say: Callable[[str], None]) -> bool:
     """
     plan = launch.read(sweep / "sweep.json")
     slurm, count = plan["executor"] == "slurm", len(plan["trials"])
-    live = Live(console=Console(stderr=True), auto_refresh=False, transient=True) if sys.stderr.isatty() else None
+    console = Console(stderr=True)
+    shown = sys.stderr.isatty() and not console.is_dumb_terminal
+    live = Live(console=console, auto_refresh=False, transient=True) if shown else None
     before, over, starts = [("left", "")] * count, 0, [0] * count
     if live:
         live.start()

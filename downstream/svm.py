@@ -240,7 +240,7 @@ def run(
     jobs = (delayed(fitted)(task, x, y[:, c], x_test, y_test[:, c], seed) for c in range(y.shape[1]))
     results = []
     try:
-        with Progress(f"{task.name} classes", y.shape[1]) as progress:
+        with Progress(task.name, y.shape[1], unit="classes") as progress:
             for each in pool(jobs):
                 results.append(each)
                 progress.step(len(results))

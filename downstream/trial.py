@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from downstream.checkpoint import room
@@ -88,20 +89,29 @@ def unsynchronised(network: torch.nn.Module, last: bool) -> contextlib.AbstractC
 
 
 class Progress:
-    """Iterations on standard error, a bar on a terminal and a line now and then elsewhere; and, with a log, in log.jsonl and
-    in tensorboard/ beside it.
+    """Iterations on standard error, a bar on a terminal that can show one and a line now and then elsewhere; and, with a log, in
+    log.jsonl and in tensorboard/ beside it.
 
     name:  what is under way
     total: iterations in all; `start` of them were done before
     batch: images an iteration
+    unit:  what an iteration has `batch` of
     log:   a file of JSON lines, cut back to `start`; None writes none
     quiet: says and writes nothing (in the other processes of a group)
     """
 
     def __init__(
-        self, name: str, total: int, batch: int = 1, start: int = 0, log: Path | None = None, quiet: bool = False
+        self,
+        name: str,
+        total: int,
+        batch: int = 1,
+        start: int = 0,
+        log: Path | None = None,
+        quiet: bool = False,
+        unit: str = "images",
     ):
-        self.name, self.total, self.batch, self.start, self.log, self.quiet = name, total, batch, start, log, quiet
+        self.name, self.total, self.batch, self.unit = name, total, batch, unit
+        self.start, self.log, self.quiet = start, log, quiet
         self.began = self.spoke = time.monotonic()
         self.bar: Bar | None = None
         self.events: Events | None = None
@@ -109,9 +119,9 @@ class Progress:
             kept = [line for line in lines(log) if line["iteration"] <= start] if start and log.is_file() else []
             replace(log, "".join(json.dumps(line) + "\n" for line in kept))
             self.events = Events(log.parent / "tensorboard", start)
-        if not quiet and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            self.bar = Bar(*columns, console=Console(stderr=True))
+        if not quiet and sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
+            # of a narrow terminal the end of the text is cut
+            self.bar = Bar(TextColumn("{task.description}"), BarColumn(), console=Console(stderr=True))
             self.line = self.bar.add_task(name, total=total, completed=start)
 
     def __enter__(self) -> "Progress":
@@ -129,15 +139,15 @@ class Progress:
             return
         now = time.monotonic()
         pace = (done - self.start) / max(now - self.began, 1e-9)  # iterations a second
-        text = f"{self.name} {done}/{self.total}"
+        text = f"{self.name} {done}/{self.total}  {timedelta(seconds=round((self.total - done) / pace))} left"
         if losses:
             text += f"  loss {losses['loss']:.3f}  lr {lr:.4g}"
-        text += f"  {pace * self.batch:.1f} images/s"
+        text += f"  {pace * self.batch:.1f} {self.unit}/s"
         if self.bar:
             self.bar.update(self.line, completed=done, description=text)
         elif now - self.spoke > SPEAK_SECONDS or done == self.total:
             self.spoke = now
-            print(f"{text}  {(self.total - done) / pace:.0f} s left", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
         if self.log and self.events:
             entry = {"iteration": done, "lr": lr, "images_per_second": round(pace * self.batch, 2)} | dict(losses or {})
             line = json.dumps(entry) + "\n"

@@ -15,11 +15,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_SECONDS = 10  # between two lines of progress where there is no terminal
 
@@ -166,23 +167,26 @@ def megabytes(size: int) -> str:
 
 @contextlib.contextmanager
 def progress(title: str, batch: int, steps: int, step: int, chief: bool) -> Iterator[Callable[[int, Any, float], None]]:
-    """A function of step, loss and images a second: a bar on a terminal, a line every LINE_SECONDS elsewhere.
+    """A function of step, loss and images a second: a bar on a terminal that can show one, a line every LINE_SECONDS elsewhere.
 
     The loss may be a scalar on a device: only what is shown is waited for.
     """
     if not chief:
         yield lambda step, loss, speed: None
-    elif sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} images/s"),
-            TimeRemainingColumn(),
+    elif sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
+        # of a narrow terminal the end of the text is cut
+        text = (
+            "{task.description} {task.completed}/{task.total}  {task.fields[left]} left  loss {task.fields[loss]:.4f}  "
         )
+        columns = TextColumn(text + "{task.fields[speed]:.0f} images/s"), BarColumn()
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=steps, completed=step, loss=math.nan, speed=0.0)
-            yield lambda step, loss, speed: bar.update(task, completed=step, loss=loss, speed=speed)
+            task = bar.add_task(title, total=steps, completed=step, left="?", loss=math.nan, speed=0.0)
+
+            def show(step: int, loss: Any, speed: float) -> None:
+                left = timedelta(seconds=round((steps - step) * batch / speed))
+                bar.update(task, completed=step, left=left, loss=loss, speed=speed)
+
+            yield show
     else:
         printed = [0.0]
 

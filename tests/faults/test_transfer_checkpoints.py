@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,17 @@ def test_tensorboard_reads_the_events_and_forgets_what_was_done_again(tmp_path):
     read = EventAccumulator(str(tmp_path))
     read.Reload()
     assert [(e.step, e.value) for e in read.Scalars("loss")] == [(10, 5.0), (20, 10.0), (30, 7.0)]
+
+
+def test_the_time_left_is_shown_by_a_narrow_terminal_and_in_lines_where_no_bar_can_be(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    for term in ("xterm", "dumb"):
+        monkeypatch.setenv("TERM", term)
+        with Progress("coco_fpn_1x_pixpro", 90_000, 16) as progress:
+            progress.spoke -= 60
+            progress.step(45_000, {"loss": 2.0}, 0.02)
+        assert "coco_fpn_1x_pixpro 45000/90000  0:00:00 left  loss" in capsys.readouterr().err
+    with Progress("voc07_svm", 20, unit="classes") as progress:
+        progress.step(20)
+    assert capsys.readouterr().err.endswith(" classes/s\n")
