@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed, 2 the call was wrong. Results go to stand
 import gc
 import json as jsonlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -245,7 +246,7 @@ def pretrain(
         from pretrain import plot as picture
 
         say(f"{picture.draw(out / 'log.jsonl', out / 'log.png')}: loss and nearest neighbours")
-    say(f"Next: bench transfer --task voc_c4 --checkpoint {written} --scale {scale} --data DIR")
+    say(f"Next: bench transfer --task voc_c4 --checkpoint {shlex.quote(str(written))} --scale {scale} --data DIR")
 
 
 @app.command()
@@ -437,7 +438,8 @@ def transfer(
     records = journey.transfer(plan, seeds, out, resume, say)
     if json and first():
         print(jsonlib.dumps(records, indent=1))
-    say("Next: bench table moco, bench table pixpro, bench leaderboard")
+    where = f"--results {shlex.quote(str(out))}"
+    say(f"Next: bench table moco {where}, bench table pixpro {where}, bench leaderboard {where}")
 
 
 def listed(text: str) -> list[str]:
@@ -538,7 +540,7 @@ def sweep(
     try:
         complete = sweeping.watch(here, say)
     except KeyboardInterrupt:
-        where = f"--name {here.name} --out {out}"
+        where = f"--name {here.name} --out {shlex.quote(str(out))}"
         say(f"bench: its trials go on. Come back: bench sweep --watch {where}; end it: bench sweep --cancel {where}")
         raise typer.Exit(130) from None
     if not complete:

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -588,3 +589,17 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path):
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"expected port {port} free, found: .* in use; take another --port"):
             records.serve(tmp_path, port, print)
+
+
+def test_the_next_command_that_is_named_can_be_pasted(bench, monkeypatch):
+    from pretrain import loop
+
+    plan = SimpleNamespace(model={"name": "m", "arch": "a"}, found={"train": 1, "test": 1}, reduced=False, proof={})
+    monkeypatch.setattr(journey, "datasets", lambda data: data)
+    monkeypatch.setattr(journey, "plan", lambda *_: plan)
+    monkeypatch.setattr(journey, "transfer", lambda *_: [])
+    monkeypatch.setattr(loop, "run", lambda *_, **__: Path("my runs/backbone.pth"))
+    told = bench("transfer", "--task", "voc_c4", "--out", "my runs")[2].splitlines()[-1]
+    assert told.startswith("Next: bench table moco --results 'my runs', ")
+    told = bench("pretrain", "moco", "--data", "photos")[2].splitlines()[-1]
+    assert " --checkpoint 'my runs/backbone.pth' --scale paper " in told
