@@ -47,6 +47,7 @@ def followed(jobs: Mapping[Future[Any], str], told: Callable[[Any], str], say: C
 
 def _alone(log: Path) -> None:
     """Prepares a worker: one thread, and a log file in place of the terminal that it shares with the others."""
+    sys.stderr = log.open("a", buffering=1)  # first: torch takes seconds to import, in which Ctrl-C may come
     import torch
 
     from bench import bfloat16
@@ -54,7 +55,6 @@ def _alone(log: Path) -> None:
     torch.set_num_threads(1)
     allocator.keep()
     bfloat16.make_fast()
-    sys.stderr = log.open("a", buffering=1)
     threading.Thread(target=_follow, daemon=True).start()
 
 

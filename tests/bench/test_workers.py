@@ -47,6 +47,15 @@ def test_a_worker_has_one_thread_and_says_what_it_has_to_say_in_the_log(tmp_path
     assert (tmp_path / "log.txt").read_text() == "loss 4.2\n" and not capfd.readouterr().err
 
 
+def test_what_a_worker_has_to_say_while_it_starts_is_in_the_log_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError):
+        workers._alone(tmp_path / "log.txt")
+    with sys.stderr as log:
+        assert log.name == str(tmp_path / "log.txt")
+
+
 def test_a_worker_saves_and_ends_when_the_process_that_began_it_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
