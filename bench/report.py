@@ -27,7 +27,7 @@ def write(checkpoint: str, out: Path | None, results: Path, family: str | None, 
     proof = sources.prove(source) | weights.prove(source.tensors, source.arch, source.traits)
     trials = record.trials(records.folder(results))
     named = checkpoint if fetch.is_address(checkpoint) else str(journey.weights_file(checkpoint))
-    commands = _commands(named, model, trials)
+    commands = _commands(named, model, trials, family, arch)
     content = card.card(model["name"], _facts(source, model, proof), model["sha256"], trials, commands)
     out = out or Path("runs/report") / record.named(model)
     return [record.replaced(out / name, text) for name, text in card.files(content).items()]
@@ -52,12 +52,15 @@ def _facts(source: "sources.Backbone", model: dict[str, Any], proof: dict[str, f
     return [(key, str(value)) for key, value in facts if value not in (None, "")]
 
 
-def _commands(checkpoint: str, model: dict[str, Any], trials: list[dict[str, Any]]) -> list[str]:
+def _commands(
+    checkpoint: str, model: dict[str, Any], trials: list[dict[str, Any]], family: str | None, arch: str | None
+) -> list[str]:
     """What was done with these weights, a command a trial; inspect and convert in any case.
 
     Where today's command would be another protocol a comment says so: one that is no longer offered, or has changed keys.
     """
-    name = shlex.quote(checkpoint)
+    name = shlex.quote(checkpoint) + (f" --from {family}" if family else "")
+    stated = f" --arch {arch}" if arch else ""
     mine = [trial for trial in trials if trial["model"]["sha256"] == model["sha256"]]
     commands = [
         f"bench inspect {name}",
@@ -66,7 +69,7 @@ def _commands(checkpoint: str, model: dict[str, Any], trials: list[dict[str, Any
     for trial in mine:
         task, scale, seed, protocol = (trial[key] for key in ("task", "scale", "seed", "protocol"))
         if not trial["nonstandard"] and _offered(task, scale) == protocol["hash"]:
-            commands.append(f"bench transfer --task {task} --checkpoint {name} --scale {scale} --seed {seed}")
+            commands.append(f"bench transfer --task {task} --checkpoint {name}{stated} --scale {scale} --seed {seed}")
             continue
         changed = ", ".join(trial["nonstandard"])
         why = f"has changed {changed}: see the record" if changed else "is no longer offered"

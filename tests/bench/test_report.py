@@ -21,10 +21,10 @@ def trial(task, scale, seed, nonstandard=(), **protocol):
     }
 
 
-def commands(*trials):
+def commands(*trials, family=None, arch=None):
     """Without the first two, which every card has."""
     other = copy.deepcopy(trials[0]) | {"model": {"sha256": "b" * 64}}
-    return report._commands("my  weights.pth", {"sha256": "a" * 64}, [other, *trials])[2:]
+    return report._commands("my  weights.pth", {"sha256": "a" * 64}, [other, *trials], family, arch)[2:]
 
 
 def test_a_trial_of_a_protocol_that_is_offered_has_its_command():
@@ -33,6 +33,13 @@ def test_a_trial_of_a_protocol_that_is_offered_has_its_command():
     assert made == [line.format("cityscapes_semantic", "mini", seed) for seed in (0, 1)] + [
         line.format("voc_c4", "paper", 0)
     ]
+
+
+def test_what_a_card_was_told_of_the_file_its_commands_are_told_too():
+    (line,) = commands(trial("voc_c4", "paper", 0), family="moco", arch="resnet50")
+    assert line == (
+        "bench transfer --task voc_c4 --checkpoint 'my  weights.pth' --from moco --arch resnet50 --scale paper --seed 0"
+    )
 
 
 def test_a_trial_of_the_first_mini_protocol_has_none():
