@@ -760,6 +760,8 @@ def speed(
     from bench.speed import kept
 
     if scaling:
+        if part:
+            raise ValueError(f"expected a part or --scaling, found {part} and --scaling")
         _scaling(json, keep)
         return
     rows, before = speed.run(part, say), kept.rows()

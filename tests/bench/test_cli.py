@@ -290,6 +290,7 @@ WRONG = {
     "a seed that numpy cannot take": (["transfer", "--task", "voc_c4", "--dry-run", "--seed", str(2**31)], "--seed"),
     "a seed of a pretraining below 0": (["pretrain", "moco", "--data", ".", "--seed", "-1"], "--seed"),
     "no seeds": (["sweep", "--tasks", "voc_c4", "--checkpoints", "random", "--seeds", ","], "--seeds like 0,1,2"),
+    "a part of the scaling": (["speed", "convert", "--scaling"], "a part or --scaling"),
     "a seed of a sweep too large": (
         ["sweep", "--tasks", "voc_c4", "--checkpoints", "random", "--seeds", f"0,{2**31}"],
         "--seeds like 0,1,2",
