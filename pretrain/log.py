@@ -193,8 +193,8 @@ def progress(title: str, batch: int, steps: int, step: int, chief: bool) -> Iter
         def line(step: int, loss: Any, speed: float) -> None:
             if time.monotonic() - printed[0] >= LINE_SECONDS or step == steps:
                 printed[0] = time.monotonic()
-                left = (steps - step) * batch / speed / 60
-                say(f"{title}: step {step} of {steps}, loss {loss:.4f}, {speed:.0f} images/s, {left:.1f} minutes left")
+                left = timedelta(seconds=round((steps - step) * batch / speed))
+                say(f"{title}: step {step} of {steps}, loss {loss:.4f}, {speed:.0f} images/s, {left} left")
 
         yield line
 

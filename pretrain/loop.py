@@ -108,6 +108,7 @@ def run(
             watch = monitor.Monitor(folder, labelled, recipe, process, workers(process.device))
             if chief:
                 outputs.describe(out, run_of, overrides, state, {"data": str(Path(data).absolute()), **(about or {})})
+            del state  # as large as all that is trained
             with contextlib.closing(log.Log(out, training.step, training.lines, chief)) as diary:
                 _train(training, out, diary, watch, stop)
         if chief:
