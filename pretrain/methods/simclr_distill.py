@@ -7,8 +7,9 @@ Expected, ResNet-50, ImageNet, taught by a ResNet-152 (x3, with selective kernel
 
     bench pretrain simclr_distill --data imagenet/train --arch resnet50 checkpoint=runs/simclr_finetune/last.pth
 
-Unverified, from the paper's text: temperature, epochs, rate and warm-up. The student starts at random. Its classifier stays in
-last.pth; nothing here tests it, bench transfer takes the backbone alone.
+Unverified, from the paper's text: temperature, epochs, rate and warm-up. The student starts at random. Its classifier starts as torch's
+does and is adapted and decayed by LARS like all the rest, where the repository's (tf2/model.py) starts at N(0, 0.01), is not adapted
+and decays in the loss. It stays in last.pth; nothing here tests it, bench transfer takes the backbone alone.
 """
 
 import torch
