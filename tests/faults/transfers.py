@@ -67,8 +67,7 @@ def _child(act: Callable[..., None], log: Path, given: Any, more: dict[str, str]
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)
     warnings.simplefilter("ignore")
-    cli.app = lambda: act(*given, **more)  # main() makes sentences and exit codes of what it raises
-    cli.main()
+    cli.answered(lambda: act(*given, **more))  # makes sentences and exit codes of what it raises
 
 
 def outcome(out: Path) -> dict[str, Any]:
