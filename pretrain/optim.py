@@ -118,7 +118,7 @@ class LARS(torch.optim.Optimizer):
         g = w.grad.add(w, alpha=group["weight_decay"])
         if group["adapt"]:
             w_norm, g_norm = w.norm(), g.norm()
-            # 1e-8 as in contrast/lars.py; the authors of BYOL, Barlow Twins and VICReg divide by the bare norm
+            # 1e-8 as in contrast/lars.py; the authors of BYOL, MoCo v3, Barlow Twins and VICReg divide by the bare norm
             ratio = group["trust"] * w_norm / (g_norm + 1e-8)
             g.mul_(torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(ratio)))
         return g

@@ -9,6 +9,7 @@ SMALL = {"hidden": 16, "dim": 8}
 CASES = {
     "simsiam": ("simsiam", None, {"predictor_hidden": 8, "dim": 16}),
     "moco": ("moco", None, {"queue": 16, "bn_group": 4}),
+    "moco_v3": ("moco_v3", None, SMALL),
     "simclr": ("simclr", "v1", {"dim": 8}),
     "byol": ("byol", None, SMALL),
     "barlowtwins": ("barlowtwins", None, {**SMALL, "single": ("normalised",)}),
