@@ -72,6 +72,7 @@ def found(tmp_path_factory):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr  # every process would say it
         answers.append(torch.load(out / "all.pt"))
     return answers
 
@@ -92,5 +93,6 @@ def test_a_linear_classifier_learns_the_same_from_parts_in_two_processes(found):
 
 
 if __name__ == "__main__":
+    import bench  # noqa: F401  what users start
     folder, out, parts = json.loads(sys.argv[1])
     main(Path(folder), Path(out), parts)
