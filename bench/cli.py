@@ -57,7 +57,7 @@ Checkpoint = Annotated[
     typer.Argument(
         metavar="FILE",
         help="A checkpoint of any family; or its address: https://..., torchvision://resnet50, "
-        "detectron2://ImageNetPretrained/MSRA/R-50.pkl, timm/NAME, hf-hub:OWNER/NAME.",
+        "detectron2://ImageNetPretrained/MSRA/R-50.pkl, timm/NAME, hf-hub:OWNER/NAME; or the name of a run in runs/.",
     ),
 ]
 AllowMissing = Annotated[

@@ -84,8 +84,12 @@ def tell(line: str) -> None:
 
 
 def located(file: str) -> Path:
-    """The path of a file that is named by its path or by its address."""
-    return fetch(file).path if is_address(file) else Path(file)
+    """The path of a file that is named by its path, by its address or as a run of `bench pretrain`: its folder, or its name in ./runs."""
+    if is_address(file):
+        return fetch(file).path
+    path = Path(file)
+    runs = [run / "backbone.pth" for run in (path, Path("runs") / path)]
+    return next((weights for weights in runs if weights.is_file() and not path.is_file()), path)
 
 
 def fetch(address: str) -> Fetched:

@@ -78,16 +78,14 @@ def datasets(data: Path | None) -> Path:
 
 
 def weights_file(checkpoint: str) -> Path:
-    """The file of a checkpoint: a path, or the name of a run of `bench pretrain` in ./runs."""
-    if (path := Path(checkpoint)).is_file():
+    """The file of a checkpoint. Raises FileNotFoundError where there is none."""
+    from bench import fetch
+
+    if (path := fetch.located(checkpoint)).is_file():
         return path
-    if path.is_dir() and (path / "backbone.pth").is_file():
-        return path / "backbone.pth"
-    if (ours := Path("runs") / checkpoint / "backbone.pth").is_file():
-        return ours
     raise FileNotFoundError(
         f"expected a checkpoint file or address, 'random', or the name of a run in runs/, found neither {checkpoint} nor "
-        f"{ours}. bench pretrain METHOD makes one"
+        f"{Path('runs') / checkpoint / 'backbone.pth'}. bench pretrain METHOD makes one"
     )
 
 

@@ -629,3 +629,16 @@ def test_inspect_and_transfer_take_an_address(web: Web, tmp_path: Path, monkeypa
     call = [sys.executable, "-m", "bench", "inspect", f"{web.url}/gone/model.pth", "--json"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "status 404" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_run_is_named_by_its_folder_or_by_its_name_in_runs_and_a_file_of_that_name_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = Path("runs/moco/backbone.pth")
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert fetch.located("moco") == fetch.located("runs/moco") == fetch.located(str(weights)) == weights
+    assert fetch.located("mocha") == Path("mocha")
+    Path("moco").touch()
+    assert fetch.located("moco") == Path("moco")

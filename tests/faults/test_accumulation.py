@@ -94,5 +94,6 @@ def test_a_linear_classifier_learns_the_same_from_parts_in_two_processes(found):
 
 if __name__ == "__main__":
     import bench  # noqa: F401  what users start
+
     folder, out, parts = json.loads(sys.argv[1])
     main(Path(folder), Path(out), parts)
