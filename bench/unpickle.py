@@ -41,7 +41,8 @@ INNER = 1000  # of them for one storage that is a file inside the file; takes so
 LAZY = 1 << 14  # bytes from which on a pickled array is left in the file
 CHUNK = 1 << 14
 SPREAD = 16 << 20  # bytes from a tensor's first element to its last from which on it must fill a quarter of them
-TEXT = 4 * INDEX  # bytes of a text or a line; as such Python 2 wrote arrays, of a ResNet-152 27 MB at most
+LAZY_TEXT = 1 << 18  # bytes from which on a text is: as such Python 3 writes arrays for Python 2 to read
+LINE = 4 * INDEX  # bytes of a line; as such protocol 0 writes arrays, of a ResNet-152 27 MB at most
 NUMBERS = 1000  # entries of a dict up to which its keys may be numbers: these can be made to collide
 
 _STORAGES = {
@@ -174,6 +175,25 @@ class _Raw:
     file: File
     start: int
     size: int
+
+
+@dataclass(eq=False, slots=True)
+class _Text:
+    """A long text of a pickle that was left in the file, in UTF-8."""
+
+    file: File
+    start: int
+    size: int
+
+    def encoded(self, size: int | None = None) -> bytes:
+        """The bytes that its letters stand for. Raises ValueError where these are none, or not `size`."""
+        try:
+            found = self.file.bytes(self.start, self.size).decode().encode("latin1")
+        except UnicodeError:
+            found = None
+        if found is None or size not in (None, len(found)):
+            raise ValueError("expected an array that was written as a text, found another text: download it again")
+        return found
 
 
 class _Inner(File):
@@ -369,7 +389,7 @@ def _slice(file: File, data: int, name: str, about: Any) -> Stored | Inert:
 
 
 class _Stream:
-    """The file as the unpickler sees it: at most so many reads (OPERATIONS), none larger than TEXT or what is left of the file.
+    """The file as the unpickler sees it: at most so many reads (OPERATIONS), none larger than what is left of the file.
 
     Of what is large, 64 bytes count as one read.
     """
@@ -394,8 +414,6 @@ class _Stream:
     def read(self, size: int) -> bytes:
         offset = self.position - self.base
         if self.left < 1 or offset < 0 or size < 0 or offset + size > len(self.buffer):
-            if size > TEXT:
-                raise ValueError(f"a text of {size:,} bytes, where {TEXT:,} are the most")
             self.charge(1 + (size >> 6))
             start = self.skip(size)
             self.buffer = self.file.bytes(start, max(size, min(CHUNK, self.end - start)))
@@ -414,8 +432,8 @@ class _Stream:
             piece = self.file.bytes(self.position, min(size, self.end - self.position))
             if (line := piece.find(b"\n") + 1) or size >= self.end - self.position:
                 return self.read(line or len(piece))
-            if size >= TEXT:
-                raise ValueError(f"a line of more than {TEXT:,} bytes")
+            if size >= LINE:
+                raise ValueError(f"a line of more than {LINE:,} bytes")
             size *= 8
 
 
@@ -423,6 +441,12 @@ class _Name(str):
     """The name of a class or function, which stays a name."""
 
     __slots__ = ()
+
+
+def _named(module: str, name: str) -> _Name:
+    if len(module) + len(name) > 1000:
+        raise ValueError(f"a class with a name of {len(module) + len(name):,} letters")
+    return _Name(f"{'builtins' if module == '__builtin__' else module}.{name}")
 
 
 _Pickle: Any = pickle._Unpickler  # the pure-Python form: its memo is a dict, so that a giant index costs nothing
@@ -455,9 +479,7 @@ class _Unpickler(_Pickle):
             return stop.value
 
     def find_class(self, module: str, name: str) -> Any:
-        if len(module) + len(name) > 1000:
-            raise ValueError(f"a class with a name of {len(module) + len(name):,} letters")
-        return _Name(f"{'builtins' if module == '__builtin__' else module}.{name}")
+        return _named(module, name)
 
     def get_extension(self, code: int) -> None:
         self.append(_Name(f"copyreg.extension_{code}"))
@@ -568,6 +590,18 @@ class _Unpickler(_Pickle):
         else:
             self.append(self.read(size).decode("latin1") if text else self.read(size))
 
+    def _unicode(self, size: int) -> None:
+        if size >= LAZY_TEXT:
+            self.append(_Text(self.stream.file, self.stream.skip(size), size))
+        else:
+            self.append(str(self.read(size), "utf-8", "surrogatepass"))
+
+    def load_binunicode(self) -> None:
+        self._unicode(*struct.unpack("<I", self.read(4)))
+
+    def load_binunicode8(self) -> None:
+        self._unicode(*struct.unpack("<Q", self.read(8)))
+
     def load_binbytes(self) -> None:
         self._raw(struct.unpack("<I", self.read(4))[0])
 
@@ -596,6 +630,8 @@ class _Unpickler(_Pickle):
     dispatch[pickle.FROZENSET[0]] = load_frozenset
     dispatch[pickle.ADDITEMS[0]] = load_additems
     dispatch[pickle.FRAME[0]] = load_frame
+    dispatch[pickle.BINUNICODE[0]] = load_binunicode
+    dispatch[pickle.BINUNICODE8[0]] = load_binunicode8
     dispatch[pickle.BINBYTES[0]] = load_binbytes
     dispatch[pickle.BINBYTES8[0]] = load_binbytes8
     dispatch[pickle.BYTEARRAY8[0]] = load_binbytes8
@@ -637,16 +673,17 @@ class _Array(Stored):
 
     def view(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
         kind = _numpy_type(dtype)
-        if kind is None or not isinstance(raw, bytes | _Raw):
+        if kind is None or not isinstance(raw, bytes | _Raw | _Text):
             self.read = _no_numbers
             return
         shape = tuple(shape)
         size = len(raw) if isinstance(raw, bytes) else raw.size
-        if not _counts(shape) or math.prod(shape) * kind.itemsize != size:
+        wanted = math.prod(shape) * kind.itemsize if _counts(shape) else -1
+        if not (wanted <= size <= 2 * wanted if isinstance(raw, _Text) else size == wanted):  # a letter has one byte or two
             raise ValueError(f"an array of {size:,} bytes with the wrong shape")
         self.shape = shape
         self.dtype = torch.from_numpy(np.empty(0, kind.newbyteorder("="))).dtype
-        self.read = lambda: _array(_Inner(raw), kind, shape, order)
+        self.read = lambda: _array(_Inner(raw.encoded(wanted) if isinstance(raw, _Text) else raw), kind, shape, order)
 
 
 def _no_numbers() -> torch.Tensor:
@@ -685,7 +722,7 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], put: Callable[[An
         return Inert("call", (name, args))
     if len(args) > 16:
         return Inert(str(name), args)
-    if name.startswith(("torch.", "numpy.")):
+    if name.startswith(("torch.", "numpy.", "dill.")):
         charge(4)
     match str(name), args:
         case "collections.OrderedDict" | "collections.defaultdict" | "builtins.dict", _:
@@ -712,10 +749,10 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], put: Callable[[An
         ):
             return tensor
         case "torch.storage._load_from_bytes", (
-            bytes() | _Raw() as raw,
+            bytes() | _Raw() | _Text() as raw,
         ):  # pickle.dump of tensors: a file for each storage
-            charge(INNER)
-            storage = _pickled(_Inner(raw), INNER)
+            charge(INNER + (raw.size >> 6 if isinstance(raw, _Text) else 0))
+            storage = _pickled(_Inner(raw.encoded() if isinstance(raw, _Text) else raw), INNER)
             if not isinstance(storage, _Storage):
                 raise ValueError("a storage that is none")
             return storage
@@ -726,12 +763,21 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], put: Callable[[An
         case "builtins.bytearray" | "_codecs.encode", (str(text), "latin1" | "latin-1"):
             charge(len(text) >> 10)
             return text.encode("latin1")
+        case "builtins.bytearray" | "_codecs.encode", (_Text() as text, "latin1" | "latin-1"):
+            return text
         case "numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _:
             return _Array()
         case "numpy.core.numeric._frombuffer" | "numpy._core.numeric._frombuffer", (raw, dtype, shape, order):
             array = _Array()
             array.view(raw, dtype, shape, order)
             return array
+        case "dill._dill._create_array", (function, arguments, state, *_):
+            array = _made(function, arguments, charge, put)
+            if isinstance(array, _Array):
+                array.fill(state, charge)
+            return array
+        case "dill._dill._create_namedtuple", (str(class_), _, str(module), *_):
+            return _named(module, class_)
         case "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar", (dtype, bytes(raw)):
             kind = _numpy_type(dtype)
             return np.frombuffer(raw, kind)[0].item() if kind is not None else Inert(name, args)
