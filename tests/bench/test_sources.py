@@ -636,6 +636,11 @@ PUBLISHED = {
     "barlowtwins": Case("barlowtwins", barlow),
     "barlowtwins-or-vicreg": Case("torchvision", net, "resnet50", equal=PLAIN, file="resnet50.pth"),
     "vicreg": Case("vicreg", vicreg),
+    "vicregl": Case(
+        "vicregl",
+        lambda a: {"epoch": 99, "model": ddp(under("backbone.", net(a)) | linear("maps_projector.0") | norm("maps_projector.1") | linear("maps_projector.6", bias=False)
+                                             | linear("projector.0") | norm("projector.1") | linear("projector.6", bias=False) | linear("classifier")), "optimizer": SGD},
+    ),
     "dino": Case("dino", dino, "resnet50", level="teacher"),
     "dino-published": Case("dino", net, file="dino_resnet50_pretrain.pth"),
     "simclr": Case("simclr", lambda a: tensorflow(a, contrastive=False), "resnet50", file="model.ckpt-225206.index", truth=counted, traits=UNIT),
