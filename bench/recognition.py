@@ -293,13 +293,24 @@ def _holding(file: File, layout: str) -> list[tuple[Outer, str]]:
     return found
 
 
+def _one(file: File, candidates: list[tuple[Outer, str]], layout: str) -> bool:
+    """Whether these hold the same tensors: a network that is an attribute of two modules has two names."""
+
+    def places(outer: Outer, prefix: str) -> dict[str, Any]:
+        level, parts = file.level(outer), _HOLDS[layout][1]
+        inner = {key[len(prefix) :]: level.tensors[name] for key, name in level.keys.items() if key.startswith(prefix)}
+        return {key: tensor.place or tensor for key, tensor in inner.items() if re.match(parts, key)}
+
+    return len({frozenset(places(*candidate).items()) for candidate in candidates}) == 1
+
+
 def _generic(file: File) -> Found:
     """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
     layout = "torchvision" if (candidates := _holding(file, "torchvision")) else "sequential"
     candidates = candidates or _holding(file, layout)
     live = [(outer, prefix) for outer, prefix in candidates if not any(map(_COPIES.search, (*outer, prefix)))]
     live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live
-    if len(live) != 1:
+    if len(live) != 1 and not _one(file, live, layout):
         raise ValueError(_unknown(file, live or candidates))
     outer, prefix = live[0]
     (first, *_), parts = _HOLDS[layout]
@@ -311,7 +322,8 @@ def _generic(file: File) -> Found:
         return None if re.match(parts, key[len(prefix) :]) else "not part of a ResNet, taken for a head"
 
     source = replace(GENERIC, prefix=prefix, has=(f"{prefix}{first}",), layout=layout)
-    warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet, taken on trust"
+    again = "".join(f", with the same tensors as {other[:80]!r}" for _, other in live[1:3])
+    warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet{again}, taken on trust"
     return _with(_divided(source, file, outer, prefix, reason), (), f"warning: {warning}")
 
 
@@ -359,7 +371,10 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
     if len(candidates) > 1:
         places = [f"{'/'.join(outer)}: {prefix}" if outer else prefix for outer, prefix in candidates[:6]]
         shown = ", ".join(repr(place[:80]) for place in places)
-        return f"expected a file of a known family or one prefix that holds a ResNet, found several: {shown}; say which with --from"
+        return (
+            f"expected a file of a known family or one prefix that holds a ResNet, found several: {shown}; say"
+            " which family it is with --from, or save the state_dict() of the one that is meant"
+        )
     shown = ", ".join(repr(key[:80]) for key in keys[:3])
     return f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
 

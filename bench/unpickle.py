@@ -126,17 +126,21 @@ class Inert:
 
 
 class Stored:
-    """A tensor in the file: its shape and dtype are known, `read()` fetches the values into memory of their own."""
+    """A tensor in the file: its shape and dtype are known, `read()` fetches the values into memory of their own.
 
-    __slots__ = ("dtype", "read", "shape")
+    Two with the same `place` are the same numbers under two names; None where that is not known.
+    """
+
+    __slots__ = ("dtype", "place", "read", "shape")
 
     def __init__(
         self,
         shape: tuple[int, ...] = (0,),
         dtype: torch.dtype = torch.float32,
         read: Callable[[], torch.Tensor] = lambda: torch.empty(0),
+        place: tuple[Any, ...] | None = None,
     ) -> None:
-        self.shape, self.dtype, self.read = shape, dtype, read
+        self.shape, self.dtype, self.read, self.place = shape, dtype, read, place
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"
@@ -679,7 +683,9 @@ class _Array(Stored):
         shape = tuple(shape)
         size = len(raw) if isinstance(raw, bytes) else raw.size
         wanted = math.prod(shape) * kind.itemsize if _counts(shape) else -1
-        if not (wanted <= size <= 2 * wanted if isinstance(raw, _Text) else size == wanted):  # a letter has one byte or two
+        if not (
+            wanted <= size <= 2 * wanted if isinstance(raw, _Text) else size == wanted
+        ):  # a letter has one byte or two
             raise ValueError(f"an array of {size:,} bytes with the wrong shape")
         self.shape = shape
         self.dtype = torch.from_numpy(np.empty(0, kind.newbyteorder("="))).dtype
@@ -822,7 +828,12 @@ def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtyp
     span = last + 1 - first if elements else 0
     if span > 4 * elements and span * dtype.itemsize > SPREAD:
         return Inert(f"tensor of shape {list(shape)} spread over {span:,} elements", (storage, first, shape, stride))
-    return Stored(shape, dtype, lambda: _numbers(storage, dtype, first, shape, stride, first + span))
+    return Stored(
+        shape,
+        dtype,
+        lambda: _numbers(storage, dtype, first, shape, stride, first + span),
+        (storage.key, storage.first, first, shape, stride, dtype),
+    )
 
 
 def _numbers(

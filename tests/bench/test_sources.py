@@ -1405,6 +1405,20 @@ def test_two_candidates_are_printed_and_none_is_taken(tmp_path: Path) -> None:
             read(tmp_path / "two.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("names", [("backbone.", "encoder.0."), ("net.", "online_encoder.net.")])
+def test_a_network_that_a_file_names_twice_is_one(tmp_path: Path, names: tuple[str, str], zipped: bool) -> None:
+    two = prefixed(names[0]) | prefixed(names[1]) | linear("projector.0") | linear("predictor.0")
+    torch.save({"state_dict": two}, tmp_path / "twice.pt", _use_new_zipfile_serialization=zipped)
+    found = sources.backbone(tmp_path / "twice.pt")
+    assert found.family == "generic" and f"with the same tensors as {names[1]!r}" in found.evidence[-1]
+    assert all(torch.equal(found.tensors[k], v) for k, v in net().items())
+    two[f"{names[1]}layer4.1.bn2.weight"] = two[f"{names[1]}layer4.1.bn2.weight"].clone()
+    torch.save({"state_dict": two}, tmp_path / "two.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="found several"):
+        sources.backbone(tmp_path / "two.pt")
+
+
 def test_a_head_that_looks_like_a_backbone_is_not_dropped_silently(tmp_path: Path) -> None:
     torch.save(prefixed("net.") | {"net.layer5.0.conv1.weight": torch.randn(2, 2)}, tmp_path / "five.pt")
     with pytest.raises(ValueError, match=r"1 unexpected \(net\.layer5\.0\.conv1\.weight\)"):
