@@ -82,7 +82,8 @@ def _backbone(
     plan, missing, unexpected, problem = _compared(found, arch, allow_missing)
     if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
-    size, told = path.stat().st_size, sum(math.prod(e.shape) * e.dtype.itemsize for e in found.detector.values())
+    size = sum(part.stat().st_size for part in file.files)
+    told = sum(math.prod(e.shape) * e.dtype.itemsize for e in found.detector.values())
     if told > 4 * size:
         raise ValueError(
             f"expected the tensors of a detector to lie in the file one by one, found {len(found.detector):,} of {told:,} bytes "

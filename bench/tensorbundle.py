@@ -39,12 +39,16 @@ Kind = TypeVar("Kind", int, bytes)
 
 
 def index_of(path: Path) -> Path | None:
-    """The `.index` file of a checkpoint named by it, by one of its shards or by a folder that holds just one; else None."""
+    """The `.index` file of a checkpoint named as TensorFlow does, by any of its files or by a folder with just one; else None."""
     if path.is_dir():
         found = sorted(file for file in path.glob("*.index") if file.is_file())  # a pipe would be waited for
         return found[0] if len(found) == 1 else None
     if path.suffix == ".index" and path.is_file():
         return path
+    if path.suffix == ".meta" or not path.exists():  # TensorFlow's name is what all of its files begin with
+        index = path.with_name(f"{path.name.removesuffix('.meta')}.index")
+        if index.is_file():
+            return index
     if match := re.fullmatch(r"(.+)\.data-\d{5}-of-\d{5}", path.name):
         index = path.with_name(f"{match[1]}.index")
         if path.is_file() and not index.is_file():

@@ -1634,14 +1634,16 @@ def test_a_tensorflow_checkpoint_is_named_by_any_of_its_files_or_its_folder(tmp_
     index = write(PUBLISHED["simclr"], tmp_path)
     shard = index.with_name(f"{index.stem}.data-00000-of-00001")
     digest = hashlib.sha256(index.read_bytes() + shard.read_bytes()).hexdigest()
-    for named in (index, shard, tmp_path):
+    graph, prefix = index.with_suffix(".meta"), index.with_suffix("")
+    graph.write_bytes(b"\n\4none")
+    for named in (index, shard, graph, prefix, tmp_path):
         assert tensorbundle.index_of(named) == index and sources.inspect(named)["family"] == "simclr"
     assert sha256(*tensorbundle.files(index)) == digest
     exchanged(sources.backbone(index))
     shard.rename(tmp_path / "elsewhere")
     assert sources.inspect(index)["matched"] == 265
     with pytest.raises(FileNotFoundError, match="data-00000-of-00001 beside the index"):
-        sources.backbone(index)
+        sources.backbone(prefix)
 
 
 def test_an_index_that_is_no_file_is_none(tmp_path: Path) -> None:
