@@ -139,6 +139,11 @@ def opened(path: Path, digest: Digest | None = None) -> File:
     if index := tensorbundle.index_of(path):
         content: Any = tensorbundle.read(index)
         return File(path, tensorbundle.files(index), content, {}, _words(path, content))
+    if (part := re.search(r"-(\d{5})-of-(\d{5})\.(safetensors|bin)$", path.name)) and part[2] != "00001":
+        raise ValueError(
+            f"expected a whole checkpoint, found part {int(part[1])} of {int(part[2])} in {path}: save it in one file, for"
+            " transformers with a max_shard_size larger than the model"
+        )
     content = unpickle.read(path)
     if not isinstance(content, dict):
         what = repr(content) if isinstance(content, unpickle.Inert) else type(content).__name__

@@ -331,7 +331,7 @@ NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
     (r"(^|\.)(patch_embed\.|cls_token$)|attn\.qkv\.|self_attention\.in_proj", "a vision transformer"),
     (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
     (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
-    (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),
+    (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.(module\.)?0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),
     (r"\.net\.2\.main_conv\.", "a SimCLRv2 network with selective kernels (sk1)"),
     (r"downsample_layers\.|(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|dwconv)|stages\.\d\.\d\.gamma", "a ConvNeXt"),
     (r"conv_dw\.|_depthwise_conv\.", "a network of depthwise convolutions"),

@@ -261,6 +261,8 @@ def _kind(path: Path, file: File) -> tuple[str, Callable[[File], Any]]:
     for start, what in _FOREIGN.items():
         if head.lstrip().startswith(start):
             raise _Foreign(what)
+    if re.match(rb"[\x81-\x8f][\xa1-\xbf]", head):  # a map whose first key is a text
+        raise _Foreign("MessagePack (Flax), which no family here uses")
     if head[257:262] == b"ustar":
         raise _Foreign("a tar archive: unpack it first")
     if head.startswith(b"PK"):
@@ -276,6 +278,8 @@ def _zipped(file: File) -> Any:
     entries = directory(file)
     roots = [name.removesuffix("data.pkl") for name in entries if re.fullmatch(r"([^/]*/)?data\.pkl", name)]
     if not roots and entries and all(name.endswith(".npy") for name in entries):
+        if not all(entry.stored for entry in entries.values()):
+            raise _Foreign("numpy arrays that are compressed: save them with numpy.savez")
         return {name.removesuffix(".npy"): _npy(file, entry) for name, entry in entries.items()}
     if len(roots) != 1:
         raise _Foreign(f"a zip archive with {len(roots)} entries named data.pkl, not one: unpack it first")

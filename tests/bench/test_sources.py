@@ -1508,6 +1508,15 @@ def test_cmc_is_recognised_and_says_why_it_is_no_backbone(tmp_path: Path, first:
     assert report["matched"] == 120 and len(report["dropped"]) == 124 and "neither sees RGB" in report["problem"]
 
 
+def test_a_part_of_a_checkpoint_says_of_how_many(tmp_path: Path) -> None:
+    for name in ("model-00002-of-00003.safetensors", "model-00001-of-00001.safetensors"):
+        save_file({"fc.weight": torch.ones(1)}, tmp_path / name)
+    with pytest.raises(ValueError, match=r"found part 2 of 3 in .*: save it in one file"):
+        sources.inspect(tmp_path / "model-00002-of-00003.safetensors")
+    with pytest.raises(ValueError, match="known family"):
+        sources.inspect(tmp_path / "model-00001-of-00001.safetensors")
+
+
 def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
     one = torch.ones(1)
     vit = {"model": {"cls_token": torch.ones(1, 1, 8), "blocks.0.attn.qkv.weight": torch.ones(24, 8)}}
@@ -1518,6 +1527,8 @@ def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
     assert "a vision transformer" in refusal(tmp_path, mocov3_vit)
     rotnet = {"network": {"_feature_blocks.0.0.weight": torch.ones(64, 3, 11, 11), "_feature_blocks.8.1.weight": one}}
     assert "an AlexNet" in refusal(tmp_path, rotnet)
+    deepcluster = {"state_dict": {"sobel.0.weight": one, "features.module.0.weight": torch.ones(96, 2, 11, 11)}}
+    assert "an AlexNet or VGG" in refusal(tmp_path, deepcluster)
     selective = separius("resnet50") | {"head": {}}
     selective["resnet"] = {k: v for k, v in selective["resnet"].items() if ".net.2." not in k}
     selective["resnet"] |= {"net.1.blocks.0.net.2.main_conv.0.weight": torch.ones(128, 64, 3, 3)}

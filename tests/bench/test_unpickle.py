@@ -498,6 +498,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         b"PK\x03\x04": "expected a whole zip",
         b"\x00" * 100: "expected a whole pickle",
         b"\x1f\x8b\x08\x00abcdef": "a gzip archive: unpack it first",
+        b"\x82\xa6params\x81\xa4conv\xc0\xa4step\3": "MessagePack",
     }.items():
         file.write_bytes(body)
         with pytest.raises(ValueError, match=message):
@@ -517,6 +518,9 @@ def test_of_a_sound_file_that_is_not_read_the_way_out_is_said_and_not_another_do
             archive.writestr(name, b"big" if name.endswith("/byteorder") else content)
     with pytest.raises(ValueError, match=r"found in .* big-endian numbers: save it on a little-endian machine$"):
         unpickle.read(file)
+    np.savez_compressed(tmp_path / "arrays.npz", a=np.ones(1000))
+    with pytest.raises(ValueError, match=r"arrays that are compressed: save them with numpy\.savez$"):
+        unpickle.read(tmp_path / "arrays.npz")
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "safetensors"])
