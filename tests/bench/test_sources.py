@@ -652,6 +652,12 @@ PUBLISHED = {
         file="checkpoint_100.tar",
         traits=UNIT,
     ),
+    "sthalles": Case(
+        "sthalles",
+        lambda a: {"epoch": 200, "arch": a, "state_dict": under("backbone.", net(a) | linear("fc.0") | linear("fc.2")), "optimizer": SGD},
+        file="checkpoint_0200.pth.tar",
+        traits=UNIT,
+    ),
     "simclrv2-pytorch": Case("simclrv2-pytorch", separius, "resnet50", file="r50_1x_sk0.pth", traits=UNIT, level="resnet"),
     "densecl": Case("densecl", lambda a: openselfsup(a, linear("encoder_q.1.mlp2.0") | {"queue2": torch.ones(8, 4), "queue2_ptr": torch.zeros(1)})),
     "densecl-extracted": Case("densecl", lambda a: {"state_dict": net(a), "author": "DenseCL"}),
