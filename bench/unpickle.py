@@ -824,6 +824,7 @@ def _tensor(storage: Any, first: Any, shape: Any, stride: Any, dtype: torch.dtyp
     shape, stride = tuple(shape), tuple(stride)
     count = storage.size // dtype.itemsize
     elements = math.prod(shape)
+    first = first if elements else 0  # where nothing is, may be anywhere
     last = first + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     if elements and last >= count:
         raise ValueError(f"a tensor of shape {list(shape)} that is larger than its storage of {count:,} elements")

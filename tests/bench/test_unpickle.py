@@ -278,7 +278,7 @@ def zipped(
     return file
 
 
-def tensor_pickle(count: int, shape: tuple[int, ...], key: str = "0") -> bytes:
+def tensor_pickle(count: int, shape: tuple[int, ...], key: str = "0", first: int = 0) -> bytes:
     """A dict with one fp32 tensor of this shape in a storage of this count, in torch's words."""
 
     class Pickler(pickle._Pickler):
@@ -286,7 +286,7 @@ def tensor_pickle(count: int, shape: tuple[int, ...], key: str = "0") -> bytes:
             return ("storage", torch.FloatStorage, key, "cpu", count) if value == "STORAGE" else None
 
     stride = (1,) * len(shape)
-    call = Call(torch._utils._rebuild_tensor_v2, "STORAGE", 0, shape, stride, False, collections.OrderedDict())
+    call = Call(torch._utils._rebuild_tensor_v2, "STORAGE", first, shape, stride, False, collections.OrderedDict())
     out = io.BytesIO()
     Pickler(out, 2).dump({"a": call})
     return out.getvalue()
@@ -406,6 +406,8 @@ def test_the_number_of_operations_is_bounded(tmp_path: Path, monkeypatch: pytest
 def test_a_tensor_is_never_larger_than_its_file(tmp_path: Path) -> None:
     good = zipped(tmp_path / "good.pth", tensor_pickle(4, (4,)), b"\0" * 16)
     assert unpickle.read(good)["a"].read().tolist() == [0.0] * 4
+    empty = zipped(tmp_path / "empty.pth", tensor_pickle(4, (0, 3), first=1 << 40), b"\0" * 16)
+    assert unpickle.read(empty)["a"].read().shape == (0, 3)
     cases = {
         "larger than its storage": (tensor_pickle(4, (1 << 38,)), b"\0" * 16),
         "larger than its storage of": (tensor_pickle(4, (1 << 20, 1 << 20)), b"\0" * 16),
