@@ -17,7 +17,7 @@ import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -54,7 +54,6 @@ EXPECTED = {  # images of a split: the papers' and the datasets' own counts
     "imagenet_train": 1281167,
     "imagenet_val": 50000,
 }
-SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 AGAIN = "extract the archive again"
 
 
@@ -233,10 +232,14 @@ def _names(folder: Path, findings: Findings, mend: str = AGAIN) -> set[str]:
         return set()
 
 
-def _listed(file: Path, findings: Findings, mend: str = AGAIN) -> list[str]:
-    """The first word of every line of a split's list, each once."""
+def _listed(file: Path, findings: Findings, mend: str = AGAIN, whole: bool = False) -> list[str]:
+    """The first word of every line of a split's list, or the whole line, each once."""
     try:
-        words = [line.split()[0] for line in _content(file, LIST_BYTES).decode().splitlines() if line.strip()]
+        lines = [line.strip() for line in _content(file, LIST_BYTES).decode("utf-8-sig").splitlines() if line.strip()]
+        words = lines if whole else [line.split()[0] for line in lines]
+    except UnicodeDecodeError as error:
+        findings.add("list", file, str(error), "save it as UTF-8")
+        return []
     except ValueError as error:
         findings.add("list", file, str(error), mend)
         return []
@@ -246,6 +249,17 @@ def _listed(file: Path, findings: Findings, mend: str = AGAIN) -> list[str]:
         if times > 1:
             findings.add("list", file, f"{word!r} stands there {times} times", "remove what is repeated")
     return list(dict.fromkeys(words))
+
+
+def _missing(kind: str, file: Path, names: Collection[str], reason: str, findings: Findings) -> None:
+    """A finding of a file that is not there, with the one of these names that it may have instead."""
+    other = datasets.like(file.name, names) if findings.counts[kind] < KEPT else None
+    findings.add(
+        kind,
+        file,
+        f"{reason}, {other} is there" if other else reason,
+        "give it the name that is listed" if other else AGAIN,
+    )
 
 
 def _folder(root: Path, names: Sequence[str], findings: Findings, mend: str) -> Path | None:
@@ -358,15 +372,15 @@ def _voc(year: str, split: str, root: Path, findings: Findings) -> list[Picture]
     for image_id in ids:
         file = base / "Annotations" / f"{image_id}.xml"
         size = None
-        if f"{image_id}.xml" in annotations:
+        if datasets.is_there(base / "Annotations", f"{image_id}.xml", annotations):
             size = _voc_annotation(file, findings)
         else:
-            findings.add("missing annotation", file, f"{split}.txt lists it", AGAIN)
+            _missing("missing annotation", file, annotations, f"{split}.txt lists it", findings)
         image = base / "JPEGImages" / f"{image_id}.jpg"
-        if f"{image_id}.jpg" in photographs:
+        if datasets.is_there(base / "JPEGImages", f"{image_id}.jpg", photographs):
             pictures.append(Picture(str(image), size))
         else:
-            findings.add("missing image", image, f"{split}.txt lists it", AGAIN)
+            _missing("missing image", image, photographs, f"{split}.txt lists it", findings)
     return pictures
 
 
@@ -402,11 +416,13 @@ def _voc_annotation(file: Path, findings: Findings) -> tuple[int, int] | None:
 def _box(
     file: Path, whose: str, box: tuple[float, float, float, float], width: float, height: float, findings: Findings
 ) -> None:
-    """Notices of a box x1, y1, x2, y2, in pixels, of no size or outside its image."""
+    """Notices of a box x1, y1, x2, y2, in pixels, of no size or inside out, or outside its image."""
     x1, y1, x2, y2 = box
     if x2 <= x1 or y2 <= y1:
-        reason = f"{whose}: the box {[x1, y1, x2, y2]} has no size"
-        findings.add("box of no size", file, reason, "correct or remove it; detectron2 leaves it out", True)
+        turned = x2 != x1 and y2 != y1
+        reason = f"{whose}: the box {[x1, y1, x2, y2]} {'is inside out' if turned else 'has no size'}"
+        used = "detectron2 trains on the one between its corners" if turned else "detectron2 trains without it"
+        findings.add("box of no size", file, reason, f"correct or remove it; {used}", True)
     elif x1 < 0 or y1 < 0 or x2 > width or y2 > height:
         reason = f"{whose}: the box {[x1, y1, x2, y2]} leaves its image of {width}x{height}"
         findings.add("box outside", file, reason, "correct it; detectron2 clips it", True)
@@ -463,11 +479,12 @@ def _cityscapes(root: Path, split: str, kind: str, findings: Findings) -> list[P
         return []
     pictures, found = [], 0
     for city in sorted(_names(images, findings)):
-        if not _is_folder(images / city):
+        if not _is_folder(images / city) or city.startswith("."):
             continue
+        names = [n for n in _names(images / city, findings) if n.endswith("_leftImg8bit.png") and not n.startswith(".")]
         labels = base / "gtFine" / split / city
-        maps = _names(labels, findings, mend)
-        for name in sorted(n for n in _names(images / city, findings) if n.endswith("_leftImg8bit.png")):
+        maps = _names(labels, findings, mend) if names else set()
+        for name in sorted(names):
             found += 1
             stem = name.removesuffix("_leftImg8bit.png")
             label = labels / f"{stem}_gtFine_{kind}.png"
@@ -539,7 +556,7 @@ def _images(folder: Path, above: tuple[tuple[int, int], ...], findings: Findings
             inner = False
         if inner:
             yield from _images(Path(entry.path), (*above, key), findings)
-        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
+        elif entry.name.lower().endswith(datasets.SUFFIXES) and not entry.name.startswith("."):
             yield entry.path
 
 
@@ -552,7 +569,7 @@ def _subset(percent: int, root: Path, names: set[str], findings: Findings) -> No
         drawn = "no list of the labelled images: each class gives its share, drawn from a fixed seed, and the record says so"
         findings.add("list", root / f"imagenet/subsets/{percent}percent.txt", drawn, mend, notice=True)
         return
-    for name in _listed(file, findings, mend):
+    for name in _listed(file, findings, mend, whole=True):
         if name not in names:
             findings.add("missing image", file, f"it lists {name}", "complete the training set, or remove the list")
 
@@ -632,10 +649,10 @@ class Coco:
         sizes: dict[int, tuple[int, int]] = {}
         pictures = []
         for number, image in enumerate(found):
-            fine = isinstance(image, dict) and all(_whole(image.get(key)) for key in ("id", "width", "height"))
-            if not fine or image["width"] < 1 or image["height"] < 1:
+            fine = isinstance(image, dict) and all(_whole(image.get(key)) for key in ("width", "height"))
+            if not fine or not _names_image(image.get("id")) or image["width"] < 1 or image["height"] < 1:
                 self.wrong(
-                    "annotation", f"image {number} in its list has no whole id, width and height: {image!r:.100}"
+                    "annotation", f"image {number} in its list has no id, whole width and height: {image!r:.100}"
                 )
                 continue
             if image["id"] in sizes:
@@ -647,10 +664,12 @@ class Coco:
             if folder not in self.folders:
                 self.folders[folder] = _names(self.root / "coco" / folder, self.findings)
             file = self.root / "coco" / folder / name
-            if name in self.folders[folder]:
+            if datasets.is_there(self.root / "coco" / folder, name, self.folders[folder]):
                 pictures.append(Picture(str(file), sizes[image["id"]]))
             else:
-                self.findings.add("missing image", file, f"{self.file.name} lists it", AGAIN)
+                _missing("missing image", file, self.folders[folder], f"{self.file.name} lists it", self.findings)
+        if len({type(i) for i in sizes}) > 1:
+            self.wrong("annotation", "ids of images that are numbers beside ids that are texts")
         return sizes, pictures
 
     def place(self, image: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -672,7 +691,7 @@ class Coco:
         return parts[0], parts[1]
 
     def annotation(self, number: int, found: Any, sizes: Mapping[int, tuple[int, int]], categories: set[int]) -> None:
-        if not isinstance(found, dict) or not _whole(found.get("image_id")):
+        if not isinstance(found, dict) or not _names_image(found.get("image_id")):
             self.wrong("annotation", f"annotation {number} in its list has no image: {found!r:.100}")
             return
         whose = f"annotation {found.get('id')!r:.40}"
@@ -684,13 +703,16 @@ class Coco:
             self.wrong(
                 "annotation", f"{whose}: no whole id and finite area, which the evaluation needs: {found!r:.100}"
             )
+        if not isinstance(found.get("iscrowd", 0), int):
+            self.wrong("annotation", f"{whose}: iscrowd is {found['iscrowd']!r:.40}, expected 0 or 1")
         if found["image_id"] not in sizes:
             self.wrong("annotation of no image", f"{whose}: no image {found['image_id']}", "remove it", notice=True)
             return
         if not _whole(found.get("category_id")) or found["category_id"] not in categories:
             self.wrong("class", f"{whose}: no category {found.get('category_id')!r:.40}", "correct or remove it")
-        if not _whole(found.get("iscrowd", 0)):
-            self.wrong("annotation", f"{whose}: iscrowd is {found['iscrowd']!r:.40}, expected 0 or 1")
+        if not self.lvis and found.get("ignore", 0) != 0:
+            reason = f"{whose}: ignore is {found['ignore']!r:.40}, which neither detectron2 nor the evaluation obeys"
+            self.wrong("annotation", reason, "make it a crowd (iscrowd 1) or remove it")
         box, (width, height) = found.get("bbox"), sizes[found["image_id"]]
         if not datasets.is_box(box):
             self.wrong("box", f"{whose}: bbox is {box!r:.100}, expected four finite numbers", "correct or remove it")
@@ -712,8 +734,12 @@ class Coco:
             fine = all(isinstance(ring, list) and all(datasets.is_number(n) for n in ring) for ring in shape)
         else:
             fine = shape is None
-        trained = not self.evaluated and not found.get("iscrowd")
-        if not fine or (self.masks and not datasets.is_mask(shape, height, width, trained)):
+        trained = not self.evaluated and (self.lvis or not found.get("iscrowd"))
+        flat = fine and isinstance(shape, list) and len(datasets.polygons(shape)) < len(shape)
+        if flat and not self.lvis and not datasets.polygons(shape) and not (self.masks and self.evaluated):
+            reason = f"{whose}: no polygon of three points: {shape!r:.80}"
+            self.wrong("flat mask", reason, "correct or remove it; detectron2 leaves the object out", notice=True)
+        elif not fine or (flat and self.lvis) or (self.masks and not datasets.is_mask(shape, height, width, trained)):
             expected = datasets.MASK.format(width, height)
             self.wrong("mask", f"{whose}: not {expected}: {shape!r:.80}", "correct or remove it")
 
@@ -724,7 +750,8 @@ class Coco:
             return
         for x, y, v in zip(points[0::3], points[1::3], points[2::3], strict=True):
             if v not in (0, 1, 2):
-                self.wrong("keypoints", f"{whose}: the visibility {v}, expected 0, 1 or 2", "correct it")
+                reason = f"{whose}: the visibility {v}, expected 0, 1 or 2"
+                self.wrong("keypoints", reason, "correct it; above 0 is seen, other is not", notice=True)
             elif v and not (0 <= x <= width and 0 <= y <= height):
                 mend = "correct it"
                 self.wrong(
@@ -732,5 +759,9 @@ class Coco:
                 )
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+_whole = datasets.is_id
+
+
+def _names_image(value: Any) -> bool:
+    """Whether an image may have this id."""
+    return _whole(value) or isinstance(value, str)

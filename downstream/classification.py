@@ -43,7 +43,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import broken, checkpoint
+from downstream import broken, checkpoint, datasets
 from downstream.interruption import Watch
 from downstream.neighbours import nearest, vote
 from downstream.task import TRAITS, Classification, digest, iterations
@@ -62,7 +62,6 @@ from downstream.trial import (
 )
 from downstream.weights import land
 
-SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 CHECKED_IMAGES = 64  # of a split that are opened before a training
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
 DRAW_SEED = 0  # of the labelled images where there is no list
@@ -119,7 +118,7 @@ def _splits(task: Classification, data: Path) -> tuple[dict[str, Any], Split, Sp
     content = hashlib.sha256()
     for name, split in (("train", train), ("val", test)):
         for file, size in zip(split.files, split.sizes, strict=True):
-            content.update(f"{name} {file.parent.name}/{file.name} {size}\n".encode())
+            content.update(f"{name} {file.parent.name}/{file.name} {size}\n".encode(errors="surrogateescape"))
         tolerant = name == "train" and task.skip_bad  # then every image is decoded later
         checked = 0 if tolerant else min(len(split.files), CHECKED_IMAGES)
         for i in np.linspace(0, len(split.files) - 1, checked).round().astype(int):
@@ -163,14 +162,16 @@ def _split(root: Path, name: str) -> tuple[list[str], Split]:
     """The classes of a split, sorted, and its images."""
     folder = root / name
     if not folder.is_dir():
+        archive = root / "ILSVRC/Data/CLS-LOC" / name
+        inner = f" but {archive}, which belongs there (a link will do)" if archive.is_dir() else ""
         raise FileNotFoundError(
-            f"expected ImageNet as {{train,val}}/<class>/ in {root}, found no folder {folder}: give the parent of imagenet/ as "
+            f"expected ImageNet as {{train,val}}/<class>/ in {root}, found no folder {folder}{inner}: give the parent of imagenet/ as "
             "--data, or draw one: bench data synthesize DIR"
         )
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     classes = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if not classes:
-        flat = any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries)
+        flat = any(entry.name.lower().endswith(datasets.SUFFIXES) for entry in entries)
         raise FileNotFoundError(
             f"expected a folder a class in {folder}, found {'images without one' if flat else 'none'}: "
             + (
@@ -195,11 +196,16 @@ def _images(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[t
     about = folder.stat()
     if (key := (about.st_dev, about.st_ino)) in above:
         raise ValueError(f"expected folders and images, found the link {folder} to a folder above it: remove the link")
-    for entry in os.scandir(folder):
-        if entry.is_dir():
-            yield from _images(Path(entry.path), (*above, key))
-        elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
-            yield entry.path, entry.stat().st_size
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _images(Path(entry.path), (*above, key))
+            elif entry.name.lower().endswith(datasets.SUFFIXES) and not entry.name.startswith("."):
+                if not entry.is_file():
+                    raise ValueError(
+                        f"expected image files, found {entry.path}, a link that leads nowhere or no file: mend or remove it"
+                    )
+                yield entry.path, entry.stat().st_size
 
 
 def _labelled(
@@ -218,10 +224,13 @@ def _labelled(
             chosen += sorted(drawn.tolist())
         text = "".join(f"{train.files[i].name}\n" for i in chosen)
         about = f"drawn, {task.labels} percent of every class, seed {DRAW_SEED}"
-        return chosen, {"labels": about, "labels_sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return chosen, {
+            "labels": about,
+            "labels_sha256": hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(),
+        }
     content = (data / listing).read_bytes()
     numbers = {file.name: i for i, file in enumerate(train.files)}
-    listed = content.decode().split()
+    listed = [line.strip() for line in datasets.lines(data / listing)]
     several = Counter(file.name for file in train.files)
     if twice := [line for line in listed if several[line] > 1]:
         raise ValueError(

@@ -22,9 +22,10 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
 # of an image: classes that are not there, classes that are not all marked
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: LVIS's groups of classes
+SUFFIXES = (
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".tif",
+    ".tiff",
+)  # torchvision's, of class folders
 FAR = 1e5  # pixels; a JPEG's sides end at 65,535, and pycocotools walks along a polygon's sides
 MASK = "a polygon of three points or run lengths that fill {}x{} pixels"
 # Cityscapes' labels with instances that are evaluated, by their id (cityscapesscripts, helpers/labels.py); ids end at 33.
@@ -234,33 +246,30 @@ def _voc(root: Path, year: str, split: str) -> list[Record]:
         raise FileNotFoundError(
             f"expected the split {listed}, found {_listing(listed.parent)}: VOC's archives have it, the test split's is its own"
         )
-    ids = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+    ids = [line.split()[0] for line in lines(listed)]
     if not ids:
         raise ValueError(f"expected image names in {listed}, found an empty file")
     once(ids, listed)
-    photographs = _names(base / "JPEGImages")
-    annotations = _names(base / "Annotations")
-    for image_id in ids:
-        if f"{image_id}.jpg" not in photographs:
-            raise FileNotFoundError(
-                f"expected the image {base / 'JPEGImages' / image_id}.jpg, which {listed} lists: extract the archive again"
-            )
-        if f"{image_id}.xml" not in annotations:
-            raise FileNotFoundError(
-                f"expected the annotation {base / 'Annotations' / image_id}.xml, which {listed} lists: "
-                "extract the archive again"
-            )
+    for what, folder, suffix in (("image", "JPEGImages", "jpg"), ("annotation", "Annotations", "xml")):
+        names = _names(base / folder)
+        for image_id in ids:
+            if not is_there(base / folder, f"{image_id}.{suffix}", names):
+                raise _missing(what, base / folder, f"{image_id}.{suffix}", names, listed)
     return [_voc_image(base, image_id) for image_id in ids]
 
 
 def _voc_image(base: Path, image_id: str) -> Record:
     file = base / "Annotations" / f"{image_id}.xml"
+    where = ""
     try:
         root = tree(file.read_bytes())
         width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
         objects = []
-        for found in root.findall("object"):
+        for number, found in enumerate(root.findall("object"), 1):
+            where = f"object {number} of "
             x1, y1, x2, y2 = (float(found.findtext(f"bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
+            if not all(map(math.isfinite, (x1, y1, x2, y2))):
+                raise ValueError("a box that is not finite")
             objects.append(
                 (
                     found.findtext("name", ""),
@@ -268,11 +277,10 @@ def _voc_image(base: Path, image_id: str) -> Record:
                     int(found.findtext("difficult", "0").strip() or 0),
                 )
             )
-        if not all(math.isfinite(edge) for _, box, _ in objects for edge in box):
-            raise ValueError("a box that is not finite")
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:  # FileNotFoundError: a link that leads nowhere
         raise ValueError(
-            f"expected VOC's XML with size/width, size/height and numbers in each object/bndbox, found {error} in {file}"
+            "expected VOC's XML with size/width, size/height, numbers in each object/bndbox and 0 or 1 in object/difficult, found "
+            f"{getattr(error, 'strerror', None) or error} in {where}{file}: extract the archive again"
         ) from None
     if width < 1 or height < 1:
         raise ValueError(
@@ -306,29 +314,68 @@ def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dic
         raise FileNotFoundError(f"expected the annotations {file}, found {_listing(file.parent)}: extract them there")
     try:
         content = json.loads(file.read_bytes())
-        images = sorted(content["images"], key=lambda image: image["id"])
-        categories = {c["id"]: {"frequency": None, **c, "name": c["name"]} for c in content["categories"]}
+        for what, fault in (("categories", _no_category), ("images", _no_image), ("annotations", _no_object)):
+            for number, entry in enumerate(content[what]):
+                try:
+                    found = fault(entry, evaluated)
+                except (
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                ) as error:  # something is missing, or it is no object at all
+                    found = repr(error)
+                if found:
+                    raise ValueError(f"{found} in number {number} of its {what}, {entry!r:.100},")
+        categories = {c["id"]: {"frequency": None, **c} for c in content["categories"]}
+        images = sorted(content["images"], key=lambda image: image["id"])  # TypeError: numbers beside texts
         objects = defaultdict(list)
         for annotation in content["annotations"]:
             objects[annotation["image_id"]].append(annotation)
-        if len({image["id"] for image in images}) < len(images):
-            raise ValueError("two images with one id")
-        for image in images:
-            if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
-                raise ValueError(f"height {image['height']!r} and width {image['width']!r} of image {image['id']}")
-        for annotation in content["annotations"] if evaluated else ():
-            if type(annotation["id"]) is not int or not is_number(annotation["area"]):
-                raise ValueError(f"id {annotation['id']!r} and area {annotation['area']!r} of an annotation")
-        ids = [i for annotation in content["annotations"] if type(i := annotation.get("id")) is int]
-        if len(set(ids)) < len(ids):  # the evaluation would take one object for another
-            raise ValueError(f"two annotations with the id {Counter(ids).most_common(1)[0][0]}")
+        # with one id the evaluation would take one annotation for another; a training does without
+        numbered = [annotation for annotation in content["annotations"] if type(annotation.get("id")) is int]
+        for what, entries in (("categories", content["categories"]), ("images", images), ("annotations", numbered)):
+            if len(ids := Counter(entry["id"] for entry in entries)) < len(entries):
+                raise ValueError(f"two {what} with the id {ids.most_common(1)[0][0]!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
+        said = error if type(error) is ValueError else repr(error)
         raise ValueError(
-            f"expected COCO's images, categories and annotations, found {error!r} in {file}: download it again"
+            f"expected COCO's images, categories and annotations, found {said} in {file}: download it again"
         ) from None
     if not images:
         raise ValueError(f"expected images in {file}, found none")
     return images, categories, objects
+
+
+def is_id(value: Any) -> bool:
+    """Whether this is a whole number that numpy has."""
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _no_category(entry: Any, _: bool) -> str:
+    return (
+        ""
+        if is_id(entry["id"]) and isinstance(entry["name"], str)
+        else f"id {entry['id']!r} and name {entry['name']!r}"
+    )
+
+
+def _no_image(entry: Any, _: bool) -> str:
+    if not is_id(entry["id"]) and not isinstance(entry["id"], str):
+        return f"id {entry['id']!r}"
+    if not all(type(entry[side]) is int and entry[side] > 0 for side in ("height", "width")):
+        return f"height {entry['height']!r} and width {entry['width']!r}"
+    return ""
+
+
+def _no_object(entry: Any, evaluated: bool) -> str:
+    """evaluated: whether there must be what the evaluation needs, an id and an area"""
+    if evaluated and not (is_id(entry["id"]) and is_number(entry["area"])):
+        return f"id {entry['id']!r} and area {entry['area']!r}"
+    if not is_id(entry["image_id"]) and not isinstance(entry["image_id"], str):
+        return f"image_id {entry['image_id']!r}"
+    if not isinstance(entry.get("iscrowd", 0), int):
+        return f"iscrowd {entry['iscrowd']!r}"
+    return ""
 
 
 def _coco(root: Path, split: str, file: Path, keypoints: bool, masks: bool) -> list[Record]:
@@ -366,6 +413,7 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool, masks: bool) -> l
             labels,
             keypoints,
             split if masks else None,
+            False,
         )
         for image in images
     ]
@@ -413,12 +461,16 @@ def _lvis(root: Path, version: str, split: str, file: Path, masks: bool) -> list
             labels,
             False,
             split if masks else None,
+            True,
         )
-        if split == "val" and (absent := [key for key in LVIS_LISTS if not isinstance(image.get(key), list)]):
-            raise ValueError(
-                f"expected a list {absent[0]} of every image to test on, found none of image {image['id']} in {file}: is it COCO's?"
-            )
-        record |= {key: image.get(key, []) for key in LVIS_LISTS}
+        lists = {key: image.get(key, None if split == "val" else []) for key in LVIS_LISTS}
+        for key, listed in lists.items():
+            if not isinstance(listed, list) or not all(map(is_id, listed)):
+                raise ValueError(
+                    f"expected a list {key} of every image to test on, found {'none' if listed is None else f'{listed!r:.80}'} of image "
+                    f"{image['id']} in {file}: is it COCO's?"
+                )
+        record |= lists
         found.append(record)
     return found
 
@@ -433,9 +485,10 @@ def _coco_image(
     labels: dict[int, int],
     keypoints: bool,
     masked: str | None,  # the split, if its masks are used
+    lvis: bool,  # which has no crowds, and no polygon that detectron2 leaves out
 ) -> Record:
-    if name not in photographs:
-        raise FileNotFoundError(f"expected the image {folder / name}, which {file} lists: extract it again")
+    if not is_there(folder, name, photographs):
+        raise _missing("image", folder, name, photographs, file)
     annotations = []
     for o in objects:
         label = o.get("category_id")
@@ -448,16 +501,26 @@ def _coco_image(
             raise ValueError(
                 f"expected bbox [x, y, width, height] in finite numbers, found {o.get('bbox')} in annotation {o.get('id')} of {file}"
             )
-        shape = o.get("segmentation")
+        if not lvis and o.get("ignore", 0) != 0:
+            raise ValueError(
+                f"expected objects that count, found ignore {o['ignore']!r} in annotation {o.get('id')} of {file}, which neither "
+                "detectron2 nor COCO's evaluation obeys: make it a crowd (iscrowd 1) or remove it"
+            )
+        shape, crowd = o.get("segmentation"), 0 if lvis else int(o.get("iscrowd", 0))
         if isinstance(shape, list):
             if not all(isinstance(polygon, list) and {*map(type, polygon)} <= {int, float} for polygon in shape):
                 raise ValueError(
                     f"expected polygons [x, y, x, y, ...], found segmentation {str(shape)[:80]} in annotation {o.get('id')} of {file}"
                 )
             shape = polygons(shape)
+            if lvis and len(shape) < len(o["segmentation"]):
+                raise ValueError(
+                    f"expected polygons of three points, which are all that LVIS has, found segmentation {str(o['segmentation'])[:80]} in "
+                    f"annotation {o.get('id')} of {file}: correct it"
+                )
             if o["segmentation"] and not shape and masked != "val":  # as detectron2 does
                 continue
-        outlined = masked == "train" and not o.get("iscrowd", 0)
+        outlined = masked == "train" and not crowd
         if masked and not is_mask(shape, image["height"], image["width"], outlined):
             raise ValueError(
                 f"expected a segmentation with {MASK.format(image['width'], image['height'])}, found "
@@ -468,7 +531,7 @@ def _coco_image(
                 "category_id": labels[label],
                 "bbox": o["bbox"],
                 "bbox_mode": XYWH,
-                "iscrowd": o.get("iscrowd", 0),
+                "iscrowd": crowd,
             }
             | ({"segmentation": shape} if shape else {})
             | ({"keypoints": _keypoints(o, file)} if keypoints else {})
@@ -485,10 +548,11 @@ def _coco_image(
 def _keypoints(annotation: dict, file: Path) -> list[float]:
     """x, y, visibility of each keypoint, centred in its pixel; a person nobody marked (a crowd, often) has invisible ones."""
     points = annotation.get("keypoints") or [0] * (3 * len(KEYPOINTS))
-    if len(points) != 3 * len(KEYPOINTS):
+    numbers = len(points) if isinstance(points, list) and all(map(is_number, points)) else "no list of"
+    if numbers != 3 * len(KEYPOINTS):
         raise ValueError(
-            f"expected x, y and visibility of {len(KEYPOINTS)} keypoints, found {len(points)} numbers in annotation "
-            f"{annotation.get('id')} of {file}"
+            f"expected x, y and visibility of {len(KEYPOINTS)} keypoints, found {numbers} numbers in annotation "
+            f"{annotation.get('id')} of {file}: correct it"
         )
     return [value if i % 3 == 2 else value + 0.5 for i, value in enumerate(points)]
 
@@ -500,7 +564,7 @@ def _cityscapes(base: Path, split: str) -> list[Record]:
             f"expected the folder {folder} with a folder for each city, found {_listing(base)}: extract "
             "leftImg8bit_trainvaltest.zip there, or point --data at cityscapes' parent"
         )
-    images = sorted(folder.glob("*/*_leftImg8bit.png"))
+    images = sorted(folder.glob("[!.]*/[!.]*_leftImg8bit.png"))  # macOS leaves a ._ beside each file
     if not images:
         raise FileNotFoundError(f"expected images {folder}/<city>/*_leftImg8bit.png, found none")
     files = []
@@ -610,6 +674,45 @@ def _outlines(mask: np.ndarray, x: int, y: int, zoom: int = 4) -> list[list[floa
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outlines = [(cv2.approxPolyDP(c, 1, True)[:, 0] + 0.5) / zoom + [x, y] for c in contours]
     return [outline.ravel().tolist() for outline in outlines]
+
+
+def lines(file: Path) -> list[str]:
+    """The lines of a list that are not blank; a mark of the byte order before them, as editors write it, is none of their signs.
+
+    Raises ValueError for a file that is no text in UTF-8.
+    """
+    try:
+        return [line for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected a list in UTF-8, found {error} in {file}: save it as UTF-8") from None
+
+
+def is_there(folder: Path, name: str, names: Collection[str]) -> bool:
+    """Whether a folder, of which these are the names, has a file, itself or in a folder below. What leaves it is never there."""
+    if "/" not in name:
+        return name in names
+    file = folder / name
+    try:
+        return ".." not in file.parts and file.is_relative_to(folder) and file.is_file()
+    except OSError:  # too long a name
+        return False
+
+
+def like(name: str, names: Collection[str]) -> str | None:
+    """A name that differs from one that is missing only in its suffix, in capitals or in how its accents are composed."""
+
+    def stem(name: str) -> str:
+        return unicodedata.normalize("NFC", Path(name).stem).casefold()
+
+    return next((other for other in sorted(names) if stem(other) == stem(name)), None)
+
+
+def _missing(what: str, folder: Path, name: str, names: Collection[str], lists: Path) -> FileNotFoundError:
+    other = like(name, names)
+    found, mend = (
+        (f", found {other}", "give it the name that is listed") if other else ("", "extract the archive again")
+    )
+    return FileNotFoundError(f"expected the {what} {folder / name}, which {lists} lists{found}: {mend}")
 
 
 def _names(folder: Path) -> set[str]:

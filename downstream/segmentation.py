@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import broken, checkpoint, resnets
-from downstream.datasets import VOC_CLASSES, once, turned
+from downstream.datasets import VOC_CLASSES, lines, once, turned
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
@@ -106,7 +106,13 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
     splits = {split: _pairs(task, data, split) for split in ("train", "val")}
     for split, pairs in splits.items():
         for image, _ in pairs:
-            content.update(f"{split} {image.name} {image.stat().st_size}\n".encode())
+            try:
+                size = image.stat().st_size
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    f"expected the image {image}, found a link that leads nowhere: mend it, or extract the archive again"
+                ) from None
+            content.update(f"{split} {image.name} {size}\n".encode(errors="surrogateescape"))  # names may be no UTF-8
         spread = np.linspace(0, len(pairs) - 1, min(len(pairs), CHECKED_MAPS)).round().astype(int)
         checked, may_be_broken = [pairs[i] for i in spread], split == "train" and task.skip_bad > 0
         with ThreadPoolExecutor(cpus()) as pool:
@@ -142,14 +148,15 @@ def _cityscapes(data: Path, split: str) -> list[Pair]:
                 f"found no folder {folder}: give its parent as --data"
             )
     pairs = []
-    for image in sorted(images.glob("*/*_leftImg8bit.png")):
+    for image in sorted(images.glob("[!.]*/[!.]*_leftImg8bit.png")):  # macOS leaves a ._ beside each file
         stem = labels / image.parent.name / image.name.removesuffix("_leftImg8bit.png")
         label = stem.with_name(f"{stem.name}_gtFine_labelTrainIds.png")
         if not label.is_file():
             made = stem.with_name(f"{stem.name}_gtFine_labelIds.png").is_file()
             way_out = (
                 "its labelIds are there: make the others with cityscapesscripts "
-                f"(CITYSCAPES_DATASET={root} csCreateTrainIdLabelImgs)"
+                f"(CITYSCAPES_DATASET={root} csCreateTrainIdLabelImgs), or: bench data check cityscapes_semantic --data {data} "
+                "--make-label-train-ids"
                 if made
                 else "take both archives, leftImg8bit_trainvaltest and gtFine_trainvaltest"
             )
@@ -206,7 +213,7 @@ def _listed(root: Path, *names: str) -> list[str]:
             else "extract VOCtrainval_11-May-2012.tar again"
         )
         raise FileNotFoundError(f"expected the list {folder / names[0]}.txt, found none: {way_out}")
-    listed = [Path(line.split()[0]).stem for line in file.read_text().splitlines() if line.strip()]
+    listed = [Path(line.split()[0]).stem for line in lines(file)]
     if not listed:
         raise ValueError(f"expected image names in {file}, found an empty list")
     once(listed, file)
@@ -264,7 +271,10 @@ def _label(path: Path, dataset: str) -> np.ndarray:
         return _indices(path)
     pixels = _read(path, cv2.IMREAD_UNCHANGED)
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise ValueError(f"expected one 8-bit channel of train ids, found {pixels.dtype} {pixels.shape} in {path}")
+        raise ValueError(
+            f"expected one 8-bit channel of train ids, found {pixels.dtype} {pixels.shape} in {path}: take the file that "
+            "cityscapesscripts makes, not a copy in colour"
+        )
     return pixels
 
 

@@ -32,7 +32,7 @@ def make(root: Path) -> tuple[int, dict[Path, str]]:
     lookup[list(TRAIN_IDS)] = list(TRAIN_IDS.values())
     made, failed = 0, {}
     for split in ("train", "val"):
-        for photograph in sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
+        for photograph in sorted((root / "leftImg8bit" / split).glob("[!.]*/[!.]*_leftImg8bit.png")):
             stem = root / "gtFine" / split / photograph.parent.name / photograph.name.removesuffix("_leftImg8bit.png")
             ids, polygons, target = (
                 stem.with_name(f"{stem.name}_gtFine_{kind}")

@@ -45,7 +45,9 @@ def decoded(path: Path) -> np.ndarray:
             if image.mode == "P" and "transparency" in image.info:
                 image = image.convert("RGBA")
             return np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, UnidentifiedImageError):  # which names a place in memory and not the file
+            error = ValueError("cannot identify the kind of image" if content else "an empty file")
         raise ValueError(
             f"expected an image that can be decoded, found {path} ({error}): repair or remove it"
         ) from error

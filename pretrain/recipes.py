@@ -3,6 +3,7 @@
 import difflib
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -305,9 +306,12 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
             f"expected every image of {folder.root} in one of at least two class folders, found {recipe['classes']} class "
             f"folders and {int((folder.labels < 0).sum())} images outside: supervised pretraining needs labels"
         )
-    if "classes" in recipe and set(folder.classes) <= {"train", "val", "test"}:
+    splits = [name for name in folder.classes if re.fullmatch(r"(train|val|test)(20\d\d)?", name)]
+    training = [name for name in splits if name.startswith("train")]
+    if training and len(training) < len(splits):  # as ImageNet's and COCO's folders have them
         raise ValueError(
-            f"expected class folders in {folder.root}, found the splits {folder.classes}: --data {folder.root}/train"
+            f"expected training images in {folder.root}, found the splits {splits}, of which others are to test on: "
+            f"--data {folder.root / training[0]}"
         )
 
 

@@ -15,9 +15,12 @@ import pytest
 from cityscapesscripts.helpers.annotation import Annotation
 from cityscapesscripts.helpers.labels import labels as LABELS
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
+from detectron2.config import get_cfg
+from detectron2.data import DatasetMapper
+from detectron2.data.transforms import NoOpTransform
 from PIL import Image
 
-from bench import catalog
+from bench import catalog, journey
 from downstream import check, classification, datasets, segmentation, synthetic, train_ids
 from results import groups
 
@@ -354,6 +357,118 @@ def check_only(task: str, root: Path) -> dict:
         "label_train_ids_made": 0,
     }
     return report | {"runs": not findings.failures, "reduced": False}
+
+
+ODD = {  # of one annotation or one image; whether a run takes it, in a training split and in one to test on
+    "iscrowd true": ("annotations", {"iscrowd": True}, None, None),
+    "iscrowd in words": ("annotations", {"iscrowd": "1"}, False, False),
+    "iscrowd null": ("annotations", {"iscrowd": None}, False, False),
+    "iscrowd of no image": ("annotations", {"iscrowd": "1", "image_id": 10**7}, False, False),
+    "ignored": ("annotations", {"ignore": 1}, None, None),
+    "an id of fractions": ("annotations", {"image_id": 1.0}, False, False),
+    "an id that numpy has not": ("annotations", {"id": 2**63}, True, False),
+    "a large id": ("annotations", {"id": 2**53 + 1}, True, True),
+    "of no image": ("annotations", {"image_id": "seven"}, True, True),
+    "of two points": ("annotations", {"segmentation": [[1, 1, 5, 5]]}, None, False),
+    "one of two points": ("annotations", {"segmentation": [[1, 1, 5, 5], [1, 1, 9, 1, 9, 9]]}, None, None),
+    "of no points": ("annotations", {"segmentation": []}, False, False),
+    "an image of fractions": ("images", {"id": 7.5}, False, False),
+    "an image's id that numpy has not": ("images", {"id": 2**63}, False, False),
+    "an image's id in words": ("images", {"id": "seven"}, False, False),  # beside numbers
+    "true as an image": ("images", {"id": True}, False, False),
+    "outside": ("images", {"file_name": "../val2017/1.jpg", "coco_url": "../1.jpg"}, False, False),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+@pytest.mark.parametrize("task", ["coco_fpn_1x", "lvis_v05_1x"])
+def test_what_is_an_error_here_a_run_refuses_and_what_is_a_notice_it_takes(data, task, what):
+    root = data("coco", "lvis")
+    of, changes, *runs = ODD[what]
+    lvis = task == "lvis_v05_1x"
+    for split, taken in zip(("train", "val"), runs, strict=True):
+        if taken is None:  # of COCO and LVIS
+            taken = what in ("ignored",) if lvis else what != "ignored"
+            taken |= what == "iscrowd true"
+        file = root / FILES[task].replace("val", split)
+        whole = file.read_text()
+        content = json.loads(whole)
+        if of == "annotations" and what != "iscrowd true":
+            changes = {"iscrowd": 0} | changes
+        content[of][0] |= changes
+        file.write_text(json.dumps(content))
+        report = check_only(task, root)
+        refused = False
+        try:
+            records(TASKS[task], root)
+        except (ValueError, FileNotFoundError):
+            refused = True
+        assert report["runs"] is taken and refused is not taken, check.described(report)
+        assert "run" not in report["counts"]
+        file.write_text(whole)
+
+
+def test_what_detectron2_leaves_out_of_a_training_or_turns_is_said_so(data):
+    root = data("coco")
+    file = root / "coco/annotations/instances_train2017.json"
+    content = json.loads(file.read_text())
+    before = sum(len(r["annotations"]) for r in datasets.records("coco_2017_train", root, masks=True))
+    content["annotations"][0] |= {"segmentation": [[1, 1, 5, 5]], "iscrowd": 0}
+    content["annotations"][1] |= {"bbox": [30, 30, -9, -9], "iscrowd": 0}
+    file.write_text(json.dumps(content))
+    report = found("coco_fpn_1x", root, records)
+    said = {f["kind"]: f["mend"] for f in report["findings"]}
+    assert report["runs"] and "leaves the object out" in said["flat mask"]
+    assert "between its corners" in said["box of no size"]
+    kept = datasets.records("coco_2017_train", root, masks=True)
+    assert sum(len(r["annotations"]) for r in kept) == before - 1
+    # what it does with a box that is inside out
+    mapper = DatasetMapper(get_cfg(), is_train=True, augmentations=[NoOpTransform()], image_format="BGR")
+    image = next(r for r in kept if any(a["bbox"][2] < 0 for a in r["annotations"]))
+    image["annotations"] = [a for a in image["annotations"] if a["bbox"][2] < 0]
+    assert mapper(image)["instances"].gt_boxes.tensor.tolist() == [[21, 21, 30, 30]]
+
+
+def test_images_may_be_called_by_texts(data):
+    root = data("coco")
+    for file in (root / "coco/annotations").glob("*.json"):
+        content = json.loads(file.read_text())
+        for entry in content["images"]:
+            entry["id"] = f"photo {entry['id']}"
+        for entry in content["annotations"]:
+            entry["image_id"] = f"photo {entry['image_id']}"
+        file.write_text(json.dumps(content))
+    for task in ("coco_fpn_1x", "coco_keypoint_2x"):
+        assert found(task, root, records)["runs"]
+
+
+def test_a_file_of_another_name_is_offered_and_one_in_a_folder_below_found(data):
+    root = data("VOC2007", "VOC2012")
+    (root / JPG).rename((root / JPG).with_suffix(".JPEG"))
+    (finding,) = (f for f in found("voc_c4", root)["findings"] if f["level"] == "error")
+    assert finding["file"] == JPG and finding["reason"] == f"trainval.txt lists it, {NUMBER}.JPEG is there"
+    assert finding["mend"] == "give it the name that is listed"
+    for file in ((root / JPG).with_suffix(".JPEG"), root / XML):
+        (file.parent / "more").mkdir()
+        file.rename(file.parent / "more" / f"{NUMBER}.{'xml' if file.suffix == '.xml' else 'jpg'}")
+    listed = root / "VOC2007/ImageSets/Main/trainval.txt"
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes().replace(NUMBER.encode(), f"more/{NUMBER}".encode()))
+    report = found("voc_c4", root, records)
+    assert report["runs"] and report["splits"]["voc_2007_trainval"]["images"] == 4
+
+
+def test_what_macos_leaves_behind_and_an_empty_city_are_nothing(data):
+    root = data("cityscapes")
+    for kind in ("leftImg8bit", "gtFine"):
+        for file in [*(root / "cityscapes" / kind).rglob("*.png")]:
+            file.with_name(f"._{file.name}").write_bytes(b"Mac OS X")
+    (root / "cityscapes/leftImg8bit/train/zurich").mkdir()
+    for task in ("cityscapes_semantic", "cityscapes_instance"):
+        report = found(task, root, lambda task, root: journey.engine(task).found(task, root))
+        assert report["runs"] and set(report["counts"]) == {"reduced"}
+    for file in (root / "cityscapes/gtFine").rglob("*_labelTrainIds.png"):
+        file.unlink()
+    assert train_ids.make(root / "cityscapes") == (4, {})
 
 
 @pytest.mark.parametrize("task", FILES)

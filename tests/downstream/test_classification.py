@@ -255,6 +255,50 @@ def test_data_that_is_not_imagenet_is_refused_by_name(data: Path, tmp_path: Path
         classification.found(TINY, data)
 
 
+def test_the_images_are_those_of_torchvisions_image_folder(data: Path) -> None:
+    train = data / "imagenet/train"
+    with Image.open(train / "n0/n0_0.JPEG") as picture:
+        for suffix in torchvision.datasets.folder.IMG_EXTENSIONS:
+            grey = picture.convert("L") if suffix == ".pgm" else picture
+            grey.save(train / f"n0/of{suffix[1:]}{suffix.upper() if len(suffix) % 2 else suffix}")
+    (train / "n0/notes.txt").write_text("no image")
+    theirs = torchvision.datasets.ImageFolder(str(train))
+    assert len(theirs) == 12 + 9
+    _, ours = classification._split(data / "imagenet", "train")
+    assert sorted(zip(map(str, ours.files), ours.labels, strict=True)) == sorted(theirs.samples)
+    (train / "n0/._n0_0.JPEG").write_bytes(b"what macOS leaves beside a file")
+    assert classification._split(data / "imagenet", "train")[1] == ours
+    assert all(np.asarray(classification._read(file)).shape == (50, 70, 3) for file in ours.files)
+
+
+def test_names_that_are_no_utf8_are_names(data: Path) -> None:
+    train = data / "imagenet/train"
+    before = classification.found(TINY_SEMI, data)["digest"]
+    (train / "n0/n0_0.JPEG").rename(train / "n0" / os.fsdecode(b"n0_\xe9 \n.JPEG"))
+    for split in ("train", "val"):
+        (data / "imagenet" / split / "n1").rename(data / "imagenet" / split / os.fsdecode(b"n\xff"))
+    found = classification.found(TINY_SEMI, data)
+    assert (found["train"], found["classes"]) == (6, 3) and found["digest"] != before
+
+
+def test_a_link_that_leads_nowhere_and_a_pipe_are_named_and_not_waited_for(data: Path) -> None:
+    image = data / "imagenet/train/n0/n0_0.JPEG"
+    for made in (lambda: image.symlink_to("nowhere"), lambda: os.mkfifo(image)):
+        image.unlink()
+        made()
+        with pytest.raises(ValueError, match=r"found .*n0_0.JPEG, a link that leads nowhere or no file"):
+            classification.found(TINY, data)
+
+
+def test_the_folders_of_the_published_archive_are_pointed_at(data: Path) -> None:
+    inner = data / "imagenet/ILSVRC/Data/CLS-LOC"
+    inner.mkdir(parents=True)
+    for split in ("train", "val"):
+        (data / "imagenet" / split).rename(inner / split)
+    with pytest.raises(FileNotFoundError, match=r"found no folder .*imagenet/train but .*CLS-LOC/train, which belongs"):
+        classification.found(TINY, data)
+
+
 def test_neighbours_are_found_among_whole_images_where_broken_ones_are_allowed(drawn, tmp_path, resnet18):
     copied = tmp_path / "data"
     shutil.copytree(drawn, copied)
@@ -280,10 +324,11 @@ def test_without_a_list_every_class_gives_its_share_always_the_same(data: Path) 
 
 @pytest.mark.parametrize("place", ["imagenet/subsets", "imagenet_subsets"])
 def test_a_list_of_file_names_is_followed_and_named(data: Path, place: str) -> None:
-    names = ["n2_1.JPEG", "n0_3.JPEG", "n0_0.JPEG"]
+    names = ["n2_1.JPEG", "a b.JPEG", "n0_0.JPEG"]
+    (data / "imagenet/train/n0/n0_3.JPEG").rename(data / "imagenet/train/n0/a b.JPEG")
     file = data / place / "50percent.txt"
     file.parent.mkdir()
-    file.write_text("\n".join(names))
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
     about, train, _ = classification._splits(TINY_SEMI, data)
     assert [f.name for f in train.files] == names and train.labels == (2, 0, 0)
     assert about["labels"] == f"{place}/50percent.txt, not as SimCLR published it"
@@ -294,9 +339,9 @@ def test_a_list_of_file_names_is_followed_and_named(data: Path, place: str) -> N
     file.write_text("n2_1.JPEG\nn2_1.JPEG")
     with pytest.raises(ValueError, match="found 2 lines with 1 names"):
         classification.found(TINY_SEMI, data)
-    shutil.copy(data / "imagenet/train/n0/n0_3.JPEG", data / "imagenet/train/n2")
-    file.write_text("n2_1.JPEG\nn0_3.JPEG")
-    with pytest.raises(ValueError, match=r"once in imagenet/train, found 2 images named n0_3.JPEG"):
+    shutil.copy(data / "imagenet/train/n0/n0_2.JPEG", data / "imagenet/train/n2")
+    file.write_text("n2_1.JPEG\nn0_2.JPEG")
+    with pytest.raises(ValueError, match=r"once in imagenet/train, found 2 images named n0_2.JPEG"):
         classification.found(TINY_SEMI, data)
 
 

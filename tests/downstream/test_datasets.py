@@ -189,6 +189,54 @@ def test_wrong_annotations_of_voc_are_named(voc):
         datasets.records("voc_2007_test", voc)
 
 
+def test_a_list_may_begin_with_a_mark_of_the_byte_order_and_is_named_if_it_is_no_utf8(voc):
+    plain = datasets.records("voc_2007_test", voc)
+    listed = voc / "VOC2007/ImageSets/Main/test.txt"
+    listed.write_bytes(b"\xef\xbb\xbf000001 -1\r\n000002  1 \r\n")
+    assert datasets.records("voc_2007_test", voc) == plain
+    listed.write_bytes("000001\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"expected a list in UTF-8, found .* in .*Main/test.txt: save it as UTF-8"):
+        datasets.records("voc_2007_test", voc)
+
+
+def test_a_listed_image_may_lie_in_a_folder_below_and_never_outside(voc):
+    base = voc / "VOC2007"
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (base / folder / "more").mkdir()
+        (base / folder / f"000002.{suffix}").rename(base / folder / "more" / f"000002.{suffix}")
+    listed = base / "ImageSets/Main/test.txt"
+    listed.write_text("000001\nmore/000002\n")
+    ours = datasets.records("voc_2007_test", voc)
+    theirs = load_voc_instances(str(base), "test", VOC_CLASSES)
+    assert [(r["file_name"], r["image_id"]) for r in ours] == [(r["file_name"], r["image_id"]) for r in theirs]
+    for name in ("../JPEGImages/000001", str(base / "JPEGImages.old/000001"), "x" * 300 + "/y", "more/000001"):
+        listed.write_text(f"{name}\n")
+        with pytest.raises(FileNotFoundError, match=r"000001.jpg, which .*test.txt|/y.jpg, which .*test.txt"):
+            datasets.records("voc_2007_test", voc)
+
+
+def test_a_name_in_other_letters_or_with_another_suffix_is_offered(voc):
+    photographs = voc / "VOC2007" / "JPEGImages"
+    (photographs / "000002.jpg").rename(photographs / "000002.JPG")
+    with pytest.raises(FileNotFoundError, match=r"000002.jpg, which .* lists, found 000002.JPG: give it the name that"):
+        datasets.records("voc_2007_test", voc)
+
+
+def test_the_object_that_is_wrong_is_numbered_and_a_link_that_leads_nowhere_named(voc):
+    file = voc / "VOC2007" / "Annotations" / "000002.xml"
+    text = XML.format(name="cat")
+    found = text[text.index("<object>") : text.index("</annotation>")]
+    file.write_text(text.replace(found, found + found.replace("<difficult>0", "<difficult>Unspecified")))
+    with pytest.raises(
+        ValueError, match=r"0 or 1 in object/difficult, found .*'Unspecified' in object 2 of .*000002.xml"
+    ):
+        datasets.records("voc_2007_test", voc)
+    file.unlink()
+    file.symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"found No such file or directory in .*000002.xml: extract"):
+        datasets.records("voc_2007_test", voc)
+
+
 def test_missing_and_wrong_pieces_of_coco_are_named(coco, tmp_path):
     file = coco / "coco" / "annotations" / "instances_val2017.json"
     assert datasets.records("coco_2017_val", coco)[0]["annotations"][0]["category_id"] == 79
@@ -242,6 +290,74 @@ def test_what_the_evaluation_of_coco_would_stop_at_is_said_before_anything_train
         del content[of][0][key]
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"(?s){words}.*instances_val2017.json"):
+        datasets.records("coco_2017_val", coco)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["7.jpg", "./7.jpg", "more/7.jpg", "more/./a b\n\u00e9.jpg"])
+def test_an_image_of_coco_may_lie_in_a_folder_below_as_detectron2_has_it(coco, name):
+    place = coco / "coco" / "val2017" / name
+    place.parent.mkdir(exist_ok=True)
+    (coco / "coco" / "val2017" / "7.jpg").rename(place)
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    file.write_text(annotations(images=[{"id": 7, "file_name": name, "height": 48, "width": 64}]))
+    (ours,) = datasets.records("coco_2017_val", coco)
+    (theirs,) = load_coco_json(str(file), str(place.parents[len(Path(name).parts) - 1]), f"coco_below_{len(name)}")
+    assert Path(ours["file_name"]) == Path(theirs["file_name"]) and place.samefile(ours["file_name"])
+    assert ours["annotations"] == theirs["annotations"]
+    for outside in (f"../val2017/{name}", f"/val2017/{name}", "more/..", "\ud800/x"):
+        file.write_text(annotations(images=[{"id": 7, "file_name": outside, "height": 48, "width": 64}]))
+        with pytest.raises(FileNotFoundError, match=r"which .*instances_val2017.json lists"):
+            datasets.records("coco_2017_val", coco)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ids", [(2**31, 2**31 + 1), (2**53 + 1, 2**53 + 2), (-(2**63), 2**63 - 1), ("b", "a\u00e9")])
+def test_images_have_the_ids_that_they_have_in_detectron2(coco, ids):
+    images = [{"id": i, "file_name": "7.jpg", "height": 48, "width": 64} for i in ids]
+    (one,) = json.loads(annotations())["annotations"]
+    objects = [one | {"id": 2**53 + n, "image_id": i, "category_id": n} for n, i in enumerate(ids, 1)]
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    file.write_text(annotations(images=images, annotations=objects))
+    theirs = load_coco_json(str(file), str(coco / "coco" / "val2017"), f"coco_ids_{ids[0]}")
+    assert datasets.records("coco_2017_val", coco) == theirs
+    assert len({datasets.digest([r]) for r in theirs}) == 2
+
+
+@pytest.mark.parametrize(
+    ("of", "changes", "words"),
+    [
+        ("images", {"id": 7.0}, r"id 7.0 in number 0 of its images"),
+        ("images", {"id": 2**63}, r"id 9223372036854775808 in number 0"),
+        ("images", {"id": True}, r"id True in number 0"),
+        ("annotations", {"id": 2**63}, r"id 9223372036854775808 and area 12 in number 0 of its annotations"),
+        ("annotations", {"image_id": 7.0}, r"image_id 7.0 in number 0"),
+        ("annotations", {"iscrowd": "0"}, r"iscrowd '0' in number 0"),
+        ("annotations", {"iscrowd": None}, r"iscrowd None in number 0"),
+        ("annotations", {"ignore": 1}, r"found ignore 1 in annotation 1 of .*make it a crowd"),  # detectron2 asserts
+        ("categories", {"id": 2}, r"two categories with the id 2"),
+        ("categories", {"name": None}, r"id 1 and name None in number 0 of its categories"),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(coco, of, changes, words):
+    content = json.loads(annotations())
+    content[of][0] |= changes
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{words}.*|.*{words}.*instances_val2017.json"):
+        datasets.records("coco_2017_val", coco)
+
+
+def test_a_crowd_that_is_true_is_one_and_no_number_beside_texts_is_an_id(coco):
+    file = coco / "coco" / "annotations" / "instances_val2017.json"
+    (one,) = json.loads(annotations())["annotations"]
+    file.write_text(annotations(annotations=[one | {"iscrowd": True}]))
+    (truth,) = datasets.records("coco_2017_val", coco)
+    file.write_text(annotations(annotations=[one | {"iscrowd": 1}]))
+    assert datasets.digest([truth]) == datasets.digest(datasets.records("coco_2017_val", coco))
+    images = [{"id": i, "file_name": "7.jpg", "height": 48, "width": 64} for i in (7, "7")]
+    file.write_text(annotations(images=images))
+    with pytest.raises(ValueError, match=r"instances_val2017.json"):
         datasets.records("coco_2017_val", coco)
 
 
@@ -408,6 +524,13 @@ def test_wrong_keypoints_are_named(people):
         ValueError, match=r"17 keypoints, found 3 numbers in annotation 1 of .*person_keypoints_val2017.json"
     ):
         datasets.records("keypoints_coco_2017_val", people)
+    for points in ("nose", {"nose": 1}, 51, ["1"] * 51, [[0]] * 51, [math.nan] * 51):
+        content["annotations"][0]["keypoints"] = points
+        file.write_text(json.dumps(content))
+        with pytest.raises(
+            ValueError, match=r"17 keypoints, found no list of numbers in annotation 1 of .*val2017.json"
+        ):
+            datasets.records("keypoints_coco_2017_val", people)
     content = json.loads(good)
     content["categories"][0]["keypoints"] = KEYPOINTS[::-1]
     file.write_text(json.dumps(content))
@@ -481,6 +604,24 @@ def test_wrong_lvis_is_named(coco):
         datasets.records("lvis_v1_val", coco)
     with pytest.raises(FileNotFoundError, match=r"lvis_v0.5_val.json, found lvis_v1_val.json"):
         datasets.records("lvis_v0.5_val", coco)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_lvis_has_neither_polygons_of_two_points_nor_crowds(coco, split):
+    """detectron2's load_lvis_json asserts the one and does not read the other."""
+    content = lvis(coco, "v1", split, 1203)
+    first, *others = content["annotations"]
+    for shape in ([[1, 2, 3, 4]], [[1, 2, 4, 2, 4, 6], [1, 2, 3, 4]]):
+        lvis(coco, "v1", split, 1203, annotations=[first | {"segmentation": shape}, *others])
+        for masks in (True, False):
+            with pytest.raises(ValueError, match=rf"all that LVIS has, .* annotation 1 of .*lvis_v1_{split}.json"):
+                datasets.records(f"lvis_v1_{split}", coco, masks)
+    lvis(coco, "v1", split, 1203, annotations=[first | {"iscrowd": 1, "ignore": 1}, *others])
+    (image,) = datasets.records(f"lvis_v1_{split}", coco, masks=True)
+    assert [a["iscrowd"] for a in image["annotations"]] == [0, 0, 0]
+    lvis(coco, "v1", split, 1203, images=[content["images"][0] | {"neg_category_ids": ["9"]}])
+    with pytest.raises(ValueError, match=r"a list neg_category_ids .*found \['9'\] of image 7"):
+        datasets.records(f"lvis_v1_{split}", coco)
 
 
 def test_an_unknown_dataset_is_an_error(tmp_path):

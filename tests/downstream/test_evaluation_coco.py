@@ -207,6 +207,28 @@ def test_keypoints_are_equal_to_pycocotools(seed, tmp_path, monkeypatch):
     assert coco.evaluate(detections, file, "keypoints") == zeros
 
 
+@pytest.mark.parametrize("ids", [lambda i: i + 2**31, lambda i: i + 2**53 + 1, lambda i: -i, lambda i: f"photo {i:03}"])
+@pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
+def test_ids_of_any_kind_are_equal_to_pycocotools(kind, ids, tmp_path):
+    """faster-coco-eval takes images for numbers of 53 bits and would mistake, refuse or lose those of other ids."""
+    file, detections, content = people(tmp_path, 3)
+    if kind != "keypoints":
+        file, detections = scene(tmp_path, 3, images=8)
+        content = json.loads(file.read_text())
+    for entry in content["images"]:
+        entry["id"] = ids(entry["id"])
+    for entry in (*content["annotations"], *detections):
+        entry["image_id"] = ids(entry["image_id"])
+    for annotation in content["annotations"]:
+        annotation["id"] += 2**53
+    file.write_text(json.dumps(content))
+    values = list(coco.evaluate(detections, file, kind).values())
+    assert values == pytest.approx(official(file, detections, kind), abs=1e-10) and 0 < values[0] < 100
+    strange = detections[0] | {"image_id": ids(10**6)}
+    with pytest.raises(ValueError, match="every image_id to be one of the annotation file's"):
+        coco.evaluate([*detections, strange], file, kind)
+
+
 def test_names_are_the_papers(tmp_path):
     file, detections = scene(tmp_path, 1)
     assert list(coco.evaluate(detections, file, "bbox")) == ["APbb", "APbb50", "APbb75"]

@@ -282,6 +282,30 @@ def test_data_that_is_not_cityscapes_is_refused_by_name(data: Path, tmp_path: Pa
         segmentation.found(TINY, data)
 
 
+def test_what_macos_and_editors_leave_behind_is_no_image_and_any_name_is_one(data: Path) -> None:
+    root = data / "cityscapes"
+    before = segmentation.found(TINY, data)
+    for file in (
+        "leftImg8bit/train/town/._town_1_leftImg8bit.png",
+        "gtFine/train/town/._town_1_gtFine_labelTrainIds.png",
+        "leftImg8bit/train/.trash/town_9_leftImg8bit.png",
+    ):
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).write_bytes(b"Mac OS X")
+    assert segmentation.found(TINY, data) == before
+    for file in [*root.glob("leftImg8bit/train/town/town_1_*"), *root.glob("gtFine/train/town/town_1_*")]:
+        file.rename(file.with_name(file.name.replace("town_1", os.fsdecode(b"t\xf6wn \n_1"))))
+    after = segmentation.found(TINY, data)
+    assert after["train"] == before["train"] and after["digest"] != before["digest"]
+    image = root / "leftImg8bit/train/town/town_2_leftImg8bit.png"
+    image.unlink()
+    image.symlink_to("nowhere")
+    with pytest.raises(
+        FileNotFoundError, match=r"expected the image .*town_2.*, found a link that leads nowhere: mend"
+    ):
+        segmentation.found(TINY, data)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize(("wrong", "words"), [((60, 80), "found 33 in"), ((80, 60), "80x60 pixels .* found 60x80 in")])
 def test_a_wrong_label_map_that_was_not_checked_before_ends_the_run_by_name_when_its_turn_comes(
@@ -440,6 +464,11 @@ def test_voc_trains_on_trainaug_and_tests_on_val(voc: Path) -> None:
     (lists / "train_aug.txt").write_text("".join(paths))  # as DeepLab's list is
     (lists / "trainaug.txt").unlink()
     assert segmentation.found(TINY_VOC, voc.parent) == found
+    (lists / "train_aug.txt").write_bytes(b"\xef\xbb\xbf" + "".join(paths).replace("\n", "\r\n").encode())
+    assert segmentation.found(TINY_VOC, voc.parent) == found
+    (lists / "train_aug.txt").write_bytes("".join(paths).encode("utf-16"))
+    with pytest.raises(ValueError, match=r"a list in UTF-8, found .* in .*train_aug.txt"):
+        segmentation.found(TINY_VOC, voc.parent)
 
 
 def test_an_image_of_vocs_train_has_vocs_map_and_another_sbds(voc: Path) -> None:

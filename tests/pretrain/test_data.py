@@ -150,6 +150,15 @@ def test_an_unreadable_image_is_named(tmp_path, kept, monkeypatch):
             list(data.batches(data.Steps(folder, {**SMALL, "batch_size": 5}, 0), 0, 1, 1, False))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "an empty file"), (b"<html>", "cannot identify the kind of image")]
+)
+def test_what_is_no_image_is_said_without_a_place_in_memory(tmp_path, content, words):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"found {tmp_path / 'a.png'} \({words}\): repair or remove it"):
+        data.decoded(tmp_path / "a.png")
+
+
 def test_a_folder_that_is_missing_or_empty_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         data.Folder(tmp_path / "absent")

@@ -326,13 +326,21 @@ def test_supervised_wants_class_folders(tmp_path, photos):
     assert run(moco, flat, tmp_path / "out", batch_size=4, epochs=1).exists()  # the others do not
 
 
-def test_supervised_is_not_fooled_by_the_folders_of_the_splits(tmp_path, photos):
-    photos.joinpath("a").rename(tmp_path / "photos" / "train")
-    photos.joinpath("b").rename(tmp_path / "photos" / "val")
-    for path in photos.joinpath("c").iterdir():
-        path.unlink()
-    with pytest.raises(ValueError, match="photos/train"):
-        run(supervised, photos, tmp_path / "out", batch_size=4)
+@pytest.mark.parametrize("method", [moco, supervised], ids=["moco", "supervised"])
+@pytest.mark.parametrize("splits", [("train", "val"), ("train2017", "test2017")])
+def test_test_images_are_not_pretrained_on_because_the_folder_above_the_splits_was_named(
+    tmp_path, photos, method, splits
+):
+    for letter, split in zip("ab", splits, strict=True):
+        (photos / letter).rename(tmp_path / letter)
+        (photos / split).mkdir()
+        (tmp_path / letter).rename(photos / split / "n0")
+    with pytest.raises(ValueError, match=rf"found the splits .*: --data .*photos/{splits[0]}"):
+        run(method, photos, tmp_path / "out", batch_size=4)
+    assert not (tmp_path / "out").exists()
+    # vehicles, not a split
+    (photos / splits[1]).rename(photos / "aeroplane")
+    assert run(moco, photos, tmp_path / "out", batch_size=4, epochs=1).exists()
 
 
 def test_the_time_left_is_shown_by_a_narrow_terminal_and_in_lines_where_no_bar_can_be(monkeypatch, capsys):
