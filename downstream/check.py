@@ -105,7 +105,15 @@ def check(
     splits: dict[str, dict[str, Any]] = {}
     made, failed = train_ids.make(root / "cityscapes") if make_label_train_ids else (0, {})
     for file, reason in failed.items():
-        findings.add("label map", file, reason, "extract gtFine_trainvaltest.zip again")
+        if file.name.endswith("_labelTrainIds.png"):
+            findings.add(
+                "label map",
+                file,
+                f"cannot be written: {reason}",
+                "let yourself write there, or name a copy of the data",
+            )
+        else:
+            findings.add("label map", file, reason, "extract gtFine_trainvaltest.zip again")
     if not _is_folder(root):
         findings.add(
             "layout", root, "no such folder", "give --data a folder that exists, or: bench data synthesize DIR"

@@ -11,9 +11,10 @@ A dataset has detectron2's name (`voc_2007_trainval`, `coco_2017_train`) and det
 
 What is wrong with the data is said before anything trains: a missing folder, split, image or annotation file, an annotation
 that does not parse, a class nobody knows. detectron2's semantics follow its data/datasets/pascal_voc.py, coco.py, lvis.py
-and cityscapes.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; COCO
-polygons need three points; a COCO keypoint is a pixel, whose centre is half a pixel further; an LVIS image lies where its
-`coco_url` says, because v0.5's `file_name` is COCO 2014's; a Cityscapes object keeps the outlines of its visible parts, holes
+and cityscapes.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; a
+listed image may lie in a folder below; of COCO's polygons those with three points count, and an object without one is left
+out, while LVIS has no other; COCO has no "ignore" and LVIS no crowds; a COCO keypoint is a pixel, whose centre is half a pixel
+further; an LVIS image lies where its `coco_url` says, because v0.5's `file_name` is COCO 2014's; a Cityscapes object keeps the outlines of its visible parts, holes
 filled). Deliberate difference: detectron2 cuts Cityscapes' polygons out of one another with shapely, here the outlines are
 those of the pixels that cityscapesscripts drew from the same polygons, which are also what the evaluation counts.
 """

@@ -27,7 +27,8 @@ LABELS = dict(zip((
 
 
 def make(root: Path) -> tuple[int, dict[Path, str]]:
-    """Writes the missing label maps of train and val in `root`/gtFine: how many, and which could not be made and why."""
+    """Writes the missing label maps of train and val in `root`/gtFine: how many, and of the others what is wrong with which file: the
+    source, or the map itself where its folder takes no file."""
     lookup = np.full(256, IGNORE, np.uint8)
     lookup[list(TRAIN_IDS)] = list(TRAIN_IDS.values())
     made, failed = 0, {}
@@ -48,8 +49,10 @@ def make(root: Path) -> tuple[int, dict[Path, str]]:
                 Image.fromarray(label).save(unfinished, "png")
                 unfinished.replace(target)
                 made += 1
-            except (ValueError, OSError) as error:  # OSError: a folder or a disk that takes no file
+            except ValueError as error:
                 failed[source] = str(error)
+            except OSError as error:
+                failed[target] = error.strerror or str(error)
     return made, failed
 
 
@@ -81,6 +84,7 @@ def _read(file: Path) -> np.ndarray:
 def drawn(file: Path) -> np.ndarray:
     """[H, W] uint8 label ids of polygons, later ones over earlier ones, as cityscapesscripts draws them. Raises ValueError, with
     the reason, for a file that is broken."""
+    where = ""
     try:
         content = json.loads(file.read_bytes())
         width, height = content["imgWidth"], content["imgHeight"]
@@ -88,11 +92,14 @@ def drawn(file: Path) -> np.ndarray:
             raise ValueError(f"a size of {width}x{height}")
         picture = Image.new("L", (width, height), LABELS["unlabeled"])
         pen = ImageDraw.Draw(picture)
-        for thing in content["objects"]:
+        for number, thing in enumerate(content["objects"], 1):
+            where = f" in object {number}"
+            if thing.get("deleted"):
+                continue
             name = thing["label"]
             label = LABELS[name if name in LABELS else name.removesuffix("group")]
-            if label >= 0 and not thing.get("deleted"):
+            if label >= 0:
                 pen.polygon([(x, y) for x, y in thing["polygon"]], fill=label)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"no Cityscapes polygons: {error!r}") from None
+        raise ValueError(f"no Cityscapes polygons: {error!r}{where}") from None
     return np.asarray(picture)

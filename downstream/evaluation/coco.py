@@ -27,7 +27,7 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
                  keypoints x, y, score, ...
     annotations: COCO's instances_*.json or person_keypoints_*.json of the whole test split
 
-    Raises ValueError for a detection in an image that the file does not list.
+    Raises ValueError for a detection in an image that the file does not list, and for one that is not finite.
     """
     names = [f"AP{KINDS[kind]}{n[2:]}" for n in NAMES]
     if not detections:
@@ -39,7 +39,7 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
 def _objects(detections: Sequence[dict[str, Any]], annotations: Path, kind: str) -> list[float]:
     content = json.loads(annotations.read_bytes())
     images, labels = (np.unique([entry["id"] for entry in content[key]]) for key in ("images", "categories"))
-    groups, scores = matching.groups(detections, images, labels), np.array([d["score"] for d in detections], float)
+    groups, scores = matching.groups(detections, images, labels), matching.scores(detections, kind)
     mine = np.flatnonzero(groups >= 0)
     order = mine[matching.ranked(groups[mine], scores[mine], DETECTIONS)]
     best = [detections[i] for i in order.tolist()]

@@ -31,7 +31,7 @@ def evaluate(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
         return dict.fromkeys(names, 0.0)
     content = json.loads(annotations.read_bytes())
     images, labels = (np.unique([entry["id"] for entry in content[key]]) for key in ("images", "categories"))
-    groups, scores = matching.groups(detections, images, labels), np.array([d["score"] for d in detections], float)
+    groups, scores = matching.groups(detections, images, labels), matching.scores(detections, kind)
     truth, places = matching.objects([a for a in content["annotations"] if a["area"] > 0], images, labels)
     absent, loose = (
         _listed(content["images"], images, labels, f"{key}_category_ids") for key in ("neg", "not_exhaustive")

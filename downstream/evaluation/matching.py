@@ -71,6 +71,19 @@ def groups(entries: Sequence[Mapping[str, Any]], images: Array, classes: Array) 
     return np.where(listed, label * len(images) + image, -1)
 
 
+def scores(detections: Sequence[Mapping[str, Any]], kind: str) -> Array:
+    """[N]. Raises ValueError for a score, or for boxes a box, that is not finite: the official code takes NaN for a match."""
+    found = np.array([d["score"] for d in detections], float)
+    for what, values in (
+        ("score", found),
+        ("bbox", np.array([d["bbox"] for d in detections] if kind == "bbox" else [], float)),
+    ):
+        if len(wrong := np.argwhere(~np.isfinite(values))):
+            entry = detections[wrong[0][0]]
+            raise ValueError(f"expected finite detections, found {what} {entry[what]} in image {entry['image_id']!r}")
+    return found
+
+
 def objects(annotations: Sequence[dict[str, Any]], images: Array, classes: Array) -> tuple[list[dict[str, Any]], Array]:
     """The annotations whose image and class are listed, and their groups."""
     listed = _places([a["image_id"] for a in annotations], images)[1].tolist()

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -615,7 +616,13 @@ def test_the_label_table_is_cityscapesscripts():
 
 def test_groups_deleted_objects_and_licence_plates_are_drawn_as_cityscapesscripts_draws_them(tmp_path):
     square = [[2, 2], [20, 2], [20, 20], [2, 20]]
-    things = [("cargroup", {}), ("license plate", {}), ("road", {"deleted": 1}), ("polegroup", {})]
+    things = [
+        ("cargroup", {}),
+        ("license plate", {}),
+        ("road", {"deleted": 1}),
+        ("polegroup", {}),
+        ("moon", {"deleted": 1}),
+    ]
     objects = [
         {"label": n, "polygon": [[x + 5 * i, y] for x, y in square]} | more for i, (n, more) in enumerate(things)
     ]
@@ -624,6 +631,10 @@ def test_groups_deleted_objects_and_licence_plates_are_drawn_as_cityscapesscript
     annotation = Annotation()
     annotation.fromJsonFile(str(file))
     assert (train_ids.drawn(file) == np.array(createLabelImage(annotation, "ids"))).all()
+    for wrong in ({"label": "moon", "polygon": square}, {"label": "road", "polygon": [[1, 1]]}, {"label": "road"}):
+        file.write_text(json.dumps({"imgWidth": 60, "imgHeight": 30, "objects": [*objects, wrong]}))
+        with pytest.raises(ValueError, match=r"no Cityscapes polygons: .* in object 6"):
+            train_ids.drawn(file)
 
 
 @pytest.mark.parametrize(
@@ -639,6 +650,21 @@ def test_broken_polygons_are_named_and_the_others_drawn(data, content):
     report = check.check(TASKS["cityscapes_semantic"], root, nothing, make_label_train_ids=True)
     assert report["label_train_ids_made"] == 3
     assert ("label map", str(stem.relative_to(root))) in errors(report)
+
+
+def test_a_folder_that_takes_no_file_is_named_and_what_is_in_it_not_blamed(data, monkeypatch):
+    root = data("cityscapes")
+    (file, *_) = (root / "cityscapes/gtFine/val").rglob("*_labelTrainIds.png")
+    file.unlink()
+
+    def refused(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(file))
+
+    monkeypatch.setattr(Image.Image, "save", refused)
+    report = check.check(TASKS["cityscapes_semantic"], root, nothing, make_label_train_ids=True)
+    (wrong,) = (f for f in report["findings"] if f["kind"] == "label map")
+    assert wrong["file"] == str(file.relative_to(root)) and "Read-only file system" in wrong["reason"]
+    assert "write there" in wrong["mend"]
 
 
 @pytest.mark.parametrize("kept", ["labelIds.png", "polygons.json"])

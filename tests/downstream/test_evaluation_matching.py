@@ -122,6 +122,17 @@ def test_a_detection_in_an_unlisted_image_is_an_error(tmp_path):
             evaluate([*detections, detections[0] | {"image_id": 5000}], file, "bbox")
 
 
+@pytest.mark.parametrize("wrong", [{"score": float("nan")}, {"bbox": [1, float("inf"), 2, 3]}])
+def test_a_detection_that_is_not_finite_is_an_error(wrong, tmp_path):
+    """detectron2 leaves them out; pycocotools would take an overlap that is NaN for a match."""
+    file = tmp_path / "instances.json"
+    detections = scene(np.random.default_rng(0), file, crowds=True)
+    for evaluate in (coco.evaluate, lvis.evaluate):
+        with pytest.raises(ValueError, match=rf"finite detections, found {next(iter(wrong))} .* in image \d+"):
+            evaluate([*detections, detections[0] | wrong], file, "bbox")
+        assert "bbox" not in wrong or evaluate([*detections, detections[0] | wrong], file, "segm")
+
+
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_what_has_no_pixels_costs_nothing_in_lvis(kind, tmp_path):
     file = tmp_path / "lvis.json"
