@@ -268,6 +268,12 @@ def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
             f"expected timm's {plan}, whose tensors these are, found that config.json says {name[:80]!r}: its pooling or"
             " strides may differ, and neither engine here is built for it"
         )
+    said = str(file.content.get("arch"))[:80]
+    if found.source.name in ("timm", "torchvision") and said.startswith(("resnetaa", "resnetblur")):  # timm's train.py
+        return (
+            f"expected a {_spoken(plan)} that strides, found that the file says {said!r}, which averages in these places:"
+            " neither engine here is built for it"
+        )
     if found.source.name == "transformers":
         odd = {"hidden_act": "relu", "downsample_in_first_stage": False}
         for key, usual in odd.items():

@@ -1172,6 +1172,14 @@ def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -
         sources.backbone(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("arch", ["resnetaa50", "resnetblur18"])
+def test_timms_antialiased_networks_which_have_the_same_tensors_are_refused_by_name(tmp_path: Path, arch: str) -> None:
+    torch.save({"arch": arch, "state_dict": network("resnet18").state_dict(), "version": 2}, tmp_path / "last.pth.tar")
+    assert f"the file says {arch!r}, which averages" in sources.inspect(tmp_path / "last.pth.tar")["problem"]
+    with pytest.raises(ValueError, match=f"found that the file says '{arch}'"):
+        sources.backbone(tmp_path / "last.pth.tar")
+
+
 def test_what_stands_beside_the_weights_can_always_be_written(tmp_path: Path) -> None:
     odd = {"epochs": float("nan"), "method": "a\ud800", "seed": 2**70, "k\udfff": 1}
     torch.save({"state_dict": net(), **odd}, tmp_path / "odd.pth")
