@@ -57,6 +57,7 @@ from downstream.trial import (
     in_parts,
     place,
     share,
+    share_statistics,
     unsynchronised,
     write_json,
 )
@@ -660,6 +661,7 @@ def _summed(counts: Sequence[int], where: Place) -> list[int]:
 def _test(model: Network, job: Job, pictures: Pictures) -> dict[str, float]:
     """{"top1", "top5"} of the validation images, in percent."""
     labels = _own(job.test.labels, job.where)
+    share_statistics(model, job.where)
     right = [0, 0]
     for logits, part in _outputs(model, job, pictures):
         hits = logits.topk(min(5, job.classes)).indices == labels[part, None]

@@ -69,6 +69,7 @@ from downstream.trial import (
     in_parts,
     place,
     share,
+    share_statistics,
     unsynchronised,
     write_json,
 )
@@ -671,6 +672,7 @@ def _test(
         return torch.from_numpy(image)[None], truth
 
     counts = np.zeros((task.classes, task.classes), np.int64)
+    share_statistics(model, place)
     model.eval()
     mine = pairs[place.rank :: place.world]
     with contextlib.closing(ahead(load, iter(mine), depth=4)) as images, torch.inference_mode():

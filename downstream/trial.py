@@ -88,6 +88,14 @@ def unsynchronised(network: torch.nn.Module, last: bool) -> contextlib.AbstractC
     return network.no_sync()
 
 
+def share_statistics(network: torch.nn.Module, place: Place) -> None:
+    """Give every process the running statistics of the first one's batch norms, which are the ones that a checkpoint keeps: where
+    batch norm is not synchronised, on CPUs, each has its own, and a test would be one of several networks."""
+    if place.world > 1:
+        for statistic in network.buffers():
+            torch.distributed.broadcast(statistic, 0)
+
+
 class Progress:
     """Iterations on standard error, a bar on a terminal that can show one and a line now and then elsewhere; and, with a log, in
     log.jsonl and in tensorboard/ beside it.

@@ -490,16 +490,25 @@ def test_a_loss_or_feature_that_is_not_finite_ends_the_run(
 
 
 WORKER = """
-import dataclasses, sys
+import dataclasses, os, sys
 from pathlib import Path
 from downstream import classification
 from downstream.task import TRAITS
-from downstream.tasks import imagenet_knn, imagenet_linear
+from downstream.tasks import imagenet_knn, imagenet_linear, imagenet_semi_10
+from downstream.trial import fingerprint
 small = {"view": 32, "resize": 36, "batch": 16}
 linear = dataclasses.replace(imagenet_linear.TASK, name="tiny", **small, epochs=2, lr=1.0, steps=(1,))
 knn = dataclasses.replace(imagenet_knn.TASK, name="tiny_knn", **small, neighbours=(20, 5))
-for task in (linear, knn):
+semi = dataclasses.replace(imagenet_semi_10.TASK, name="tiny_semi", **small, labels=50, epochs=2, steps=(1,))
+test, networks = classification._test, []
+def remembered(model, *rest):
+    metrics = test(model, *rest)
+    networks.append(fingerprint(model.state_dict()))
+    return metrics
+for task in (linear, knn, semi):
+    classification._test = remembered if task is semi else test
     classification.run(task, None, TRAITS, "resnet18", Path(sys.argv[1]), Path(sys.argv[2]) / task.name, 0)
+(Path(sys.argv[2]) / ("networks" + os.environ["RANK"])).write_text(" ".join(networks))
 """
 
 
@@ -532,6 +541,9 @@ def test_two_processes_measure_what_one_does(drawn: Path, tmp_path: Path) -> Non
         for name in ("tiny", "tiny_alone")
     ]
     assert torch.allclose(*ends, rtol=1e-3, atol=1e-3 * ends[1].abs().max().item())
+    tested = [(tmp_path / f"networks{rank}").read_text().split() for rank in range(2)]
+    trained = json.loads((tmp_path / "tiny_semi/metrics.json").read_text())["trained"]
+    assert tested[0] == tested[1] and len(tested[0]) == 2 and tested[0][1] == trained  # one network in both
 
 
 def test_the_shared_images_are_found() -> None:

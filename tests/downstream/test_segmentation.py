@@ -585,9 +585,16 @@ from test_segmentation_task import task
 from bench import journey
 from downstream import segmentation
 from downstream.task import TRAITS
+from downstream.trial import fingerprint
 data, out = map(Path, sys.argv[1:])
+test, networks = segmentation._test, []
+def remembered(model, *rest):
+    counts = test(model, *rest)
+    networks.append(fingerprint(model.state_dict()))
+    return counts
+segmentation._test = remembered
 seen = [segmentation.run(task, None, TRAITS, "resnet18", data, out / str(s), s)["metrics"] for s in range(4)]
-(out / ("rank" + os.environ["RANK"])).write_text(json.dumps(seen))
+(out / ("rank" + os.environ["RANK"])).write_text(json.dumps([seen, networks]))
 """
 
 
@@ -612,5 +619,7 @@ def test_two_processes_run_several_trials_and_agree(data: Path, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads((out / f"rank{rank}").read_text()) for rank in (0, 1)]
-    assert len(results[0]) == 4
+    metrics, networks = results[0]
+    assert len(metrics) == 4
     assert results[0] == results[1]
+    assert networks == [json.loads((out / str(s) / "metrics.json").read_text())["trained"] for s in range(4)]
