@@ -397,12 +397,16 @@ def _voc_annotation(file: Path, findings: Findings) -> tuple[int, int] | None:
     try:
         root = datasets.tree(_content(file, XML_BYTES))
         sides = [root.findtext(f"size/{side}", "nothing").strip() for side in ("width", "height")]
-        if not all(side.isdecimal() and len(side) < 10 and int(side) for side in sides):
-            raise ValueError(f"a size of {' x '.join(sides)}, expected two whole numbers")
+        wrong = ValueError(f"a size of {' x '.join(sides)}, expected two whole numbers")
+        try:
+            width, height = map(int, sides)
+        except ValueError:
+            raise wrong from None
+        if width < 1 or height < 1:
+            raise wrong
     except ValueError as error:
         findings.add("annotation", file, str(error), AGAIN)
         return None
-    width, height = map(int, sides)
     for number, thing in enumerate(root.findall("object"), 1):
         name = thing.findtext("name", "")
         if name not in datasets.VOC_CLASSES:
@@ -734,14 +738,10 @@ class Coco:
 
     def mask(self, whose: str, found: Mapping[str, Any], width: int, height: int) -> None:
         shape = found.get("segmentation")
-        if isinstance(shape, dict):
-            run, size = shape.get("counts"), shape.get("size")
-            fine = isinstance(run, str) or (isinstance(run, list) and all(_whole(n) for n in run))
-            fine &= isinstance(size, list) and len(size) == 2 and all(_whole(n) for n in size)
-        elif isinstance(shape, list):
-            fine = all(isinstance(ring, list) and all(datasets.is_number(n) for n in ring) for ring in shape)
-        else:
-            fine = shape is None
+        # what is no list is not looked at where masks are not used
+        fine = not isinstance(shape, list) or all(
+            isinstance(ring, list) and {*map(type, ring)} <= {int, float} for ring in shape
+        )
         trained = not self.evaluated and (self.lvis or not found.get("iscrowd"))
         flat = fine and isinstance(shape, list) and len(datasets.polygons(shape)) < len(shape)
         if flat and not self.lvis and not datasets.polygons(shape) and not (self.masks and self.evaluated):

@@ -10,13 +10,14 @@ A dataset has detectron2's name (`voc_2007_trainval`, `coco_2017_train`) and det
                                       gtFine/{train,val}/<city>/*_gtFine_instanceIds.png
 
 What is wrong with the data is said before anything trains: a missing folder, split, image or annotation file, an annotation
-that does not parse, a class nobody knows. detectron2's semantics follow its data/datasets/pascal_voc.py, coco.py, lvis.py
-and cityscapes.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; a
-listed image may lie in a folder below; of COCO's polygons those with three points count, and an object without one is left
-out, while LVIS has no other; COCO has no "ignore" and LVIS no crowds; a COCO keypoint is a pixel, whose centre is half a pixel
-further; an LVIS image lies where its `coco_url` says, because v0.5's `file_name` is COCO 2014's; a Cityscapes object keeps the outlines of its visible parts, holes
-filled). Deliberate difference: detectron2 cuts Cityscapes' polygons out of one another with shapely, here the outlines are
-those of the pixels that cityscapesscripts drew from the same polygons, which are also what the evaluation counts.
+that does not parse, a class nobody knows. detectron2's semantics follow its data/datasets/pascal_voc.py, coco.py, lvis.py and
+cityscapes.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; a listed image
+may lie in a folder below; of COCO's polygons those with three points count, and an object without one is left out, while LVIS
+has no other; COCO has no "ignore" and LVIS no crowds; a COCO keypoint is a pixel, whose centre is half a pixel further; an
+LVIS image lies where its `coco_url` says, because v0.5's `file_name` is COCO 2014's; a Cityscapes object keeps the outlines of
+its visible parts, holes filled). Deliberate difference: detectron2 cuts Cityscapes' polygons out of one another with shapely,
+here the outlines are those of the pixels that cityscapesscripts drew from the same polygons, which are also what the
+evaluation counts.
 """
 
 import hashlib
@@ -269,7 +270,7 @@ def _voc_image(base: Path, image_id: str) -> Record:
         for number, found in enumerate(root.findall("object"), 1):
             where = f"object {number} of "
             x1, y1, x2, y2 = (float(found.findtext(f"bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
-            if not all(map(math.isfinite, (x1, y1, x2, y2))):
+            if not all(map(is_number, (x1, y1, x2, y2))):
                 raise ValueError("a box that is not finite")
             objects.append(
                 (
@@ -434,7 +435,8 @@ def _lvis(root: Path, version: str, split: str, file: Path, masks: bool) -> list
             f"in {file}: download it again"
         )
     if split == "val":
-        seen = {categories.get(o["category_id"], {}).get("frequency") for found in objects.values() for o in found}
+        shown = {label for found in objects.values() for o in found if is_id(label := o.get("category_id"))}
+        seen = {categories[label]["frequency"] for label in shown & categories.keys()}
         if absent := set(FREQUENCIES) - seen:
             raise ValueError(
                 f"expected objects of rare, common and frequent classes to test on, found none of frequency "

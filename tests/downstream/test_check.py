@@ -370,6 +370,7 @@ ODD = {  # of one annotation or one image; whether a run takes it, in a training
     "an id that numpy has not": ("annotations", {"id": 2**63}, True, False),
     "a large id": ("annotations", {"id": 2**53 + 1}, True, True),
     "of no image": ("annotations", {"image_id": "seven"}, True, True),
+    "of a class in a list": ("annotations", {"category_id": [1]}, False, False),
     "of two points": ("annotations", {"segmentation": [[1, 1, 5, 5]]}, None, False),
     "one of two points": ("annotations", {"segmentation": [[1, 1, 5, 5], [1, 1, 9, 1, 9, 9]]}, None, None),
     "of no points": ("annotations", {"segmentation": []}, False, False),
