@@ -69,6 +69,7 @@ QUEUE = "queue of negatives"
 PROTOTYPES = "prototypes"
 JIGSAW = "head of the jigsaw branch"
 OTHER = "outside the backbone"
+UNIT_INPUT = "input: the repository's transforms end in ToTensor, with no mean and std, which the file does not say"
 
 RESNET = ("conv1.weight", "bn1.weight", "layer4.")
 PLAIN_ORDER = ("layer2.0.conv1.weight", "layer2.0.downsample.0.weight")
@@ -628,9 +629,7 @@ FAMILIES = (
         input=UNIT,
         method="simclr",
         licence="MIT",
-        unverified=(
-            "input: the repository's transforms end in ToTensor, with no mean and std, which the file does not say",
-        ),
+        unverified=(UNIT_INPUT,),
     ),
     Source(
         name="sthalles",
@@ -658,9 +657,7 @@ FAMILIES = (
         method="simclr",
         counts=True,
         licence="MIT",
-        unverified=(
-            "input: the repository's transforms end in ToTensor, with no mean and std, which the file does not say",
-        ),
+        unverified=(UNIT_INPUT,),
     ),
     Source(
         name="simclrv2-pytorch",

@@ -173,21 +173,24 @@ class _Storage:
 
 
 @dataclass(eq=False, slots=True)
-class _Raw:
-    """Bytes of a pickle that were left in the file."""
+class _Left:
+    """What was left in the file of a pickle."""
 
     file: File
     start: int
     size: int
 
 
-@dataclass(eq=False, slots=True)
-class _Text:
-    """A long text of a pickle that was left in the file, in UTF-8."""
+class _Raw(_Left):
+    """Bytes."""
 
-    file: File
-    start: int
-    size: int
+    __slots__ = ()
+
+
+class _Text(_Left):
+    """A long text, in UTF-8."""
+
+    __slots__ = ()
 
     def encoded(self, size: int | None = None) -> bytes:
         """The bytes that its letters stand for. Raises ValueError where these are none, or not `size`."""
@@ -215,6 +218,11 @@ class _Inner(File):
         if isinstance(self.raw, _Raw):
             return self.raw.file.numbers(self.raw.start + start, size)
         return torch.from_numpy(np.frombuffer(bytearray(self.raw[start : start + size]), np.uint8))
+
+
+def _inner(raw: bytes | _Raw | _Text, size: int | None = None) -> _Inner:
+    """`size`: the bytes that it must have if it is a text; other bytes are known without being read."""
+    return _Inner(raw.encoded(size) if isinstance(raw, _Text) else raw)
 
 
 class _Foreign(ValueError):
@@ -687,13 +695,12 @@ class _Array(Stored):
         shape = tuple(shape)
         size = len(raw) if isinstance(raw, bytes) else raw.size
         wanted = math.prod(shape) * kind.itemsize if _counts(shape) else -1
-        if not (
-            wanted <= size <= 2 * wanted if isinstance(raw, _Text) else size == wanted
-        ):  # a letter has one byte or two
+        most = 2 * wanted if isinstance(raw, _Text) else wanted  # a letter has one byte or two
+        if not wanted <= size <= most:
             raise ValueError(f"an array of {size:,} bytes with the wrong shape")
         self.shape = shape
         self.dtype = torch.from_numpy(np.empty(0, kind.newbyteorder("="))).dtype
-        self.read = lambda: _array(_Inner(raw.encoded(wanted) if isinstance(raw, _Text) else raw), kind, shape, order)
+        self.read = lambda: _array(_inner(raw, wanted), kind, shape, order)
 
 
 def _no_numbers() -> torch.Tensor:
@@ -762,7 +769,7 @@ def _made(name: Any, args: Any, charge: Callable[[int], None], put: Callable[[An
             bytes() | _Raw() | _Text() as raw,
         ):  # pickle.dump of tensors: a file for each storage
             charge(INNER + (raw.size >> 6 if isinstance(raw, _Text) else 0))
-            storage = _pickled(_Inner(raw.encoded() if isinstance(raw, _Text) else raw), INNER)
+            storage = _pickled(_inner(raw), INNER)
             if not isinstance(storage, _Storage):
                 raise ValueError("a storage that is none")
             return storage

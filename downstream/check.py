@@ -243,8 +243,8 @@ def _names(folder: Path, findings: Findings, mend: str = AGAIN) -> set[str]:
 def _listed(file: Path, findings: Findings, mend: str = AGAIN, whole: bool = False) -> list[str]:
     """The first word of every line of a split's list, or the whole line, each once."""
     try:
-        lines = [line.strip() for line in _content(file, LIST_BYTES).decode("utf-8-sig").splitlines() if line.strip()]
-        words = lines if whole else [line.split()[0] for line in lines]
+        lines = datasets.rows(_content(file, LIST_BYTES))
+        words = [line.strip() if whole else line.split()[0] for line in lines]
     except UnicodeDecodeError as error:
         findings.add("list", file, str(error), "save it as UTF-8")
         return []
@@ -397,13 +397,12 @@ def _voc_annotation(file: Path, findings: Findings) -> tuple[int, int] | None:
     try:
         root = datasets.tree(_content(file, XML_BYTES))
         sides = [root.findtext(f"size/{side}", "nothing").strip() for side in ("width", "height")]
-        wrong = ValueError(f"a size of {' x '.join(sides)}, expected two whole numbers")
         try:
             width, height = map(int, sides)
         except ValueError:
-            raise wrong from None
+            width = height = 0
         if width < 1 or height < 1:
-            raise wrong
+            raise ValueError(f"a size of {' x '.join(sides)}, expected two whole numbers")
     except ValueError as error:
         findings.add("annotation", file, str(error), AGAIN)
         return None
@@ -635,7 +634,7 @@ class Coco:
 
     def categories(self, found: list[Any]) -> set[int]:
         """The ids, of which everything that the dataset has must be there under its own name."""
-        known = {c["id"]: c for c in found if isinstance(c, dict) and _whole(c.get("id"))}
+        known = {c["id"]: c for c in found if isinstance(c, dict) and datasets.is_id(c.get("id"))}
         if self.lvis:
             count = datasets.LVIS_CLASSES[self.name.split("_")[1]]
             wanted: dict[int, str | None] = dict.fromkeys(range(1, count + 1))
@@ -661,8 +660,8 @@ class Coco:
         sizes: dict[int, tuple[int, int]] = {}
         pictures = []
         for number, image in enumerate(found):
-            fine = isinstance(image, dict) and all(_whole(image.get(key)) for key in ("width", "height"))
-            if not fine or not _names_image(image.get("id")) or image["width"] < 1 or image["height"] < 1:
+            fine = isinstance(image, dict) and all(datasets.is_id(image.get(key)) for key in ("width", "height"))
+            if not fine or not datasets.names_image(image.get("id")) or image["width"] < 1 or image["height"] < 1:
                 self.wrong(
                     "annotation", f"image {number} in its list has no id, whole width and height: {image!r:.100}"
                 )
@@ -688,7 +687,7 @@ class Coco:
         """Folder and name of an image's file."""
         for key in datasets.LVIS_LISTS if self.lvis else ():
             listed = image.get(key, None if self.evaluated else [])
-            if not isinstance(listed, list) or not all(_whole(i) for i in listed):
+            if not isinstance(listed, list) or not all(datasets.is_id(i) for i in listed):
                 self.wrong("annotation", f"image {image['id']}: {key} is no list of ids: {listed!r:.100}")
         key = "coco_url" if self.lvis else "file_name"
         value = image.get(key)
@@ -703,15 +702,15 @@ class Coco:
         return parts[0], parts[1]
 
     def annotation(self, number: int, found: Any, sizes: Mapping[int, tuple[int, int]], categories: set[int]) -> None:
-        if not isinstance(found, dict) or not _names_image(found.get("image_id")):
+        if not isinstance(found, dict) or not datasets.names_image(found.get("image_id")):
             self.wrong("annotation", f"annotation {number} in its list has no image: {found!r:.100}")
             return
         whose = f"annotation {found.get('id')!r:.40}"
-        if _whole(found.get("id")):
+        if datasets.is_id(found.get("id")):
             if found["id"] in self.ids:
                 self.wrong("annotation", f"two annotations with the id {found['id']}")
             self.ids.add(found["id"])
-        if self.evaluated and not (_whole(found.get("id")) and datasets.is_number(found.get("area"))):
+        if self.evaluated and not (datasets.is_id(found.get("id")) and datasets.is_number(found.get("area"))):
             self.wrong(
                 "annotation", f"{whose}: no whole id and finite area, which the evaluation needs: {found!r:.100}"
             )
@@ -720,7 +719,7 @@ class Coco:
         if found["image_id"] not in sizes:
             self.wrong("annotation of no image", f"{whose}: no image {found['image_id']}", "remove it", notice=True)
             return
-        if not _whole(found.get("category_id")) or found["category_id"] not in categories:
+        if not datasets.is_id(found.get("category_id")) or found["category_id"] not in categories:
             self.wrong("class", f"{whose}: no category {found.get('category_id')!r:.40}", "correct or remove it")
         if not self.lvis and found.get("ignore", 0) != 0:
             reason = f"{whose}: ignore is {found['ignore']!r:.40}, which neither detectron2 nor the evaluation obeys"
@@ -765,11 +764,3 @@ class Coco:
                 self.wrong(
                     "keypoint outside", f"{whose}: {x}, {y} is outside its image of {width}x{height}", mend, True
                 )
-
-
-_whole = datasets.is_id
-
-
-def _names_image(value: Any) -> bool:
-    """Whether an image may have this id."""
-    return _whole(value) or isinstance(value, str)

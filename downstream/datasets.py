@@ -320,11 +320,7 @@ def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dic
             for number, entry in enumerate(content[what]):
                 try:
                     found = fault(entry, evaluated)
-                except (
-                    KeyError,
-                    TypeError,
-                    AttributeError,
-                ) as error:  # something is missing, or it is no object at all
+                except (KeyError, TypeError, AttributeError) as error:  # something is missing, or it is no object
                     found = repr(error)
                 if found:
                     raise ValueError(f"{found} in number {number} of its {what}, {entry!r:.100},")
@@ -353,16 +349,19 @@ def is_id(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
+def names_image(value: Any) -> bool:
+    """Whether an image may have this id: a number or a text."""
+    return is_id(value) or isinstance(value, str)
+
+
 def _no_category(entry: Any, _: bool) -> str:
-    return (
-        ""
-        if is_id(entry["id"]) and isinstance(entry["name"], str)
-        else f"id {entry['id']!r} and name {entry['name']!r}"
-    )
+    if not is_id(entry["id"]) or not isinstance(entry["name"], str):
+        return f"id {entry['id']!r} and name {entry['name']!r}"
+    return ""
 
 
 def _no_image(entry: Any, _: bool) -> str:
-    if not is_id(entry["id"]) and not isinstance(entry["id"], str):
+    if not names_image(entry["id"]):
         return f"id {entry['id']!r}"
     if not all(type(entry[side]) is int and entry[side] > 0 for side in ("height", "width")):
         return f"height {entry['height']!r} and width {entry['width']!r}"
@@ -373,7 +372,7 @@ def _no_object(entry: Any, evaluated: bool) -> str:
     """evaluated: whether there must be what the evaluation needs, an id and an area"""
     if evaluated and not (is_id(entry["id"]) and is_number(entry["area"])):
         return f"id {entry['id']!r} and area {entry['area']!r}"
-    if not is_id(entry["image_id"]) and not isinstance(entry["image_id"], str):
+    if not names_image(entry["image_id"]):
         return f"image_id {entry['image_id']!r}"
     if not isinstance(entry.get("iscrowd", 0), int):
         return f"iscrowd {entry['iscrowd']!r}"
@@ -679,13 +678,18 @@ def _outlines(mask: np.ndarray, x: int, y: int, zoom: int = 4) -> list[list[floa
     return [outline.ravel().tolist() for outline in outlines]
 
 
-def lines(file: Path) -> list[str]:
+def rows(content: bytes) -> list[str]:
     """The lines of a list that are not blank; a mark of the byte order before them, as editors write it, is none of their signs.
 
-    Raises ValueError for a file that is no text in UTF-8.
+    Raises UnicodeDecodeError for what is no text in UTF-8.
     """
+    return [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+
+
+def lines(file: Path) -> list[str]:
+    """The rows of a file. Raises ValueError for one that is no text in UTF-8."""
     try:
-        return [line for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        return rows(file.read_bytes())
     except UnicodeDecodeError as error:
         raise ValueError(f"expected a list in UTF-8, found {error} in {file}: save it as UTF-8") from None
 
