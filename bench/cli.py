@@ -517,14 +517,14 @@ def sweep(
             pairs(changes),
             data,
             out,
-            arch,
-            executor,
-            gpus,
-            jobs,
-            partition,
-            minutes,
-            scale_batch,
-            name,
+            arch=arch,
+            executor=executor,
+            gpus=gpus,
+            jobs=jobs,
+            partition=partition,
+            minutes=minutes,
+            scale_batch=scale_batch,
+            name=name,
         )
         rows, lines = sweeping.described(plan)
         sweeping.show(rows)

@@ -143,7 +143,7 @@ def recorded(
     task: str, checkpoint: str, data: Path, records: Path, seed: int, changes: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Runs one trial, unless it has its record, and returns that."""
-    plan = journey.plan(journey.resolve(task, "mini", changes or {}), checkpoint, data, ARCH, None, None)
+    plan = journey.plan(journey.resolve(task, "mini", changes or {}), checkpoint, data, ARCH)
     return journey.transfer(plan, [seed], records, True, lambda line: print(line, file=sys.stderr))[0]
 
 

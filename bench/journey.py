@@ -93,8 +93,8 @@ def opened(
     checkpoint: str,
     arch: str | None,
     scale: str,
-    family: str | None,
-    name: str | None,
+    family: str | None = None,
+    name: str | None = None,
     allow_missing: Sequence[str] = (),
 ) -> tuple[dict[str, Any], Any]:
     """The record's `model` and what was read (bench.sources.Backbone; None for `random`)."""
@@ -137,9 +137,9 @@ def plan(
     task: protocols.Task,
     checkpoint: str,
     data: Path,
-    arch: str | None,
-    family: str | None,
-    name: str | None,
+    arch: str | None = None,
+    family: str | None = None,
+    name: str | None = None,
     allow_missing: Sequence[str] = (),
 ) -> Plan:
     """Checks data and weights and proves the conversion. Raises ValueError or FileNotFoundError; starts nothing."""

@@ -21,7 +21,7 @@ def write(checkpoint: str, out: Path | None, results: Path, family: str | None, 
     from bench import fetch, sources
     from downstream import weights
 
-    model, source = journey.opened(checkpoint, arch, "paper", family, None)
+    model, source = journey.opened(checkpoint, arch, "paper", family)
     if source is None:
         raise ValueError("expected a checkpoint, found 'random': random weights have no card")
     proof = sources.prove(source) | weights.prove(source.tensors, source.arch, source.traits)

@@ -197,15 +197,13 @@ def _allowed(wanted: Iterable[str], patterns: Sequence[str]) -> set[str]:
     return allowed
 
 
-def _compared(
-    found: Found, asked: str | None, allow_missing: Sequence[str]
-) -> tuple[resnets.Arch, tuple[str, ...], tuple[str, ...], str | None]:
-    """Architecture, missing and unexpected names, and the sentence that refuses the file, if it must be refused."""
+def _planned(found: Found, asked: str | None) -> tuple[resnets.Arch, str | None]:
+    """Architecture, and the sentence that refuses the file if it is none that is built here, or not the one asked for."""
     entries = found.entries | found.filled
     plan, what = resnets.recognised({name: entry.shape for name, entry in entries.items()})
-    problem = None
     if found.source.refused:
-        return plan, (), (), f"expected a ResNet for RGB images, found {found.source.refused}"
+        return plan, f"expected a ResNet for RGB images, found {found.source.refused}"
+    problem = None
     if what:
         problem = f"expected a ResNet for RGB images with a 7x7 stem, found {what}: neither engine here is built for it"
         problem = no_resnet([*found.keys.values(), *found.dropped, *found.strangers]) or problem
@@ -215,17 +213,24 @@ def _compared(
             f"expected the convolutions of a ResNet-50, 101 or 152 (53, 104, 155), found {count}: a SimCLRv2 network with"
             " selective kernels (sk1) has more, and neither engine here is built for it"
         )
-    if asked is not None:
-        wished = resnets.arch(asked)
-        if problem is None and plan != wished:
-            return (
-                plan,
-                (),
-                (),
-                f"expected a {_spoken(wished)} (--arch {asked}), found a {_spoken(plan)}: pass --arch {plan}",
-            )
-        if problem is None or (what and "blocks" in what):
-            plan, problem = wished, None
+    if asked is None:
+        return plan, problem
+    wished = resnets.arch(asked)
+    if problem is None and plan != wished:
+        return plan, f"expected a {_spoken(wished)} (--arch {asked}), found a {_spoken(plan)}: pass --arch {plan}"
+    if problem is None or (what and "blocks" in what):
+        return wished, None
+    return plan, problem
+
+
+def _compared(
+    found: Found, asked: str | None, allow_missing: Sequence[str]
+) -> tuple[resnets.Arch, tuple[str, ...], tuple[str, ...], str | None]:
+    """Architecture, missing and unexpected names, and the sentence that refuses the file, if it must be refused."""
+    entries = found.entries | found.filled
+    plan, problem = _planned(found, asked)
+    if found.source.refused:
+        return plan, (), (), problem
     wanted = resnets.shapes(plan)
     allowed = _allowed(wanted, allow_missing)
     missing = [name for name in wanted if name not in entries]

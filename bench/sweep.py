@@ -64,7 +64,7 @@ def trials(
     from results import record
 
     rows, scale = [], next(iter(tasks.values())).scale
-    models = {checkpoint: journey.opened(checkpoint, arch, scale, None, None)[0] for checkpoint in checkpoints}
+    models = {checkpoint: journey.opened(checkpoint, arch, scale)[0] for checkpoint in checkpoints}
     for name, task in tasks.items():
         found = journey.engine(task).found(task, data)
         macs = {about["arch"]: preview.macs(task, about["arch"], found) for about in models.values()}
@@ -106,14 +106,15 @@ def plan(
     changes: Mapping[str, str],
     data: Path | None,
     out: Path,
-    arch: str | None,
-    executor: str,
-    gpus: int | None,
-    jobs: int | None,
-    partition: str | None,
-    minutes: int,
-    scale_batch: bool,
-    name: str | None,
+    *,
+    arch: str | None = None,
+    executor: str = "local",
+    gpus: int | None = None,
+    jobs: int | None = None,
+    partition: str | None = None,
+    minutes: int = 0,
+    scale_batch: bool = False,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """What stands in sweep.json. Starts nothing. Raises ValueError or FileNotFoundError for what cannot run."""
     from downstream.trial import share

@@ -210,9 +210,7 @@ def pretrain(
 def transfer(task: str, checkpoints: Sequence[str], trials: int, data: Path, runs: Path, records: Path) -> bool:
     """Sweeps a task and copies the records; whether every trial has its own. A record that stands is not replaced."""
     out = runs / "transfer"
-    plan = sweep.plan(
-        [task], checkpoints, trials, "mini", {}, data, out, demo.ARCH, "local", None, None, None, 0, False, None
-    )
+    plan = sweep.plan([task], checkpoints, trials, "mini", {}, data, out, arch=demo.ARCH)
     for line in sweep.described(plan)[1]:
         say(line)
     complete = sweep.watch(sweep.begin(out, plan, say), say)

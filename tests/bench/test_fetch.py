@@ -622,7 +622,7 @@ def test_inspect_and_transfer_take_an_address(web: Web, tmp_path: Path, monkeypa
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "plain.pth")
     web.body = (tmp_path / "plain.pth").read_bytes()
     address = f"{web.url}/good/somebody-r18.pth"
-    about, _ = journey.opened(address, None, "mini", None, None)
+    about, _ = journey.opened(address, None, "mini")
     assert (about["name"], about["address"], about["url"]) == ("somebody-r18", address, address)
     assert about["sha256"] == hashlib.sha256(web.body).hexdigest()
     assert sources.inspect(fetch.located(address))["family"] == "torchvision" and len(web.asked) == 1

@@ -698,7 +698,7 @@ def test_nan_and_infinity_are_refused_by_name_where_values_are_read(tmp_path: Pa
     result = commanded("convert", str(file), str(tmp_path / "out.pth"), "--to", "torchvision")
     assert result["code"] == 2 and sentence in result["err"], result
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        journey.opened(str(file), None, "mini", None, None)
+        journey.opened(str(file), None, "mini")
     with pytest.raises(ValueError, match=re.escape(sentence)):
         report.write(str(file), tmp_path / "card", tmp_path, None, None)
     assert list(state(tmp_path)) == ["diverged.pth"]

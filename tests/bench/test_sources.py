@@ -820,11 +820,11 @@ def test_the_order_in_the_header_of_safetensors_decides_nothing(tmp_path: Path) 
 
 def test_a_transfers_record_names_what_was_allowed_to_be_missing(tmp_path: Path) -> None:
     torch.save({k: v for k, v in net().items() if k != "layer4.1.bn2.bias"}, tmp_path / "hole.pth")
-    about, source = journey.opened(str(tmp_path / "hole.pth"), None, "mini", None, None, ["layer4.1.bn2.bias"])
+    about, source = journey.opened(str(tmp_path / "hole.pth"), None, "mini", allow_missing=["layer4.1.bn2.bias"])
     assert (about["allow_missing"], about["missing"]) == (["layer4.1.bn2.bias"], ["layer4.1.bn2.bias"])
     assert about["equal"] == list(PLAIN) and source.missing == ("layer4.1.bn2.bias",)
     with pytest.raises(ValueError, match="1 missing"):
-        journey.opened(str(tmp_path / "hole.pth"), None, "mini", None, None)
+        journey.opened(str(tmp_path / "hole.pth"), None, "mini")
 
 
 def test_every_family_has_a_case() -> None:
@@ -1183,7 +1183,7 @@ def test_timms_antialiased_networks_which_have_the_same_tensors_are_refused_by_n
 def test_what_stands_beside_the_weights_can_always_be_written(tmp_path: Path) -> None:
     odd = {"epochs": float("nan"), "method": "a\ud800", "seed": 2**70, "k\udfff": 1}
     torch.save({"state_dict": net(), **odd}, tmp_path / "odd.pth")
-    about, _ = journey.opened(str(tmp_path / "odd.pth"), None, "mini", None, None, [])
+    about, _ = journey.opened(str(tmp_path / "odd.pth"), None, "mini")
     assert (about["epochs"], about["method"], about["seed"]) == ("nan", "a?", "an integer of more than 64 bits")
     json.dumps(about, ensure_ascii=False, allow_nan=False).encode()
     torch.save(net(), tmp_path / "noted.pth")
@@ -1191,7 +1191,7 @@ def test_what_stands_beside_the_weights_can_always_be_written(tmp_path: Path) ->
     traits = sources.backbone(tmp_path / "noted.pth").traits
     note = {"sha256": digest, "traits": traits, "epochs": float("inf"), "method": "\ud800", "data": [float("nan")]}
     (tmp_path / "noted.json").write_text(json.dumps(note))
-    about, _ = journey.opened(str(tmp_path / "noted.pth"), None, "mini", None, None, [])
+    about, _ = journey.opened(str(tmp_path / "noted.pth"), None, "mini")
     assert (about["epochs"], about["method"], about["pretrain_data"]) == ("Infinity", "?", ["NaN"])
     json.dumps(about, ensure_ascii=False, allow_nan=False).encode()
 

@@ -94,24 +94,9 @@ def resnet18(tmp_path_factory):
 
 
 def grid(data, out, **more):
-    asked = {
-        "tasks": ["imagenet_knn"],
-        "checkpoints": ["random"],
-        "seeds": 2,
-        "scale": "mini",
-        "changes": {"neighbours": "[5]"},
-    }
-    asked |= {
-        "data": data,
-        "out": out,
-        "arch": None,
-        "executor": "local",
-        "gpus": None,
-        "jobs": 2,
-        "partition": None,
-        "minutes": 60,
-    }
-    return sweep.plan(**(asked | {"scale_batch": False, "name": None} | more))
+    asked = {"tasks": ["imagenet_knn"], "checkpoints": ["random"], "seeds": 2, "scale": "mini"}
+    asked |= {"changes": {"neighbours": "[5]"}, "data": data, "out": out, "jobs": 2, "minutes": 60}
+    return sweep.plan(**(asked | more))
 
 
 def test_real_trials_run_to_the_records_that_were_planned_and_are_skipped_then(data, resnet18, tmp_path, capsys):

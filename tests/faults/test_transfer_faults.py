@@ -300,7 +300,7 @@ def test_a_broken_image_is_named_by_the_preflight_and_by_the_run(task, data, tmp
 def tolerant(task, data, out, allowed):
     """A trial that may leave out so many broken images."""
     resolved = protocols.tolerant(journey.resolve(task, "mini", transfers.TASKS[task]), int(allowed))
-    journey.transfer(journey.plan(resolved, "random", data, None, None, None), [0], out, False, print)
+    journey.transfer(journey.plan(resolved, "random", data), [0], out, False, print)
 
 
 @pytest.mark.parametrize("task", ENGINES)

@@ -50,7 +50,7 @@ def transfer(task: str, data: Path, out: Path, **changes: str) -> None:
     from bench import journey
 
     resolved = journey.resolve(task, "mini", {**TASKS[task], **changes})
-    journey.transfer(journey.plan(resolved, "random", data, None, None, None), [0], out, True, print)
+    journey.transfer(journey.plan(resolved, "random", data), [0], out, True, print)
 
 
 def started(act: Callable[..., None], log: Path, *given: Any, **more: str) -> multiprocessing.Process:

@@ -161,7 +161,7 @@ def test_a_grid_survives_killed_and_preempted_jobs_and_equals_an_undisturbed_run
     torch.set_num_threads(1)
     try:
         task = journey.resolve("cityscapes_semantic", "mini", CHANGES)
-        plan = journey.plan(task, "random", data, None, None, None)
+        plan = journey.plan(task, "random", data)
         journey.transfer(plan, SEEDS, tmp_path / "undisturbed", False, lambda line: None)
     finally:
         torch.set_num_threads(threads)
