@@ -7,8 +7,9 @@ Expected, ResNet-50, ImageNet, 1000 epochs: linear top-1 73.5 (README and Table 
     bench pretrain barlowtwins --data imagenet/train
 
 Difference: main.py sums the correlation over its processes outside the graph, so that a gradient there is that of the whole batch
-divided by their number; here it is that of the whole batch. LARS cancels the factor for matrices, not for biases and batch norm,
-where bias_lr=0.0003 is what the README's 16 GPUs amount to. The last, incomplete batch of an epoch is dropped.
+divided by their number; here it is that of the whole batch. LARS cancels the factor for matrices, but not against their weight
+decay, nor for biases and batch norm: weight_decay=1.6e-5 bias_lr=0.0003 is what the README's 16 GPUs amount to. The last, incomplete
+batch of an epoch is dropped.
 """
 
 import torch
