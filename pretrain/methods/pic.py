@@ -9,9 +9,10 @@ become NaN at 1600).
 
 The sliding window: all images are put in one random order, an "epoch" visits a window of it in random order, and the next window
 begins one stride later, so that an image comes again soon after it was seen.
-Differences: the order wraps at the number of images, where the code wraps inside its first window (contrast/data/sampler.py, __len__),
-and is not drawn anew; the code rounds the epochs and the warm-up of multi up to whole windows (1,000,960 and 25,088 steps), ours are
-1,000,800 and 25,020.
+Differences: the order wraps at the number of images and is not drawn anew. The code takes a window's length for that number
+(contrast/data/sampler.py, __len__): its single never leaves its first 131,072 images, and its multi (--shuffle-per-epoch) draws a new
+order before seven windows of eight, which share no more with the last one than any two draws, a tenth, and repeats the eighth. It
+rounds the epochs and the warm-up up to whole windows (1,000,960 and 25,088 steps), ours are 1,000,800 and 25,020.
 Recent negatives (the paper's section on large data; not in the official code; unverified: its constants could not be read, so
 recent=0 compares with every class): with recent=m the classes are the images of the last m steps. The paper's correction of the other
 classes' weights, the steps of momentum and decay that they miss, needs no code here: the optimiser takes them for every class at every
