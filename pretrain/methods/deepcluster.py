@@ -11,9 +11,11 @@ v2 is SwAV's network with three sets of prototypes, which are the centroids of t
 the whole folder, whitens its features and draws a new classifier every time.
 Differences: v1's fixed Sobel filters are left out, because their two channels fit no RGB backbone; v1 weighs an image by the
 inverse of its cluster's size where the code draws clusters evenly (which the paper calls equivalent where it avoids trivial
-solutions); in v2 an image that the last, incomplete batch leaves out of an epoch keeps its embedding of the epoch before, batch norm
-takes the whole batch, not groups of 8 GPUs, the first embeddings pass through it with both crops together, there with one, the
-centroids begin with embeddings of all processes, there of the first, and the warm-up ends as swav.py says.
+solutions), drops an epoch's incomplete batch, there a step, and has no layers with dropout between the pooled features and the
+classifier, of which the code clusters the last one's before its ReLU; in v2 an image that the last, incomplete batch leaves out of
+an epoch keeps its embedding of the epoch before, batch norm takes the whole batch, not groups of 8 GPUs, the first embeddings pass
+through it with both crops together, there with one, the centroids begin with embeddings of all processes, there of the first, and
+the warm-up ends as swav.py says.
 """
 
 from collections.abc import Iterable
