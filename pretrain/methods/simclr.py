@@ -13,8 +13,9 @@ of v2's paper (the latter is not in its code) are not here. Contrast, saturation
 and crops are torchvision's (methods.md, 0.2), resized with antialiasing; TensorFlow's sampler draws the aspect and the height
 evenly, a tenth of the image at least, and takes all of it after 100 failures (data_util.py), on average 0.39 of a photograph of
 500 x 375 where torchvision takes 0.43. Convolutions start as torchvision's; pooling pads both sides, where the code's "SAME" pads
-the far one (methods.md, trap 11). An epoch's incomplete batch is dropped, where the code's batches run over the ends of epochs: the
-learning rates of the two are at most 0.3 % of the peak apart.
+the far one (methods.md, trap 11). Every image has a sigma of the blur for itself, where a view's images on one device share it. An
+epoch's incomplete batch is dropped, where the code's batches run over the ends of epochs: the learning rates of the two are at most
+0.3 % of the peak apart.
 """
 
 import torch
