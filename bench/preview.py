@@ -89,8 +89,11 @@ def macs(task: protocols.Task, arch: str, found: dict[str, Any]) -> float:
 def described(report: dict[str, Any]) -> str:
     """A plan for a person."""
     effective, found = report["effective"], report["data"]
-    steps, factor = ", ".join(map(str, effective["steps"])), report["protocol"].get("gamma", 0.1)
-    falls = f"x{factor:g} at {steps}" if steps else report["protocol"].get("schedule", "constant")
+    protocol, steps = report["protocol"], ", ".join(map(str, effective["steps"]))
+    solver = protocol.get("settings", {})  # detectron2's
+    factor = protocol.get("gamma", solver.get("SOLVER.GAMMA", 0.1))
+    schedule = protocol.get("schedule", solver.get("SOLVER.LR_SCHEDULER_NAME", "constant"))
+    falls = f"x{factor:g} at {steps}" if steps else schedule
     lines = [
         f"{report['name']}, protocol {report['hash'][:12]}: {report['cite']}",
         f"model       {report['model']['name']}, {report['model']['arch']}, {report['model']['family']}",

@@ -287,18 +287,22 @@ def _divided(value: Any, by: int) -> Any:
 
 
 def iterations(task: Task, images: int) -> tuple[int, tuple[int, ...]]:
-    """Iterations and learning-rate steps of a training on `images` images: the protocol's, or fewer by its `passes`."""
+    """Iterations and learning-rate steps of a training on `images` images: the protocol's, or fewer by its `passes`; a schedule
+    without steps has none, whatever stands beside it."""
     if isinstance(task, LinearSVM):  # no training of the network
         return 0, ()
     if isinstance(task, Classification):
         epoch = -(-images // task.batch)
-        return task.epochs * epoch, tuple(step * epoch for step in task.steps)
+        falls = task.steps if task.schedule == "step" else ()
+        return task.epochs * epoch, tuple(step * epoch for step in falls)
     if isinstance(task, Segmentation):
         total, batch = task.iterations, task.batch
         steps = [round(s * total) for s in task.steps]
     else:
         full = DEFAULTS | dict(task.settings)
-        total, batch, steps = full["SOLVER.MAX_ITER"], full["SOLVER.IMS_PER_BATCH"], list(full["SOLVER.STEPS"])
+        total, batch = full["SOLVER.MAX_ITER"], full["SOLVER.IMS_PER_BATCH"]
+        stepped = full.get("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR") == "WarmupMultiStepLR"
+        steps = list(full["SOLVER.STEPS"]) if stepped else []
     if task.passes is None:
         return total, tuple(steps)
     short = min(total, max(1, round(task.passes * images / batch)))

@@ -216,14 +216,18 @@ def test_dry_run_for_a_person_says_the_same(bench, datasets):
     ("task", "words"),
     [
         ("imagenet_linear", ("500500 iterations", "x0.1 at 300300, 400400", "lr: 30.0")),
+        ("imagenet_linear schedule cosine", ("500500 iterations, cosine, fp32",)),
         ("imagenet_linear_simsiam", ("28170 iterations", "cosine", "optimiser: lars")),
         ("imagenet_knn", ("training    none", "neighbours: [200, 100, 20, 10]")),
         ("imagenet_semi_1", ("1020 iterations", "x0.2 at 612, 816", "head_lr: 5.0")),
+        ("voc_c4", ("24000 iterations, x0.1 at 18000, 22000, fp32",)),
+        ("voc_c4 SOLVER.GAMMA 0.2", ("24000 iterations, x0.2 at 18000, 22000, fp32",)),
+        ("voc_c4 SOLVER.LR_SCHEDULER_NAME WarmupCosineLR", ("24000 iterations, WarmupCosineLR, fp32",)),
     ],
 )
-def test_a_dry_run_of_a_classification_tells_its_schedule(bench, task, words, monkeypatch):
+def test_a_dry_run_tells_the_schedule(bench, task, words, monkeypatch):
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
-    code, out, _ = bench("transfer", "--task", task, "--dry-run")
+    code, out, _ = bench("transfer", "--dry-run", "--task", *task.split())
     assert code == 0
     for word in words:
         assert word in out
