@@ -65,6 +65,7 @@ from downstream.weights import land
 
 CHECKED_IMAGES = 64  # of a split that are opened before a training
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
+COLDEST = 0.0125  # of nearest neighbours: the votes exp(1 / temperature) of less are infinite in float32
 DRAW_SEED = 0  # of the labelled images where there is no list
 SIMCLR = {  # sha256 of google-research/simclr imagenet_subsets/{1,10}percent.txt: 12,811 and 128,116 names
     1: "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17",
@@ -155,8 +156,8 @@ def _check(task: Classification) -> None:
         counts = task.neighbours if isinstance(task.neighbours, tuple) else ()
         if not counts or not all(isinstance(k, int) and k > 0 for k in counts):
             raise wants("neighbours to be a list of whole numbers from 1", task.neighbours)
-        if not (isinstance(task.temperature, int | float) and task.temperature > 0):
-            raise wants("temperature to be a positive number", task.temperature)
+        if not (isinstance(task.temperature, int | float) and task.temperature >= COLDEST):
+            raise wants(f"temperature to be a number from {COLDEST}", task.temperature)
 
 
 def _split(root: Path, name: str) -> tuple[list[str], Split]:

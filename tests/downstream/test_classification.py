@@ -24,6 +24,7 @@ from PIL import Image
 from torch import nn
 
 from downstream import classification, weights
+from downstream.neighbours import vote
 from downstream.synthetic import synthesize
 from downstream.task import TRAITS, Classification, digest, iterations, mini, overridden, tolerant
 from downstream.tasks import imagenet_knn, imagenet_linear, imagenet_linear_simsiam, imagenet_semi_1, imagenet_semi_10
@@ -164,6 +165,14 @@ def test_a_changed_field_is_named_and_an_unknown_or_wrong_one_refused(data: Path
             classification.found(overridden(TINY, {key: value}), data)
     with pytest.raises(ValueError, match="expected neighbours"):
         classification.found(overridden(TINY_KNN, {"neighbours": "20"}), data)
+    with pytest.raises(ValueError, match="expected temperature to be a number from"):
+        classification.found(overridden(TINY_KNN, {"temperature": "0.01"}), data)
+
+
+def test_the_votes_of_the_coldest_temperature_are_finite_and_colder_ones_are_not() -> None:
+    cosines, voters = torch.ones(1, 1000), torch.zeros(1, 1000, dtype=torch.long)
+    assert vote(cosines, voters, 1000, classification.COLDEST, 2)[0, 0].isfinite()
+    assert not vote(cosines, voters, 1000, 0.01, 2)[0, 0].isfinite()
 
 
 # Views
