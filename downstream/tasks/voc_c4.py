@@ -1,8 +1,8 @@
 """PASCAL VOC detection, Faster R-CNN R50-C4: MoCo (arXiv 1911.05722), Table 2b, and the first columns of PixPro's table.
 
 Trains on trainval07+12, tests on test07. The head is res5 and one more norm after it. Follows facebookresearch/moco,
-detection/configs/pascal_voc_R_50_C4_24k_moco.yaml. Mean of 5 trials; their spread is 0.2 AP, 0.2 AP50, 0.4 AP75
-(detection/README.md).
+detection/configs/pascal_voc_R_50_C4_24k_moco.yaml. PixPro's file differs in its SyncBN alone, which under its README's PyTorch 1.4
+is detectron2's naiveSyncBN too. Mean of 5 trials; their spread is 0.2 AP, 0.2 AP50, 0.4 AP75 (detection/README.md).
 """
 
 from downstream.task import Detection
