@@ -718,6 +718,7 @@ def show(
         report: dict[str, Any] = catalog.load("method", name).recipe(variant)
         from pretrain import recipes
 
+        recipes.check_whole(name, report)
         if scale == "mini":
             report = recipes.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
         report = {"name": name, "cite": catalog.citation(name), "lr": recipes.peak(report), **report}

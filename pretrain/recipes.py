@@ -13,6 +13,12 @@ from pretrain.data import Folder
 IMAGENET = 1_281_167  # training images
 # follow from the method and the data
 GIVEN = ("variant", "views", "classes", "images", "jigsaw", "strong", "unverified")
+# what the loop, the views and the optimisers read of every recipe
+NEEDED = (
+    "variant", "views", "size", "crop_area", "gray_first", "gray_p", "jitter", "jitter_p", "blur_p", "blur_sigma", "solarize_p",
+    "flip_p", "epochs", "batch_size", "optimiser", "base_lr", "momentum", "weight_decay", "schedule", "schedule_unit",
+    "milestones", "warmup_epochs", "warmup_start", "constant_lr", "sync_bn", "precision",
+)  # fmt: skip
 # what the numbers of a field may be, each of them where there are several
 LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
@@ -184,6 +190,7 @@ def resolved(
         raise ValueError(f"expected scale paper or mini, found {scale!r}")
     asked = dict(overrides or {})
     recipe = method.recipe(variant)
+    check_whole(method.__name__.rpartition(".")[2], recipe)
     for key in asked:
         if key not in recipe and key != "lr":
             near = difflib.get_close_matches(key, [*recipe, "lr"], 1, 0)[0]
@@ -228,6 +235,18 @@ def peak(recipe: Mapping[str, Any]) -> float:
     if recipe.get("lr_rule") == "sqrt":
         return recipe["base_lr"] * math.sqrt(batch)
     return recipe["base_lr"] * batch / 256
+
+
+def check_whole(name: str, recipe: Mapping[str, Any]) -> None:
+    """ValueError where a method's recipe does not say everything that is read of it."""
+    missing = [key for key in NEEDED if key not in recipe]
+    if ("end_lr" in recipe) == ("end_factor" in recipe):
+        missing.append("either end_lr or end_factor")
+    if missing:
+        raise ValueError(
+            f"expected the recipe of {name} to have every field that a run reads, found it without {', '.join(missing)}: "
+            "build it over **augmentations.X and **optim.X, as pretrain/methods/moco.py does"
+        )
 
 
 def check_fields(recipe: Mapping[str, Any]) -> None:

@@ -1,12 +1,13 @@
 import importlib
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain import recipes
+from pretrain import augmentations, recipes
 from pretrain.data import Folder
 from pretrain.methods import moco, pixpro, simclr, supervised, swav
 
@@ -114,6 +115,14 @@ def test_the_paper_scale_is_the_published_recipe(name, imagenet):
 )  # fmt: skip
 def test_the_published_learning_rates_follow_from_the_rules(method, variant, lr, imagenet):
     assert recipes.resolved(method, imagenet, "paper", variant)["lr"] == pytest.approx(lr)
+
+
+@pytest.mark.parametrize("scale", ["paper", "mini"])
+def test_a_recipe_that_lacks_fields_is_refused_by_their_names(scale, photos):
+    method = SimpleNamespace(__name__="pretrain.methods.mine", recipe=lambda variant: dict(augmentations.MOCO2))
+    message = "^expected the recipe of mine .* without variant, epochs, .*, either end_lr or end_factor: .*optim.X"
+    with pytest.raises(ValueError, match=message):
+        recipes.resolved(method, Folder(photos), scale, epochs=1)
 
 
 def test_values_of_every_view_are_given_one_after_the_other():
