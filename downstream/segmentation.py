@@ -99,9 +99,15 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
 
     The digest covers every image's name and size in bytes, and the content of the label maps that were read: all of them,
     or `CHECKED_MAPS` evenly spread over a larger split. Raises FileNotFoundError for a missing folder, split, image or label
-    map, ValueError for a VOC image in both splits and for a label map, of those that were read, that does not fit its image or
-    holds an unknown class. Any other such map ends the training or the test when its turn comes.
+    map, ValueError for another number of classes than the dataset's, for a VOC image in both splits and for a label map, of those
+    that were read, that does not fit its image or holds an unknown class. Any other such map ends the training or the test when
+    its turn comes.
     """
+    names = CLASSES[task.dataset]
+    if task.classes != len(names):
+        raise ValueError(
+            f"expected the {len(names)} classes of {task.dataset}, found {task.classes}: leave classes, or take another task"
+        )
     content = hashlib.sha256()
     present: set[int] = set()
     splits = {split: _pairs(task, data, split) for split in ("train", "val")}
@@ -120,7 +126,6 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
             for classes, sha in pool.map(_checked, checked, repeat(task), repeat(may_be_broken)):
                 present |= classes
                 content.update(sha)
-    names = CLASSES[task.dataset]
     return {
         "train": len(splits["train"]),
         "test": len(splits["val"]),
@@ -132,10 +137,6 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
 def _pairs(task: Segmentation, data: Path, split: str) -> list[Pair]:
     """Every image of a split, "train" or "val", with its label map, by name."""
     layouts = {"cityscapes": _cityscapes, "voc": _voc}
-    if task.dataset not in layouts:
-        raise ValueError(
-            f"expected a protocol on {' or '.join(map(repr, layouts))}, found {task.dataset!r}: no other layout is known here"
-        )
     return layouts[task.dataset](Path(data), split)
 
 

@@ -77,6 +77,14 @@ class Segmentation(Protocol):
 
     engine = "mmsegmentation"
 
+    def __post_init__(self) -> None:
+        if self.dataset not in IMAGE:
+            raise ValueError(
+                f"expected a protocol on {' or '.join(map(repr, IMAGE))}, found {self.dataset!r}: another dataset first needs its "
+                "size in IMAGE of downstream/task.py, its classes and files in downstream/segmentation.py, its check in "
+                "downstream/check.py"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Protocol):

@@ -397,8 +397,16 @@ def test_an_unknown_arch_stem_and_dataset_are_refused() -> None:
         segmentation.network(TASK, "vgg16")
     with pytest.raises(ValueError, match="3x3x3"):
         segmentation.network(TASK, "resnet50", dict(segmentation.TRAITS) | {"stem": "3x3x3"})
-    with pytest.raises(ValueError, match="'cityscapes' or 'voc', found 'ade20k'"):
-        segmentation.found(dataclasses.replace(TASK, dataset="ade20k"), Path())
+    with pytest.raises(
+        ValueError, match="'cityscapes' or 'voc', found 'ade20k': another dataset first needs its size in IMAGE"
+    ):
+        dataclasses.replace(TASK, dataset="ade20k")
+
+
+def test_another_number_of_classes_than_the_datasets_is_refused_before_a_training() -> None:
+    for task, expected in ((TINY, "19 classes of cityscapes"), (TINY_VOC, "21 classes of voc")):
+        with pytest.raises(ValueError, match=f"^expected the {expected}, found 20: leave classes"):
+            segmentation.found(dataclasses.replace(task, classes=20), Path())
 
 
 # PASCAL VOC
