@@ -308,7 +308,8 @@ def _generic(file: File) -> Found:
     """The file's only prefix that holds a ResNet. Raises ValueError, with the candidates, if there is not exactly one."""
     layout = "torchvision" if (candidates := _holding(file, "torchvision")) else "sequential"
     candidates = candidates or _holding(file, layout)
-    live = [(outer, prefix) for outer, prefix in candidates if not any(map(_COPIES.search, (*outer, prefix)))]
+    copies = [(outer, prefix) for outer, prefix in candidates if any(map(_COPIES.search, (*outer, prefix)))]
+    live = [place for place in candidates if place not in copies]
     live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live
     if len(live) != 1 and not _one(file, live, layout):
         raise ValueError(_unknown(file, live or candidates))
@@ -323,7 +324,9 @@ def _generic(file: File) -> Found:
 
     source = replace(GENERIC, prefix=prefix, has=(f"{prefix}{first}",), layout=layout)
     again = "".join(f", with the same tensors as {other[:80]!r}" for _, other in live[1:3])
-    warning = f"no known family; {prefix or 'no prefix'!r} is the only place that holds a ResNet{again}, taken on trust"
+    warning = f"no known family; prefix {prefix[:80]!r} is taken on trust, the only place that holds a ResNet{again}"
+    if copies:
+        warning += f", but for {_places(copies)}, a copy by its name: where it is meant, save its state_dict() alone"
     return _with(_divided(source, file, outer, prefix, reason), (), f"warning: {warning}")
 
 
@@ -357,6 +360,12 @@ def _examples(file: File) -> list[str]:
     return sorted(keys, key=lambda key: (not key.endswith("conv1.weight"), len(key), key))
 
 
+def _places(candidates: list[tuple[Outer, str]]) -> str:
+    """The first six candidates in words."""
+    places = [f"{'/'.join(outer)}: {prefix}" if outer else prefix for outer, prefix in candidates[:6]]
+    return ", ".join(repr(place[:80]) for place in places)
+
+
 def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
     """Why no reading of a file was found, and the way out."""
     keys = _examples(file)
@@ -369,10 +378,8 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
     if what := no_resnet(keys):
         return what
     if len(candidates) > 1:
-        places = [f"{'/'.join(outer)}: {prefix}" if outer else prefix for outer, prefix in candidates[:6]]
-        shown = ", ".join(repr(place[:80]) for place in places)
         return (
-            f"expected a file of a known family or one prefix that holds a ResNet, found several: {shown}; say"
+            f"expected a file of a known family or one prefix that holds a ResNet, found several: {_places(candidates)}; say"
             " which family it is with --from, or save the state_dict() of the one that is meant"
         )
     shown = ", ".join(repr(key[:80]) for key in keys[:3])

@@ -1378,6 +1378,16 @@ def test_the_names_of_other_tensors_are_no_patterns(tmp_path: Path) -> None:
     assert (found.family, found.matched, set(found.dropped)) == ("generic", 120, set(others))
 
 
+def test_a_copy_beside_a_home_made_network_is_left_out_by_name(tmp_path: Path) -> None:
+    torch.save({"net": under("student.", net()) | under("teacher.", copied(net())), "ema": net()}, tmp_path / "a.pth")
+    report = sources.inspect(tmp_path / "a.pth")
+    assert (report["family"], report["matched"]) == ("generic", 120)
+    assert report["evidence"][-1].endswith(
+        "prefix 'student.' is taken on trust, the only place that holds a ResNet, but for 'net: teacher.', 'ema: ', a copy by "
+        "its name: where it is meant, save its state_dict() alone"
+    )
+
+
 @pytest.mark.timeout(60)
 def test_forty_thousand_other_tensors_take_seconds(tmp_path: Path) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in prefixed("net.").items()}
