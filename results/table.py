@@ -184,6 +184,11 @@ def _figures(table: Table, row: Row) -> dict[int, published.Figure]:
             if fitting:
                 found[position] = fitting[0]
                 break
+    if not found:
+        raise ValueError(
+            f"expected figures of {row.method}, {row.data}, epochs {row.epochs}, from {row.source or table.source!r} for the row "
+            f"{' '.join(row.texts)} of {table.name}, found none in results/published/*.csv: add them there, or correct the row"
+        )
     return found
 
 
