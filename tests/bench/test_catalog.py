@@ -22,6 +22,15 @@ def test_an_unknown_name_is_answered_with_the_nearest(kind, wrong, right):
         catalog.load(kind, wrong)
 
 
+def test_a_file_that_is_no_python_is_named(tmp_path, monkeypatch):
+    file = tmp_path / "pretrain" / "methods" / "mine.py"
+    file.parent.mkdir(parents=True)
+    file.write_text('"""Mine."""\ndef recipe(:\n')
+    monkeypatch.setattr(catalog, "ROOT", tmp_path)
+    with pytest.raises(SyntaxError, match=r"mine\.py, line 2"):
+        catalog.summary("method", "mine")
+
+
 @pytest.mark.parametrize("kind", catalog.PACKAGES)
 def test_every_name_has_a_one_line_summary(kind):
     for name in catalog.names(kind):
