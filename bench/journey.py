@@ -231,9 +231,11 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             if name not in result["metrics"]:  # a user's change may leave it out
                 continue
             if abs(result["metrics"][name] - published) > plan.task.tolerance:
+                changed = ", ".join(plan.task.nonstandard)
                 say(
                     f"  expected {name} {published} +- {plan.task.tolerance} as published, found {result['metrics'][name]:.1f}: "
-                    "look at the data's counts, the traits and the batch before believing it"
+                    f"look at {f'what was changed ({changed}), ' * bool(changed)}the data's counts, the traits and the batch before "
+                    "believing it"
                 )
     return done
 

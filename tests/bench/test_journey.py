@@ -69,4 +69,6 @@ def test_a_published_figure_of_a_metric_that_a_change_leaves_out_is_compared_wit
     assert record["metrics"] == {"top1_k10": 9.0}
     assert not any("as published" in line for line in said)
     journey.transfer(planned({}, {"top1_k20": 9.0}), [0], tmp_path, False, said.append)
-    assert "expected top1_k20 67.5" in said[-1]
+    assert "expected top1_k20 67.5" in said[-1] and "look at the data's counts" in said[-1]
+    journey.transfer(planned({"temperature": "0.1"}, {"top1_k20": 9.0}), [0], tmp_path, False, said.append)
+    assert "look at what was changed (temperature), the data's counts" in said[-1]
