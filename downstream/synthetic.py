@@ -10,7 +10,8 @@ and its file name: the same seed and sizes give the same bytes. Boxes and masks 
                         person_keypoints_{train,val}2017.json (a joint is seen, hidden or absent, as the raster has it)
     lvis/               lvis_{v0.5,v1}_{train,val}.json over coco's pictures, with all of a version's classes: federated, so an
                         image tells which classes are surely absent from it and which it does not mark exhaustively
-    cityscapes/         leftImg8bit and gtFine: labelIds, labelTrainIds, instanceIds, polygons
+    cityscapes/         leftImg8bit and gtFine: labelIds, labelTrainIds, instanceIds, and polygons, one for each visible part: what
+                        reads objects from these and not from instanceIds, as detectron2 does, finds a part an object
     imagenet/           {train,val}/<WordNet id>/, one object a picture; subsets/{1,10}percent.txt, class-balanced
 """
 
