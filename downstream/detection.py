@@ -111,18 +111,28 @@ DECIDED_ELSEWHERE = (
     "MODEL.PIXEL_",
     "MODEL.RESNETS.STRIDE_IN_1X1",
     "MODEL.RESNETS.DEPTH",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
     "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "MODEL.RESNETS.WIDTH_PER_GROUP",
     "MODEL.WEIGHTS",
     "MODEL.DEVICE",
     "MODEL.META_ARCHITECTURE",
     "MODEL.LOAD_PROPOSALS",
+    "DATASETS.PROPOSAL_FILES_",
+    "DATASETS.PRECOMPUTED_PROPOSAL_",
     "OUTPUT_DIR",
     "SEED",
+    "VERSION",
+    "VIS_PERIOD",
+    "CUDNN_BENCHMARK",
+    "GLOBAL.",
     "SOLVER.AMP.",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.CHECKPOINT_PERIOD",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
     "TEST.EVAL_PERIOD",
+    "TEST.EXPECTED_RESULTS",
+    "TEST.KEYPOINT_OKS_SIGMAS",
     "TEST.AUG.",
 )
 
@@ -140,7 +150,8 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
     for key, value in task.settings.items():
         if key.startswith(DECIDED_ELSEWHERE):
             raise ValueError(
-                f"expected keys of the protocol, found {key}: the checkpoint's traits or an option of the command decide it"
+                f"expected keys of the protocol, found {key}, which would not be obeyed: the checkpoint's traits, an option of the "
+                "command or the harness decide it"
             )
         if key not in default:
             near = "".join(f", perhaps {k}" for k in difflib.get_close_matches(key, default, 1))

@@ -232,8 +232,9 @@ def test_unknown_keys_and_values_are_answered():
         detection.configuration(overridden(voc_c4.TASK, {"SOLVER.BASE_LT": "1"}))
     with pytest.raises(ValueError, match=r"SOLVER.MAX_ITER"):
         detection.configuration(overridden(voc_c4.TASK, {"SOLVER.MAX_ITER": "[1]"}))
-    with pytest.raises(ValueError, match=r"INPUT.FORMAT.*traits"):
-        detection.configuration(overridden(voc_c4.TASK, {"INPUT.FORMAT": "BGR"}))
+    for key, value in {"INPUT.FORMAT": "BGR", "TEST.KEYPOINT_OKS_SIGMAS": "[0.1]", "CUDNN_BENCHMARK": "true"}.items():
+        with pytest.raises(ValueError, match=rf"{key}, which would not be obeyed: the checkpoint's traits"):
+            detection.configuration(overridden(voc_c4.TASK, {key: value}))
     with pytest.raises(ValueError, match="resnet51"):
         detection.configuration(voc_c4.TASK, "resnet51")
     with pytest.raises(ValueError, match=r"coco_2017_train and MODEL.KEYPOINT_ON True"):
