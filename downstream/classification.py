@@ -66,6 +66,9 @@ from downstream.weights import land
 CHECKED_IMAGES = 64  # of a split that are opened before a training
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
 COLDEST = 0.0125  # of nearest neighbours: the votes exp(1 / temperature) of less are infinite in float32
+TRAINING = (  # what nearest neighbours do not read
+    "area", "epochs", "lr", "head_lr", "head_std", "optimiser", "trust", "momentum", "weight_decay", "schedule", "steps", "gamma",
+)  # fmt: skip
 DRAW_SEED = 0  # of the labelled images where there is no list
 SIMCLR = {  # sha256 of google-research/simclr imagenet_subsets/{1,10}percent.txt: 12,811 and 128,116 names
     1: "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17",
@@ -158,6 +161,23 @@ def _check(task: Classification) -> None:
             raise wants("neighbours to be a list of whole numbers from 1", task.neighbours)
         if not (isinstance(task.temperature, int | float) and task.temperature >= COLDEST):
             raise wants(f"temperature to be a number from {COLDEST}", task.temperature)
+    if idle := sorted(_unread(task) & set(task.nonstandard)):
+        raise ValueError(
+            f"expected keys that {task.name} reads ({task.kind}, {task.schedule}, {task.optimiser}), found {', '.join(idle)}, which "
+            "would change nothing: leave the KEY VALUE pair out"
+        )
+
+
+def _unread(task: Classification) -> set[str]:
+    """The fields that a protocol of this kind, schedule and optimiser does not read."""
+    if task.kind == "knn":
+        return set(TRAINING)
+    unread = {"neighbours", "temperature"}
+    if task.optimiser != "lars":
+        unread.add("trust")
+    if task.schedule != "step":
+        unread |= {"gamma", "steps"} if task.steps else {"gamma"}  # a cosine may say that it has no steps
+    return unread
 
 
 def _split(root: Path, name: str) -> tuple[list[str], Split]:

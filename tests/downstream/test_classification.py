@@ -169,6 +169,22 @@ def test_a_changed_field_is_named_and_an_unknown_or_wrong_one_refused(data: Path
         classification.found(overridden(TINY_KNN, {"temperature": "0.01"}), data)
 
 
+@pytest.mark.parametrize(
+    ("task", "pairs", "idle"),
+    [
+        (TINY, {"neighbours": "[5]"}, "neighbours"),
+        (TINY, {"trust": "0.1"}, "trust"),
+        (TINY, {"schedule": "cosine", "steps": "[0]", "gamma": "0.5"}, "gamma, steps"),
+        (TINY_KNN, {"lr": "0.1", "epochs": "3"}, "epochs, lr"),
+    ],
+)
+def test_a_changed_field_that_would_change_nothing_is_refused(data: Path, task, pairs, idle) -> None:
+    with pytest.raises(ValueError, match=rf"^expected keys that .* reads .*, found {idle}, which would change nothing"):
+        classification.found(overridden(task, pairs), data)
+    for fine in ({"schedule": "cosine", "steps": "[]"}, {"optimiser": "lars", "trust": "0.1"}):
+        classification.found(overridden(TINY, fine), data)
+
+
 def test_the_votes_of_the_coldest_temperature_are_finite_and_colder_ones_are_not() -> None:
     cosines, voters = torch.ones(1, 1000), torch.zeros(1, 1000, dtype=torch.long)
     assert vote(cosines, voters, 1000, classification.COLDEST, 2)[0, 0].isfinite()
