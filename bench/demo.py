@@ -28,7 +28,10 @@ SIZES = {"voc": 4, "coco": 0, "cityscapes": 8, "imagenet": 12}  # pictures a spl
 # Enough for 200 neighbours, and for an SVM of every class of VOC with three folds.
 ALL_SIZES = {"voc": 40, "coco": 16, "cityscapes": 8, "imagenet": 12, "side": 128}
 # As many iterations as COCO's tasks have there.
-ALL_CHANGES = {"voc_c4": {"SOLVER.MAX_ITER": "24", "SOLVER.STEPS": "[18, 22]"}}
+ALL_CHANGES = {
+    "voc_c4": {"SOLVER.MAX_ITER": "24", "SOLVER.STEPS": "[18, 22]"},
+    "voc_semantic": {"iterations": "24"},
+}
 
 
 def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
