@@ -101,6 +101,15 @@ def mocov3(arch: str) -> dict[str, Any]:
     return {"epoch": 300, "arch": arch, "state_dict": ddp(state), "optimizer": SGD, "scaler": {"scale": 1.0}}
 
 
+def msf(arch: str) -> dict[str, Any]:
+    mlp = linear("fc.0") | norm("fc.1") | linear("fc.3")
+    query = net(arch) | mlp
+    state = under("encoder_q.module.", query) | under("encoder_t.module.", copied(query))
+    state |= under("predict_q.module.", linear("0") | norm("1") | linear("3")) | QUEUE
+    state["labels"] = torch.full((8,), -1)
+    return {"opt": argparse.Namespace(topk=10), "state_dict": state, "optimizer": SGD, "epoch": 200}
+
+
 def pixpro(arch: str) -> dict[str, Any]:
     def projector(name: str) -> Tensors:
         return conv(f"{name}.linear1") | norm(f"{name}.bn1") | conv(f"{name}.linear2")
@@ -602,6 +611,7 @@ PUBLISHED = {
     "clsa": Case("clsa", lambda a: moco(a, mlp=True) | {"best_acc": 70.1}),
     "moco-or-clsa-or-pcl": Case("moco", lambda a: moco(a, mlp=True), equal=("clsa", "pcl")),
     "pcl": Case("pcl", lambda a: moco(a, mlp=True), file="PCL_v2_epoch200.pth.tar"),
+    "msf": Case("msf", msf),
     "mocov3": Case("mocov3", mocov3, "resnet50"),
     "pixpro": Case("pixpro", pixpro),
     "pixpro-published": Case("pixpro", lambda a: {"model": pixpro(a)["model"]}, "resnet50"),
@@ -627,6 +637,11 @@ PUBLISHED = {
         "swav",
         lambda a: {"epoch": 9, "state_dict": ddp(swav(a, linear("prototypes", bias=False))), "optimizer": SGD, "amp": AMP},
         equal=("sela-v2",),
+        traits=SWAV,
+    ),
+    "swav-finetuned": Case(
+        "swav-finetuned",
+        lambda a: {"epoch": 20, "state_dict": ddp(net(a) | linear("projection_head")), "optimizer": SGD, "scheduler": {"last_epoch": 20}, "best_acc": (70.2, 89.9)},
         traits=SWAV,
     ),
     "deepcluster-v2": Case(
