@@ -236,6 +236,12 @@ def read(path: Path) -> Any:
     """
     if not path.exists():
         raise FileNotFoundError(f"expected a checkpoint file, found nothing at {path}")
+    if path.suffix == ".distcp" or any(path.glob("*.distcp")):
+        folder = path if path.is_dir() else path.parent
+        raise ValueError(
+            f"expected a checkpoint in one file, found a distributed one of torch in {folder}: make one file of it by"
+            f" `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE.pth`"
+        )
     if path.is_dir():
         raise ValueError(f"expected a checkpoint file, found that {path} is a directory: name the file inside it")
     if not path.is_file():

@@ -1704,6 +1704,22 @@ def test_an_index_that_is_no_file_is_none(tmp_path: Path) -> None:
             sources.inspect(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_distributed_checkpoint_of_torch_is_sent_through_torchs_own_converter(tmp_path: Path) -> None:
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint import format_utils
+
+    folder, truth = tmp_path / "step-9", net()
+    checkpoint.save({"model": truth}, checkpoint_id=folder)
+    told = f"found a distributed one of torch in {folder}: .* {format_utils.__name__} dcp_to_torch {folder} FILE.pth"
+    for named in (folder, *folder.glob("*.distcp")):
+        with pytest.raises(ValueError, match=told):
+            sources.inspect(named)
+    format_utils.dcp_to_torch_save(folder, tmp_path / "FILE.pth")
+    found = sources.backbone(tmp_path / "FILE.pth")
+    assert all(torch.equal(found.tensors[k], truth[k]) for k in truth)
+
+
 def test_damage_in_a_tensorflow_checkpoint_is_found(tmp_path: Path) -> None:
     index = tmp_path / "a.ckpt.index"
     bundle(index, {"v": np.arange(6, dtype=np.float32).reshape(2, 3), "w": np.arange(4096, dtype=np.int64)})
