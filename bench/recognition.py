@@ -377,6 +377,12 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
         )
     if what := no_resnet(keys):
         return what
+    if any(key.removeprefix("module.").startswith(("backbone.res2.", "backbone.bottom_up.res2.")) for key in keys):
+        return (
+            "expected a backbone, found a whole detector of detectron2, which says neither the order, mean and std of its pixels nor"
+            " where its stride is: give the weights that it began from. Where these saw RGB with ImageNet's mean and std (MoCo's and"
+            " PixPro's did), save the tensors under 'backbone.bottom_up.' without that prefix as {'model': tensors}"
+        )
     if len(candidates) > 1:
         return (
             f"expected a file of a known family or one prefix that holds a ResNet, found several: {_places(candidates)}; say"

@@ -1556,6 +1556,21 @@ def test_a_part_of_a_checkpoint_says_of_how_many(tmp_path: Path) -> None:
         sources.inspect(tmp_path / "model-00001-of-00001.safetensors")
 
 
+def test_a_whole_detector_of_detectron2_is_named_with_what_to_save_of_it(tmp_path: Path) -> None:
+    prefix = "backbone.bottom_up."
+    kept = {detectron2_name(key): tensor for key, tensor in net().items()}
+    detector = {"model": under(prefix, kept) | conv("backbone.fpn_lateral2"), "iteration": 89999}
+    told = refusal(tmp_path, detector)
+    assert "found a whole detector of detectron2" in told and f"under '{prefix}' without that prefix" in told
+    c4 = {f"{'roi_heads' if key.startswith('res5.') else 'backbone'}.{key}": tensor for key, tensor in kept.items()}
+    assert refusal(tmp_path, {"model": c4 | conv("proposal_generator.rpn_head.conv")}) == told
+    torch.save(
+        {"model": {key.removeprefix(prefix): x for key, x in under(prefix, kept).items()}}, tmp_path / "kept.pth"
+    )
+    found = sources.backbone(tmp_path / "kept.pth")
+    assert found.family == "detectron2" and all(torch.equal(found.tensors[k], v) for k, v in net().items())
+
+
 def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
     one = torch.ones(1)
     vit = {"model": {"cls_token": torch.ones(1, 1, 8), "blocks.0.attn.qkv.weight": torch.ones(24, 8)}}
