@@ -64,7 +64,7 @@ def trials(
     from results import record
 
     rows, scale = [], next(iter(tasks.values())).scale
-    models = {checkpoint: journey.opened(checkpoint, arch, scale)[0] for checkpoint in checkpoints}
+    models = {checkpoint: _opened(checkpoint, arch, scale) for checkpoint in checkpoints}
     for name, task in tasks.items():
         found = journey.engine(task).found(task, data)
         macs = {about["arch"]: preview.macs(task, about["arch"], found) for about in models.values()}
@@ -91,6 +91,17 @@ def trials(
     if twice := [file for file in files if files.count(file) > 1]:
         raise ValueError(f"expected tasks, checkpoints and seeds that differ, found {twice[0]} twice: leave one out")
     return rows
+
+
+def _opened(checkpoint: str, arch: str | None, scale: str) -> dict[str, Any]:
+    try:
+        return journey.opened(checkpoint, arch, scale)[0]
+    except ValueError as error:
+        if "--from" not in str(error):
+            raise
+        raise ValueError(
+            f"{error}. A sweep has no --from: `bench convert {checkpoint} FILE --to torchvision --from FAMILY`, and sweep that FILE"
+        ) from error
 
 
 def chosen(seeds: Sequence[int] | int | None, task: protocols.Task) -> Sequence[int]:

@@ -139,6 +139,15 @@ def test_the_same_weights_twice_are_refused(data, resnet18, tmp_path):
         grid(data, tmp_path, checkpoints=[str(resnet18), str(tmp_path / "weights.pth")])
 
 
+def test_a_checkpoint_that_needs_its_family_told_is_sent_through_convert(data, resnet18, tmp_path):
+    tensors = torch.load(resnet18, weights_only=True)
+    two = {f"{name}.{key}": tensor + (name == "b") for key, tensor in tensors.items() for name in "ab"}
+    torch.save(two, tmp_path / "two.pth")
+    told = f"found several: .* `bench convert {tmp_path / 'two.pth'} FILE --to torchvision --from FAMILY`, and sweep that FILE"
+    with pytest.raises(ValueError, match=told):
+        grid(data, tmp_path, checkpoints=[str(tmp_path / "two.pth")])
+
+
 def test_a_v100_takes_as_long_as_detectron2_says_it_does():
     """MODEL_ZOO.md: Mask R-CNN 1x, R50-FPN 0.261 and R50-C4 0.584 seconds an iteration of 2 images on each GPU."""
     for name, published in (("coco_fpn_1x", 0.261), ("coco_c4_1x", 0.584)):
