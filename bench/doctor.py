@@ -40,7 +40,7 @@ def lines() -> Iterator[tuple[bool, str]]:
         except Exception as error:
             yield (
                 False,
-                f"{distribution}: does not import ({type(error).__name__}: {error}); needed for {purpose}. make setup",
+                f"{distribution}: does not import ({type(error).__name__}: {error}); needed for {purpose}. In a clone: make setup",
             )
         else:
             yield True, f"{distribution} {provenance.version(distribution) or '(version unknown)'}"
