@@ -37,6 +37,10 @@ class Found:
     equal: tuple[str, ...] = ()
 
 
+class Several(ValueError):
+    """A file that can be read in more than one way: --from says which is meant."""
+
+
 def recognised(file: File, family: str | None) -> Found:
     """The one reading that fits, with the families that fit equally. Raises ValueError if none does, or several differ.
 
@@ -127,7 +131,7 @@ def _settled(fitting: list[Found], file: File) -> Found:
         return _with(best, (), f"the file's name or notes say {words!r}, which settles it against {others}")
     first, *rest = fitting
     if any((f.outer, f.keys, f.source.traits()) != (first.outer, first.keys, first.source.traits()) for f in rest):
-        raise ValueError(
+        raise Several(
             f"expected a file of one family, found that {', '.join(sorted(names))} fit equally: say which with --from"
         )
     text = f"{' and '.join(names[1:])} fit equally: the same tensors and traits, so both names stand; --from says which"
@@ -312,7 +316,7 @@ def _generic(file: File) -> Found:
     live = [place for place in candidates if place not in copies]
     live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live
     if len(live) != 1 and not _one(file, live, layout):
-        raise ValueError(_unknown(file, live or candidates))
+        raise _unknown(file, live or candidates)
     outer, prefix = live[0]
     (first, *_), parts = _HOLDS[layout]
     outside = f"outside {prefix[:80]!r}"
@@ -366,30 +370,32 @@ def _places(candidates: list[tuple[Outer, str]]) -> str:
     return ", ".join(repr(place[:80]) for place in places)
 
 
-def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> str:
+def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> ValueError:
     """Why no reading of a file was found, and the way out."""
     keys = _examples(file)
     if not keys:
         shown = ", ".join(repr(str(key)[:40]) for key in list(file.content)[:5]) or "nothing"
-        return (
+        return ValueError(
             f"expected a checkpoint with tensors, found a dict without any (its keys: {shown}): save the model's state_dict(),"
             " alone or at most two dicts deep"
         )
     if what := no_resnet(keys):
-        return what
+        return ValueError(what)
     if any(key.removeprefix("module.").startswith(("backbone.res2.", "backbone.bottom_up.res2.")) for key in keys):
-        return (
+        return ValueError(
             "expected a backbone, found a whole detector of detectron2, which says neither the order, mean and std of its pixels nor"
             " where its stride is: give the weights that it began from. Where these saw RGB with ImageNet's mean and std (MoCo's and"
             " PixPro's did), save the tensors under 'backbone.bottom_up.' without that prefix as {'model': tensors}"
         )
     if len(candidates) > 1:
-        return (
+        return Several(
             f"expected a file of a known family or one prefix that holds a ResNet, found several: {_places(candidates)}; say"
             " which family it is with --from, or save the state_dict() of the one that is meant"
         )
     shown = ", ".join(repr(key[:80]) for key in keys[:3])
-    return f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
+    return ValueError(
+        f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
+    )
 
 
 def _nothing(source: Source, file: File) -> str:

@@ -94,11 +94,11 @@ def trials(
 
 
 def _opened(checkpoint: str, arch: str | None, scale: str) -> dict[str, Any]:
+    from bench import recognition
+
     try:
         return journey.opened(checkpoint, arch, scale)[0]
-    except ValueError as error:
-        if "--from" not in str(error):
-            raise
+    except recognition.Several as error:
         raise ValueError(
             f"{error}. A sweep has no --from: `bench convert {checkpoint} FILE --to torchvision --from FAMILY`, and sweep that FILE"
         ) from error
