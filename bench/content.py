@@ -43,12 +43,13 @@ class File:
         return isinstance(self.content, Safetensors)
 
 
-WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+COMPILED = "_orig_mod."  # in front of what torch.compile was given: the network, or any part of it
+WRAPPERS = ("module.", COMPILED)  # the first is DistributedDataParallel's
 
 
 @dataclass(frozen=True)
 class Level:
-    """The tensors of one level of a file, without what wraps all of their keys."""
+    """The tensors of one level of a file, without what wraps all of their keys or was compiled."""
 
     tensors: dict[str, "Stored"]  # by key in the file
     wrapped: str  # in front of every key
@@ -69,6 +70,8 @@ class Level:
             if tensors and all(key.startswith(wrapped + more) for key in tensors):
                 wrapped += more
         keys = {key[len(wrapped) :]: key for key in tensors}
+        plain = {key.replace(COMPILED, ""): stored for key, stored in keys.items()}
+        keys = plain if len(plain) == len(keys) else keys
         beginnings = {key[: m.end()] for key in keys for m in itertools.islice(re.finditer(r"[./]", key), 6)}
         return cls(tensors, wrapped, keys, frozenset(beginnings))
 

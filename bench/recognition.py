@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench import catalog, layouts
-from bench.content import File, Outer
+from bench.content import COMPILED, File, Outer
 from bench.families import FAMILIES, GENERIC, LIGHTNING, LIGHTNINGS, PLAIN_ORDER, Source, listed
 
 if TYPE_CHECKING:
@@ -234,6 +234,8 @@ def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int,
             else f"has the notes of {source.sidecar} with it"
         )
     lines.append(f"{found} tensors with prefix {wrapped + prefix!r}, {dropped} dropped by name")
+    if compiled := sum(key.removeprefix(wrapped) != inner for inner, key in level.keys.items()):
+        lines.append(f"read without the {COMPILED!r} that torch.compile put into {compiled:,} keys")
     if foreign := [key for key, value in file.content.items() if type(value).__name__ == "Inert"]:
         objects = _ten(foreign, lambda key: f"{key}: {file.content[key]!r}")
         lines.append(f"objects of the training code, recorded and not run: {objects}")

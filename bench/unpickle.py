@@ -295,6 +295,8 @@ def _zipped(file: File) -> Any:
         if not all(entry.stored for entry in entries.values()):
             raise _Foreign("numpy arrays that are compressed: save them with numpy.savez")
         return {name.removesuffix(".npy"): _npy(file, entry) for name, entry in entries.items()}
+    if any(name.endswith("/archive_format") for name in entries):
+        raise _Foreign("a program of torch.export: save torch.export.load(...).state_dict instead")
     if len(roots) != 1:
         raise _Foreign(f"a zip archive with {len(roots)} entries named data.pkl, not one: unpack it first")
     root = roots[0]

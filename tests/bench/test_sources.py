@@ -817,6 +817,29 @@ def test_what_wraps_every_key_is_taken_off(tmp_path: Path) -> None:
     assert found.family == "moco" and "has module._orig_mod.encoder_q.conv1.weight" in found.evidence
 
 
+def test_a_part_that_was_compiled_is_read_as_if_it_had_not_been(tmp_path: Path) -> None:
+    state = moco("resnet18", mlp=True)["state_dict"]
+    compiled = {
+        re.sub(r"(encoder_q\.|layer\d\.\d\.)(?=conv|bn|layer|downsample)", r"\1_orig_mod.", k): v
+        for k, v in state.items()
+    }
+    assert "module.encoder_q._orig_mod.layer1.0._orig_mod.conv1.weight" in compiled
+    torch.save({"state_dict": compiled}, tmp_path / "a.pth")
+    found = sources.backbone(tmp_path / "a.pth")
+    assert found.family == "moco" and "has module.encoder_q.conv1.weight" in found.evidence
+    assert any(line.startswith("read without the '_orig_mod.' that torch.compile put into") for line in found.evidence)
+    assert all(torch.equal(found.tensors[k], v) for k, v in net().items())
+    torch.save({"net._orig_mod." + k: v for k, v in net().items()} | linear("head"), tmp_path / "b.pth")
+    found = sources.backbone(tmp_path / "b.pth")
+    assert (found.family, found.matched, list(found.dropped)) == ("generic", 120, ["head.weight", "head.bias"])
+
+
+def test_keys_that_differ_in_what_was_compiled_alone_are_left_apart(tmp_path: Path) -> None:
+    torch.save(prefixed("net.") | copied(prefixed("net._orig_mod.")), tmp_path / "two.pth")
+    with pytest.raises(ValueError, match=r"net\._orig_mod\."):
+        sources.backbone(tmp_path / "two.pth")
+
+
 def test_the_order_that_safetensors_lose_is_said(tmp_path: Path) -> None:
     save_file({k: v.clone() for k, v in tonylins("resnet50")["state_dict"].items()}, tmp_path / "a.safetensors")
     report = sources.inspect(tmp_path / "a.safetensors")

@@ -512,6 +512,12 @@ def test_of_a_sound_file_that_is_not_read_the_way_out_is_said_and_not_another_do
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
     with pytest.raises(ValueError, match=r"found in .* a TorchScript program: save its state_dict\(\) instead$"):
         unpickle.read(file)
+    exported = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(exported, tmp_path / "file.pt2")
+    with pytest.raises(
+        ValueError, match=r"a program of torch.export: save torch.export.load\(...\).state_dict instead$"
+    ):
+        unpickle.read(tmp_path / "file.pt2")
     torch.save({"a": torch.ones(3)}, file)
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
