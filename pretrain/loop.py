@@ -191,6 +191,10 @@ class Training:
             x = pixels.to(self.device, non_blocking=True).movedim(-1, -3).float()
         return x.sub_(self.mean).div_(self.std)
 
+    def part(self, name: str) -> Any:
+        """The method's part of that name, of the branch that is kept where it has two; None where it has none."""
+        return getattr(self.model, getattr(self.model, "kept", "") + name, None)
+
     def call(self, hook: str, *arguments: Any) -> None:
         """A method's hook, where it has it."""
         getattr(self.model, hook, lambda *_: None)(*arguments)
@@ -227,6 +231,7 @@ class Training:
         boxes, labels, indices = (x.to(self.device, non_blocking=True) for x in (boxes, labels, indices))
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.backward(pixels, boxes, labels, progress, indices)
+        self.scaler.unscale_(self.optimiser)
         self.call("before_update", self.step, self.per_epoch)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -297,8 +302,8 @@ class Training:
         modes = {part: part.training for part in self.model.modules()}
         self.model.eval()
         with self.autocast():
-            found = torch.cat([dist.gathered(self.model.backbone(self.normalised(x))) for x in pixels])
-            head = getattr(self.model, "projector", getattr(self.model, "head", None))
+            found = torch.cat([dist.gathered(self.part("backbone")(self.normalised(x))) for x in pixels])
+            head = self.part("projector") or self.part("head")
             first = next(head.parameters(), None) if isinstance(head, nn.Module) else None
             outputs = None
             if first is not None and first.ndim > 1 and first.shape[1] == found.shape[1]:

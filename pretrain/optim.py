@@ -1,7 +1,7 @@
 """SGD, LARS, LARC and the learning rate of every step.
 
-SGD decays every parameter, batch norm and biases included (MoCo main_moco.py, SimSiam main_simsiam.py). LARS follows PixPro
-contrast/lars.py: parameters with one dimension get neither weight decay nor the trust ratio. LARC follows NVIDIA/apex
+SGD decays every parameter, batch norm and biases included (MoCo main_moco.py, SimSiam main_simsiam.py), but for DINO's. LARS follows
+PixPro contrast/lars.py: parameters with one dimension get neither weight decay nor the trust ratio. LARC follows NVIDIA/apex
 apex/parallel/LARC.py with clip=False, as SwAV calls it: every parameter gets both.
 """
 
@@ -138,8 +138,9 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     """The recipe's optimiser over the parameters that learn; a group with constant=True keeps the peak learning rate.
 
     recipe["constant_lr"] is the name of a part of the model, or "" for none. recipe["bias_lr"], where it is there, takes the place
-    of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two. recipe["unadapted"] names a part
-    whose matrices LARS treats as it does biases (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
+    of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two; recipe["flat_decay"], where it is
+    there, takes the place of their weight decay. recipe["unadapted"] names a part whose matrices LARS treats as it does biases
+    (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
     recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS).
     """
     parts = {name for name, _ in model.named_modules()}
@@ -148,6 +149,8 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
             known = ", ".join(name for name, _ in model.named_children())
             raise ValueError(f"expected {key} to name a part of the network ({known}), found {recipe[key]!r}")
     lars = recipe["optimiser"] == "lars"
+    decay = recipe["weight_decay"]
+    apart = lars or "bias_lr" in recipe or "flat_decay" in recipe
     groups: dict[tuple[bool, ...], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -156,13 +159,13 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
             bool(recipe.get(key)) and name.startswith(recipe[key] + ".")
             for key in ("constant_lr", "unadapted", "no_momentum")
         )
-        flat = (parameter.ndim == 1 and (lars or "bias_lr" in recipe)) or unadapted
+        flat = (apart and parameter.ndim == 1) or unadapted
         group = {
             "params": [],
             "constant": constant,
             "momentum": 0.0 if still else recipe["momentum"],
             "scale": recipe["bias_lr"] / recipe["base_lr"] if flat and "bias_lr" in recipe else 1.0,
-            "weight_decay": 0.0 if flat and lars else recipe["weight_decay"],
+            "weight_decay": recipe.get("flat_decay", 0.0 if lars else decay) if flat else decay,
         }
         groups.setdefault((flat, constant, still), group)["params"].append(parameter)
     if recipe["optimiser"] == "sgd":

@@ -92,7 +92,7 @@ def write_backbone(training: Any, overrides: dict[str, str], out: Path) -> None:
     if "checkpoint" in recipe:  # the file's name, not where it lies on this machine
         recipe["checkpoint"] = Path(recipe["checkpoint"]).name
         overrides = overrides | {"checkpoint": recipe["checkpoint"]}
-    found = model.backbone.state_dict()
+    found = training.part("backbone").state_dict()
     if hasattr(model, "detector"):
         found |= {f"detectron2/{key}": value for key, value in model.detector().items()}
     tensors = {

@@ -27,14 +27,18 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "size dim hidden predictor_hidden layers large window jigsaw_patch iterations sinkhorn_iterations whitened",
     ),
     ("at least 2", lambda x: x >= 2, "prototypes"),
-    ("above 0", lambda x: x > 0, "base_lr bias_lr lr temperature divergence_temperature epsilon std"),
+    (
+        "above 0",
+        lambda x: x > 0,
+        "base_lr bias_lr lr temperature teacher_temperature divergence_temperature epsilon std clip",
+    ),
     ("odd and at least 1", lambda x: x >= 1 and x % 2 == 1, "blur_kernel"),
     ("0 or more", lambda x: x >= 0, "jitter blur_sigma negatives recent"),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area"),
     (
         "from 0 to 1",
         lambda x: 0 <= x <= 1,
-        "ema momentum bank_momentum jitter_p gray_p blur_p solarize_p photometric_p flip_p",
+        "ema momentum bank_momentum center_momentum jitter_p gray_p blur_p solarize_p photometric_p flip_p",
     ),
 )
 # the words of a field that is a word

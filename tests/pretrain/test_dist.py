@@ -14,6 +14,7 @@ CASES = {
     "byol": ("byol", None, SMALL),
     "barlowtwins": ("barlowtwins", None, {**SMALL, "single": ("normalised",)}),
     "vicreg": ("vicreg", None, SMALL),
+    "dino": ("dino", None, {**SMALL, "prototypes": 6, "sides": (48, 48, 32)}),
     "supervised": ("supervised", None, {"classes": 3, "sync_bn": True, "sides": (32,)}),
 }
 
