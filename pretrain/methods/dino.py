@@ -4,9 +4,9 @@ Paper: arXiv 2104.14294; code: facebookresearch/dino, main_dino.py. The teacher 
 outputs are centred, by a running mean over the batches, and sharpened, by a low temperature. The recipe is the README's command for
 ResNet-50 on 8 GPUs, 100 epochs.
 Expected, ResNet-50, ImageNet: linear top-1 75.3, nearest neighbours 67.5 (README), but of the released weights, whose recipe (80 GPUs,
-LARS) is not in the code and therefore not here; of 100 epochs nothing is published but the loss, 11.02, 10.48 and 9.88 in the first
-three epochs (issue 145). A loss that stays at ln 65536 = 11.09 has collapsed: an even teacher has that entropy, one with a single
-choice has 0.
+LARS) is not in the code and therefore not here. Of this command a user's run is known by its loss alone: 11.02, 10.48 and 9.88 in
+the first three epochs (the repository's issue 145). A loss that stays at ln 65536 = 11.09 has collapsed: an even teacher has that
+entropy, one with a single choice has 0.
 
     bench pretrain dino --data imagenet/train
 
