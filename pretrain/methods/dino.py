@@ -22,6 +22,7 @@ from torch import nn
 from pretrain import augmentations, dist, heads, momentum
 from pretrain.methods import swav
 
+PARTS = ("backbone", "head", "prototypes")  # of the student; the teacher has the same
 LARGE, SMALL = 2, 8  # crops: DataAugmentationDINO and --local_crops_number
 CROPS = {
     **augmentations.BYOL,
@@ -93,15 +94,15 @@ class DINO(nn.Module):
         self.backbone, width = heads.backbone(arch)
         self.head = head(width, recipe["hidden"], recipe["dim"])
         self.prototypes = nn.Linear(recipe["dim"], recipe["prototypes"], bias=False)
-        for part in ("backbone", "head", "prototypes"):
+        for part in PARTS:
             setattr(self, f"teacher_{part}", momentum.follower(getattr(self, part)))
         self.register_buffer("center", torch.zeros(recipe["prototypes"]))
         self.statistics: dict[str, torch.Tensor | float] = {}
 
     def scores(self, views: list[torch.Tensor], branch: str = "") -> torch.Tensor:
         """V tensors [N, 3, S_v, S_v] -> [V, N, K], cosines with a branch's prototypes, whose length does not count."""
-        backbone, head, prototypes = (getattr(self, branch + part) for part in ("backbone", "head", "prototypes"))
-        z = head(heads.multi_crop(backbone, views))
+        backbone, mlp, prototypes = (getattr(self, branch + part) for part in PARTS)
+        z = mlp(heads.multi_crop(backbone, views))
         with heads.full_precision(z):
             z = F.normalize(z.to(prototypes.weight.dtype), dim=1)
             return F.linear(z, F.normalize(prototypes.weight, dim=1)).unflatten(0, (len(views), -1))
@@ -132,7 +133,7 @@ class DINO(nn.Module):
     def after_update(self, progress: float) -> None:
         """The teacher follows, after the optimiser's step."""
         m = momentum.cosine(self.m, progress)
-        for part in ("backbone", "head", "prototypes"):
+        for part in PARTS:
             momentum.follow(getattr(self, f"teacher_{part}"), getattr(self, part), m)
         self.statistics["ema"] = m
 

@@ -137,8 +137,8 @@ def test_batch_norm_and_biases_do_not_decay():
 
 def test_the_teacher_is_what_is_looked_at_and_written(tmp_path):
     rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
     for i in range(10):
-        (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{i}.png")
     folder = Folder(tmp_path / "photos")
     asked = {"hidden": "16", "dim": "8", "prototypes": "6", "precision": "fp32"}
