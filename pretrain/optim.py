@@ -139,7 +139,7 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
 
     recipe["constant_lr"] is the name of a part of the model, or "" for none. recipe["bias_lr"], where it is there, takes the place
     of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two; recipe["flat_decay"], where it is
-    there, takes the place of their weight decay. recipe["unadapted"] names a part whose matrices LARS treats as it does biases
+    there, takes the place of their weight decay, recipe["head_decay"] of that of the part `head`. recipe["unadapted"] names a part whose matrices LARS treats as it does biases
     (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
     recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS).
     """
@@ -160,6 +160,7 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
             for key in ("constant_lr", "unadapted", "no_momentum")
         )
         flat = (apart and parameter.ndim == 1) or unadapted
+        heavy = "head_decay" in recipe and name.startswith("head.")
         group = {
             "params": [],
             "constant": constant,
@@ -167,7 +168,9 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
             "scale": recipe["bias_lr"] / recipe["base_lr"] if flat and "bias_lr" in recipe else 1.0,
             "weight_decay": recipe.get("flat_decay", 0.0 if lars else decay) if flat else decay,
         }
-        groups.setdefault((flat, constant, still), group)["params"].append(parameter)
+        if heavy:
+            group["weight_decay"] = recipe["head_decay"]
+        groups.setdefault((flat, constant, still, heavy), group)["params"].append(parameter)
     if recipe["optimiser"] == "sgd":
         return torch.optim.SGD(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"])
     for (flat, *_), group in groups.items():

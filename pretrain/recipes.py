@@ -32,9 +32,10 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         lambda x: x > 0,
         "base_lr bias_lr lr temperature teacher_temperature divergence_temperature epsilon std clip",
     ),
+    ("from 2 to the 362880 that there are", lambda x: 2 <= x <= 362_880, "permutations"),
     ("odd and at least 1", lambda x: x >= 1 and x % 2 == 1, "blur_kernel"),
     ("0 or more", lambda x: x >= 0, "jitter blur_sigma negatives recent"),
-    ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area"),
+    ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area jigsaw_side"),
     (
         "from 0 to 1",
         lambda x: 0 <= x <= 1,
@@ -71,7 +72,8 @@ def mini(recipe: Mapping[str, Any], images: int, batch_size: int | None) -> dict
     memory    queues 4096, at most half the folder, a multiple of the batch, filled from the second epoch at the latest; negatives
               from a bank at most half the folder, and the bank begins with the images' embeddings, because a random beginning is
               not made good in a few epochs (contrast.Instances.begin); prototypes at most one for 64 images, Sinkhorn's epsilon at
-              most 0.03, because small batches collapse at 0.05; a sliding window in proportion to the folder
+              most 0.03, because small batches collapse at 0.05; a sliding window in proportion to the folder; at most the 100
+              permutations of VISSL's smallest set for a jigsaw
     momentum  0.99 where it is more, because ten epochs of 20,000 images are 1,560 steps; as published where there is a queue: keys of
               a network that moves are told apart by their age, and nothing is learnt of the images
     numbers   bfloat16 autocast
@@ -145,6 +147,8 @@ def _shorter_memory(recipe: Mapping[str, Any], images: int, batch_size: int) -> 
         small["bank_start"] = "images"
     if "prototypes" in recipe:
         small["prototypes"] = max(2, min(recipe["prototypes"], images // 64))
+    if "permutations" in recipe:
+        small["permutations"] = min(recipe["permutations"], 100)
     if "epsilon" in recipe:
         small["epsilon"] = min(recipe["epsilon"], 0.03)  # facebookresearch/swav README, "Common Issues"
     if "window" in recipe:

@@ -12,6 +12,7 @@ there (absent: as far as the Gaussian reaches), `gray_first` moves the grey conv
 is (n, m, mstd) or None, and the grey conversion then comes behind it (InfoMin); `strong` says which views get CLSA's five
 operations. The view number `jigsaw` is nine patches of `jigsaw_patch` pixels, each from a random place in a cell of a crop of
 `jigsaw_size` pixels, which covers `jigsaw_area` of the image; with `jigsaw_colours` each patch has colours and flip drawn for itself.
+Where the recipe has `jigsaw_side` in their place, the crop is a square of so much of the image's shorter side, coloured as a whole.
 SINGLE and RANGES name what may be a tuple with one entry a view.
 """
 
@@ -44,6 +45,12 @@ def crop(height: int, width: int, area: Sequence[float], rng: np.random.Generato
     w = min(width, round(height * 4 / 3))
     h = min(height, round(width * 4 / 3))
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def square(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random square whose side is a share of the shorter one."""
+    side = round(min(height, width) * share)
+    return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side, side
 
 
 def resized(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
@@ -205,17 +212,21 @@ def view(
     """
     said = own(recipe, index)
     jigsaw = recipe.get("jigsaw") == index
-    area, size = (recipe["jigsaw_area"], recipe["jigsaw_size"]) if jigsaw else (said["crop_area"], said["size"])
+    whole = jigsaw and "jigsaw_side" in recipe
+    size = recipe["jigsaw_size"] if jigsaw else said["size"]
     height, width = image.shape[:2]
-    i, j, h, w = crop(height, width, area, rng)
+    if whole:
+        i, j, h, w = square(height, width, recipe["jigsaw_side"], rng)
+    else:
+        i, j, h, w = crop(height, width, recipe["jigsaw_area"] if jigsaw else said["crop_area"], rng)
     x0, y0 = j / max(width - 1, 1), i / max(height - 1, 1)
     x1, y1 = (j + w - 1) / max(width - 1, 1), (i + h - 1) / max(height - 1, 1)
     out = resized(image[i : i + h, j : j + w], size, size, said["interpolation"])
     if later is not None:
         later[:] = [(OPERATIONS.index(name), amount) for name, amount in planned(said, rng)]
-    elif not jigsaw:
+    elif whole or not jigsaw:
         out = coloured(out, said, rng)
-    apart = jigsaw and recipe["jigsaw_colours"]
+    apart = jigsaw and not whole and recipe["jigsaw_colours"]
     if not apart and rng.random() < said["flip_p"]:
         out, x0, x1 = cv2.flip(out, 1), x1, x0
     if jigsaw:

@@ -10,8 +10,8 @@ projects/PIRL/README.md); VOC07+12 C4 AP 55.5 (pycontrast).
 
     bench pretrain pirl --data imagenet/train [--variant vissl]
 
-Differences: VISSL spares biases and batch norm the weight decay (regularize_bias, regularize_bn), begins its convolutions with torch's
-default (fan-in, uniform) and moves a patch in its cell by one pixel less; PyContrast compares image and patches with the same draw of
+Differences: VISSL begins its convolutions with torch's default (fan-in, uniform) and moves a patch in its cell by one pixel less;
+PyContrast compares image and patches with the same draw of
 negatives, draws the bank's beginning from a Gaussian and counts epochs from 1 in its cosine. Both keep an epoch's incomplete batch.
 The patches are shuffled after their projection, as in PyContrast, which VISSL does before: the same, because each patch is projected
 alone.
@@ -56,6 +56,7 @@ def recipe(variant: str | None = None) -> dict:
         **optim.PYCONTRAST,
         "epochs": 800 if vissl else 200,
         "batch_size": 1024 if vissl else 256,
+        **({"flat_decay": 0.0} if vissl else {}),  # regularize_bias, regularize_bn
     }
 
 

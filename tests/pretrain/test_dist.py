@@ -15,6 +15,9 @@ CASES = {
     "barlowtwins": ("barlowtwins", None, {**SMALL, "single": ("normalised",)}),
     "vicreg": ("vicreg", None, SMALL),
     "dino": ("dino", None, {**SMALL, "prototypes": 6, "sides": (48, 48, 32)}),
+    "rotation": ("rotation", None, {"sides": (32,)}),
+    "relative_loc": ("relative_loc", None, {"hidden": 16, "sync_bn": True, "sides": (32,)}),
+    "jigsaw": ("jigsaw", None, {"dim": 8, "permutations": 12, "sync_bn": True, "sides": (32,)}),
     "supervised": ("supervised", None, {"classes": 3, "sync_bn": True, "sides": (32,)}),
 }
 

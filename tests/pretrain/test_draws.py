@@ -154,7 +154,7 @@ def test_operations_come_as_often_and_with_the_parameters_that_the_recipe_says(n
 @pytest.mark.parametrize(
     ("name", "v"), [(name, recipe["jigsaw"]) for name, recipe in RECIPES.items() if "jigsaw" in recipe]
 )
-def test_a_jigsaw_draws_place_and_colours_for_each_patch_and_the_flip_for_all(name, v, record):
+def test_a_jigsaw_draws_a_place_for_each_patch_and_colours_and_flip_by_its_recipe(name, v, record):
     cell, patch = 12, 8
     recipe = {**RECIPES[name], "jigsaw_size": 3 * cell, "jigsaw_patch": patch}
     said = entry(recipe, v)
@@ -173,8 +173,9 @@ def test_a_jigsaw_draws_place_and_colours_for_each_patch_and_the_flip_for_all(na
             y = (part[..., 1].mean() / 4 / 63 - y0) / (y1 - y0) * 3 * cell - row * cell - patch / 2
             places.append((x, y))
     assert as_likely(mirrored, count, said["flip_p"])
-    low, high = recipe["jigsaw_area"]
-    assert low - 0.05 < min(areas) and max(areas) <= high + 1e-6
+    share = recipe.get("jigsaw_side", 0) ** 2
+    low, high = (share, share) if share else recipe["jigsaw_area"]
+    assert low - 0.05 < min(areas) and max(areas) <= high + (0.05 if share else 1e-6)
     starts = np.round(places).astype(int)
     assert np.abs(starts - places).max() < 0.5
     for axis in (0, 1):
@@ -182,13 +183,15 @@ def test_a_jigsaw_draws_place_and_colours_for_each_patch_and_the_flip_for_all(na
         assert len(counts) == cell - patch + 1  # 0 to the last place at which the patch still lies in its cell
         assert all(as_likely(n, len(places), 1 / len(counts)) for n in counts)
     counts = collections.Counter(operation for operation, _ in record)
-    assert recipe["jigsaw_colours"] or not counts
+    # of the whole, of every patch or of nothing
+    times = 1 if share else 9 * recipe["jigsaw_colours"]
+    assert times or not counts
     for operation, p in {
         "gray": said["gray_p"],
         "hue": said["jitter_p"],
         "photometric": said["photometric_p"] or 0.0,
     }.items():
-        assert as_likely(counts[operation], 9 * count, p * recipe["jigsaw_colours"]), operation
+        assert as_likely(counts[operation], max(times, 1) * count, p * bool(times)), operation
 
 
 @pytest.mark.parametrize("area", AREAS, ids=str)

@@ -42,7 +42,7 @@ def test_the_mini_rule_changes_what_it_says_and_nothing_else(name):
     assert changed <= {
         "size", "blur_sigma", "blur_kernel", "jigsaw_size", "jigsaw_patch", "batch_size", "epochs", "base_lr", "bias_lr",
         "warmup_epochs", "warmup_start", "schedule", "schedule_unit", "precision", "bn_group", "queue", "queue_epoch", "ema",
-        "hidden", "dim", "negatives", "bank_start", "prototypes", "epsilon", "window",
+        "hidden", "dim", "negatives", "bank_start", "prototypes", "epsilon", "window", "permutations",
     }  # fmt: skip
     assert (small["batch_size"], small["epochs"]) == (128, 10)
     assert small["blur_sigma"][1] == pytest.approx(published["blur_sigma"][1] * 64 / 224)

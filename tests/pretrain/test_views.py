@@ -217,6 +217,34 @@ def test_a_jigsaw_is_nine_patches_from_their_own_cells():
     assert len(np.unique(places)) == 7
 
 
+def test_a_jigsaw_from_a_part_of_the_side_is_a_square_of_it_coloured_and_mirrored_as_a_whole():
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.mgrid[:90, :120]
+    image[..., 2] = 255
+    recipe = {
+        **moco.recipe(), "jigsaw": 0, "jigsaw_size": 60, "jigsaw_side": 2 / 3, "jigsaw_patch": 15, "gray_p": 0.5, "jitter_p": 0.0,
+        "blur_p": 0.0, "flip_p": 0.5,
+    }  # fmt: skip
+    corners, grey, mirrored = [], [], []
+    for seed in range(400):
+        out, (x0, y0, x1, y1) = views.view(image, recipe, 0, np.random.default_rng(seed))
+        assert out.shape == (9, 15, 15, 3)
+        x, y = (np.array(pair) * side for pair, side in (((x0, x1), 119), ((y0, y1), 89)))
+        assert abs(x[1] - x[0]) == pytest.approx(59) and y[1] - y[0] == pytest.approx(59)
+        corners.append((round(min(x)), round(min(y))))
+        mirrored.append(x0 > x1)
+        alike = [bool((patch[..., 0] == patch[..., 2]).all()) for patch in out]
+        assert len(set(alike)) == 1
+        grey.append(alike[0])
+        if not alike[0] and x0 < x1:  # not resized: a patch is a piece of the image
+            rows, columns = out[:, 0, 0, 0].astype(int) - corners[-1][1], out[:, 0, 0, 1].astype(int) - corners[-1][0]
+            cells = np.divmod(np.arange(9), 3)
+            assert all(0 <= a - 20 * cell <= 5 for a, cell in zip(rows, cells[0], strict=True))
+            assert all(0 <= a - 20 * cell <= 5 for a, cell in zip(columns, cells[1], strict=True))
+    assert {x for x, _ in corners} == set(range(61)) and {y for _, y in corners} == set(range(31))
+    assert 150 < sum(grey) < 250 and 150 < sum(mirrored) < 250
+
+
 def test_a_jigsaws_colours_are_drawn_for_every_patch_or_not_at_all():
     grey = np.full((90, 90, 3), 100, np.uint8)
     recipe = {
