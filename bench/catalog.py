@@ -36,7 +36,7 @@ def citation(method: str) -> str:
 def paragraphs(kind: str, name: str) -> Iterator[str]:
     """The paragraphs of the docstring of a method, task or table, each as one line."""
     file = ROOT.joinpath(*PACKAGES[kind].split("."), f"{name}.py")
-    text = ast.get_docstring(ast.parse(file.read_text(), file)) or ""
+    text = ast.get_docstring(ast.parse(file.read_bytes(), file)) or ""
     return (" ".join(part.split()) for part in text.split("\n\n"))
 
 

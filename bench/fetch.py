@@ -28,11 +28,11 @@ from urllib.parse import urlsplit
 
 from bench import __version__, addresses
 from bench.content import sha256
-from results.record import replaced
+from results.record import replaced, user_cache
 
 LIMIT = 16 << 30  # bytes; the largest published ResNet with its optimizer has 4 GB
 ATTEMPTS = 5  # without getting on
-PAUSE = 1.0  # seconds before the second attempt; doubles
+PAUSE = 2.0  # seconds before the second attempt; doubles
 TIMEOUT = addresses.TIMEOUT  # seconds without a byte
 WINDOW, SLOWEST = 60, 60_000  # a transfer of fewer bytes than this in so many seconds is taken for dead
 TELL = 5  # seconds between two lines of progress
@@ -71,12 +71,6 @@ def is_address(text: str) -> bool:
     return text.startswith(addresses.SCHEMES) and not Path(text).exists()
 
 
-def cache() -> Path:
-    """The folder of fetched files."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if root.startswith("/") else Path.home() / ".cache") / "bench"  # as the XDG specification says
-
-
 def tell(line: str) -> None:
     """Progress, for a person, from one of torchrun's processes."""
     if int(os.environ.get("RANK", "0")) == 0:
@@ -100,7 +94,7 @@ def fetch(address: str) -> Fetched:
     by hand, if it cannot be reached. Any number of processes may fetch the same file: one does, the others wait.
     """
     where = addresses.parsed(address)
-    folder = cache().joinpath(*where.folder)
+    folder = user_cache().joinpath(*where.folder)
     if path := _cached(folder, where):
         return _known(path, where)
     by_hand = folder / (where.file or "")
@@ -192,6 +186,8 @@ def _locked(path: Path) -> Iterator[BinaryIO | None]:
             except BlockingIOError:
                 tell(f"another process is fetching {path.name}: waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks: nobody is known to fetch it
+                pass
             try:
                 ours = os.path.samestat(os.fstat(file.fileno()), part.stat())
             except FileNotFoundError:
@@ -251,7 +247,7 @@ def _transfer(remote: addresses.Remote, path: Path, part: BinaryIO) -> None:
                 f"expected the whole of {remote.url}, found {reason}; {kept}, or put it at {path} by hand"
             )
         tell(f"  {reason}; trying again")
-        time.sleep(PAUSE * 2**attempt)
+        time.sleep(PAUSE * 2 ** (attempt - 1))
 
 
 def _reason(error: Exception, url: str) -> tuple[str, type[Exception] | None]:

@@ -78,10 +78,10 @@ def datasets(data: Path | None) -> Path:
 
 
 def weights_file(checkpoint: str) -> Path:
-    """The file of a checkpoint. Raises FileNotFoundError where there is none."""
-    from bench import fetch
+    """The file of a checkpoint, of TensorFlow's the one with the names. Raises FileNotFoundError where there is none."""
+    from bench import content, fetch
 
-    if (path := fetch.located(checkpoint)).is_file():
+    if (path := content.files(fetch.located(checkpoint))[0]).is_file():
         return path
     raise FileNotFoundError(
         f"expected a checkpoint file or address, 'random', or the name of a run in runs/, found neither {checkpoint} nor "
@@ -166,7 +166,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
     and SystemExit on a signal; finished trials keep their records.
     """
     from bench import bfloat16
-    from downstream import checkpoint, interruption
+    from downstream import checkpoint, interruption, trial
     from results import record as stored
 
     def there(path: Path) -> bool:
@@ -177,6 +177,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
 
     allocator.keep()
     bfloat16.make_fast()
+    trial.place()
     done = []
     for seed in seeds:
         record = {
@@ -198,6 +199,7 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             "nonstandard": list(plan.task.nonstandard),
         }
         path = stored.path(out, record)
+        trial.agreed(path, "it" if path.exists() else "none")
         if there(path):
             continue
         work = path.with_suffix("")

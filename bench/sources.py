@@ -43,7 +43,6 @@ class Backbone:
     matched: int
     dropped: dict[str, str]  # key in the file: reason
     missing: tuple[str, ...]  # that --allow-missing covers; they have a new network's values
-    unexpected: tuple[str, ...]
     filled: int  # tensors that the family's files never have and that follow from the others
     digest: Digest  # `sha256`, while it is computed
     about: dict[str, Any]  # method, variant, epoch ... where the file or its sidecar says so
@@ -79,7 +78,7 @@ def _backbone(
 ) -> Backbone:
     file = opened(path, digest)
     found = recognised(file, family)
-    plan, missing, unexpected, problem = _compared(found, arch, allow_missing)
+    plan, missing, _, problem = _compared(found, arch, allow_missing)
     if problem := problem or _otherwise_run(found, file, plan):
         raise ValueError(f"{problem} (in {path})")
     size = sum(part.stat().st_size for part in file.files)
@@ -101,7 +100,6 @@ def _backbone(
         matched=len(found.entries),
         dropped=found.dropped,
         missing=missing,
-        unexpected=unexpected,
         filled=len(found.filled),
         digest=digest,
         about=_about(found, file),

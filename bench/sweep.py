@@ -149,15 +149,15 @@ def plan(
     identity = hashlib.sha256("\n".join(row["record"] for row in rows).encode()).hexdigest()[:8]
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"expected letters, digits, '.', '_' and '-' as the name of a sweep, found {name!r}")
+    beside = slots(gpus, jobs, devices) if executor == "local" else []
     return {
         "name": name or f"{'-'.join(resolved)[:60]}-{identity}",
         "id": identity,
         "executor": executor,
-        "host": socket.gethostname(),
         "cwd": str(Path.cwd()),
         "gpus": gpus,
-        "jobs": jobs or (256 if executor == "slurm" else 0) or len(devices) // max(1, gpus) or os.cpu_count() or 1,
-        "slots": slots(gpus, jobs, devices) if executor == "local" else [],
+        "jobs": jobs or len(beside) or 256,
+        "slots": beside,
         "partition": partition,
         "minutes": minutes,
         "scaled": said,
@@ -473,8 +473,13 @@ def _collected(sweep: Path, plan: Mapping[str, Any], found: Sequence[State], say
 
 
 def cancel(sweep: Path, say: Callable[[str], None]) -> None:
-    """Ends a sweep's trials, with time for a checkpoint, and starts no more of them."""
+    """Ends a sweep's trials, with time for a checkpoint, and starts no more of them. Raises ValueError on another machine than theirs."""
     plan = launch.read(sweep / "sweep.json")
+    host = (launch.held(sweep) or {}).get("host")
+    if host not in (None, socket.gethostname()):
+        raise ValueError(
+            f"expected the machine on which {plan['name']} runs, found {socket.gethostname()}: call it on {host}"
+        )
     running = sum(kind == "running" for kind, _ in states(sweep))
     (sweep / "cancelled").touch()
     if plan["executor"] == "slurm":

@@ -26,7 +26,7 @@ from results.sheet import Column
 
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
-LONGER = (  # which three epochs leave below random weights by nearest neighbours, and two more
+LONGER = (  # which three epochs leave below random weights by nearest neighbours, but for DINO, and two more
     "supervised", "clsa", "deepcluster", "infomin", "instdisc", "pic", "pirl", "simsiam", "swav",
 )  # fmt: skip
 # Large crops only: the small ones of 64-pixel photographs are 14 to 24 pixels of them.
@@ -200,7 +200,7 @@ def pretrain(
     runs.mkdir(parents=True, exist_ok=True)
     with workers.pool(runs / "log.txt", tasks=1) as pool:
         jobs = {pool.submit(work, name, data, runs, records): name for name in chosen}
-        made = workers.followed(jobs, lambda one: f"kNN {one['knn']['first']:.2f} -> {one['knn']['last']:.2f}", say)
+        made = workers.followed(jobs, lambda one: f"kNN {one['knn']['first']:.2f} -> {one['knn']['last']:.2f}", cli.say)
     if failed := [name for name in chosen if name not in made]:
         raise RuntimeError(
             f"expected every pretraining to end, found some that failed: {', '.join(failed)}; see {runs}/log.txt"
@@ -212,18 +212,14 @@ def transfer(task: str, checkpoints: Sequence[str], trials: int, data: Path, run
     out = runs / "transfer"
     plan = sweep.plan([task], checkpoints, trials, "mini", {}, data, out, arch=demo.ARCH)
     for line in sweep.described(plan)[1]:
-        say(line)
-    complete = sweep.watch(sweep.begin(out, plan, say), say)
+        cli.say(line)
+    complete = sweep.watch(sweep.begin(out, plan, cli.say), cli.say)
     for row in plan["trials"]:
         made = Path(row["record"])
         kept = records / made.relative_to(out.absolute())
         if made.is_file() and not kept.exists():
-            record.replaced(kept, made.read_text())
+            record.replaced(kept, made.read_bytes())
     return complete
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def pool(log: Path, tasks: int | None = None) -> Iterator[ProcessPoolExecutor]:
     What has not begun when the block is left, by an error or by Ctrl-C, is not begun.
     """
     context = multiprocessing.get_context("spawn")
-    found = ProcessPoolExecutor(os.cpu_count(), context, _alone, (log,), max_tasks_per_child=tasks)
+    found = ProcessPoolExecutor(len(os.sched_getaffinity(0)), context, _alone, (log,), max_tasks_per_child=tasks)
     try:
         yield found
     finally:
@@ -47,7 +47,9 @@ def followed(jobs: Mapping[Future[Any], str], told: Callable[[Any], str], say: C
 
 def _alone(log: Path) -> None:
     """Prepares a worker: one thread, and a log file in place of the terminal that it shares with the others."""
-    sys.stderr = log.open("a", buffering=1)  # first: torch takes seconds to import, in which Ctrl-C may come
+    sys.stderr = log.open(
+        "a", buffering=1, errors="backslashreplace"
+    )  # first: torch takes seconds to import, in which Ctrl-C may come
     import torch
 
     from bench import bfloat16

@@ -51,6 +51,7 @@ from downstream.trial import (
     SAVE_SECONDS,
     Place,
     Progress,
+    agreed,
     ahead,
     effective,
     fingerprint,
@@ -556,6 +557,7 @@ def _train(
     start, tests, seconds = 0, [], {"train": 0.0, "test": 0.0}
     if resume:
         start, tests, seconds = _resume(job.out, model, optimiser, origin)
+        agreed(job.out / checkpoint.LAST, f"iteration {start}")
     elif where.rank == 0:
         checkpoint.remove(job.out)
     parallel: nn.Module = model

@@ -59,6 +59,7 @@ from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import (
     SAVE_SECONDS,
     Progress,
+    agreed,
     ahead,
     effective,
     fingerprint,
@@ -706,7 +707,9 @@ class _Training:
     def run(self, resume: bool) -> float:
         """Trains to the end, takes the norms' statistics, and returns the seconds that all of it took."""
         iteration, before = self._resumed() if resume else (0, 0.0)
-        if not resume and comm.is_main_process():
+        if resume:
+            agreed(self.out / checkpoint.LAST, f"iteration {iteration}")
+        elif comm.is_main_process():
             checkpoint.remove(self.out)
         start = time.monotonic()
         self.model.train()

@@ -2,7 +2,7 @@
 
 The backbone is mmsegmentation's plain `ResNet` whose last stage has stride 1 and dilation 2 in every 3x3 convolution, so the
 map is 1/16 of the image; the head is two 3x3 convolutions of dilation 6 with BN and ReLU, and a 1x1 classifier. Nothing is
-frozen. This is the only file that imports mmseg, mmcv or mmengine.
+frozen. This is the only file in downstream/ that imports mmseg, mmcv or mmengine.
 
     bench transfer --task cityscapes_semantic --checkpoint FILE
 
@@ -62,6 +62,7 @@ from downstream.trial import (
     SAVE_SECONDS,
     Place,
     Progress,
+    agreed,
     ahead,
     cpus,
     effective,
@@ -609,6 +610,7 @@ def _train(
     start, seconds = 0, 0.0
     if resume:
         start, seconds = _resume(out, model, optimiser, origin)
+        agreed(out / checkpoint.LAST, f"iteration {start}")
     elif place.rank == 0:
         checkpoint.remove(out)
     parallel = model

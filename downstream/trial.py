@@ -64,6 +64,20 @@ def place() -> Place:
     return Place(rank, world, device)
 
 
+def agreed(file: Path, found: str) -> None:
+    """ValueError where processes on several machines do not see the same of a file: they would train different trials together, or
+    wait for one another."""
+    if not torch.distributed.is_initialized():
+        return
+    seen: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(seen, found)
+    if len({*seen}) > 1:
+        each = ", ".join(f"{what} by process {rank}" for rank, what in enumerate(seen))
+        raise ValueError(
+            f"expected one {file.absolute()}, found {each}: --out must be a folder that all machines share"
+        )
+
+
 def share(batch: int, processes: int) -> int:
     """Images of one process in an iteration. Raises ValueError that names the numbers of processes that fit the batch."""
     if batch % processes:

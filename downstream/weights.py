@@ -242,7 +242,6 @@ def save(
     traits: Mapping[str, Any],
     out: Path,
     to: str,
-    author: str = "transfer-bench",
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Writes a checkpoint for a framework after the proof, which is returned; OUT.json beside it holds arch, traits, proof, sha256.
@@ -250,18 +249,13 @@ def save(
     about: more to write there, such as where the weights are from; its own `proof` is joined
 
     A safetensors file carries all of it itself. Both appear whole or neither does. Raises ValueError for a suffix that
-    the framework does not read, for weights that fail the proof, for a network that the framework cannot build, and for the
-    author Caffe2, which detectron2 takes for a format.
+    the framework does not read, for weights that fail the proof and for a network that the framework cannot build.
     """
     if to not in SUFFIXES:
         raise ValueError(f"expected one of {', '.join(SUFFIXES)} to convert to, found {to!r}")
     if out.suffix not in SUFFIXES[to]:
         raise ValueError(
             f"expected a file for {to} to end in {' or '.join(SUFFIXES[to])}, found {out.name!r}: rename it"
-        )
-    if author == "Caffe2":
-        raise ValueError(
-            "expected any author but 'Caffe2', by which detectron2 decides to rename tensors: name another"
         )
     for path in written(out):
         if path.is_dir():
@@ -272,7 +266,7 @@ def save(
         )
     proof = {**(about or {}).get("proof", {}), **prove(tensors, arch, traits)}
     notes = {**(about or {}), "arch": arch, "format": to, "traits": dict(traits), "proof": proof}
-    write(tensors, notes, out, to, author)
+    write(tensors, notes, out, to)
     return proof
 
 
@@ -281,9 +275,7 @@ def written(out: Path) -> list[Path]:
     return [out] if out.suffix == ".safetensors" else [out.with_name(f"{out.name}.json"), out]
 
 
-def write(
-    tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to: str, author: str = "transfer-bench"
-) -> None:
+def write(tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to: str) -> None:
     """Writes a checkpoint without a proof, and OUT.json beside it with `notes` and sha256; both whole or neither.
 
     Where the form has room, the notes but for their proof are in the checkpoint too, so that it may travel alone: as the text
@@ -297,7 +289,7 @@ def write(
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in written(out)}
     *sidecar, part = parts.values()
     try:
-        digest = _hashed(part, lambda: _write(plain, notes, part, out.suffix, to, author))
+        digest = _hashed(part, lambda: _write(plain, notes, part, out.suffix, to))
         for beside in sidecar:
             beside.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n")
         for path, whole in parts.items():
@@ -307,12 +299,14 @@ def write(
             rest.unlink(missing_ok=True)
 
 
-def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str, author: str) -> None:
+def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str) -> None:
     kept = json.dumps({key: value for key, value in notes.items() if key != "proof"})
     if to == "detectron2":
         arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
         with path.open("wb") as file:
-            pickle.dump({"model": arrays, "__author__": author, "matching_heuristics": True, "bench": kept}, file)
+            pickle.dump(
+                {"model": arrays, "__author__": "transfer-bench", "matching_heuristics": True, "bench": kept}, file
+            )
     elif to == "mmseg":
         torch.save({"state_dict": to_mmseg(separated(tensors)[0]), "meta": {"bench": kept}}, path)
     elif suffix == ".safetensors":

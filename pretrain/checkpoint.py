@@ -67,7 +67,7 @@ def load(out: Path, run_of: Mapping[str, Any], resume: bool) -> dict[str, Any] |
             damaged.append(f"{path} ({' '.join(str(error).split())[:200]})")
             continue
         check(path, state, run_of)
-        if path.name == "previous.pth":
+        if path.name == "previous.pth" and os.environ.get("RANK", "0") == "0":
             log.say(
                 f"{', '.join(damaged) or 'last.pth'} is damaged or gone: going on from {path}, step {state['step']}"
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,7 @@ def preflight(folder: Folder, allowed: int, chief: bool) -> None:
     breaks off in the middle is named when its turn comes.
     """
     folder.allowed = allowed
-    spacing = max(1, len(folder) // HEADERS)
+    spacing = math.ceil(len(folder) / HEADERS)
 
     def faults(start: int) -> list[tuple[int, str]]:
         part = range(start, min(start + TOGETHER, len(folder)))

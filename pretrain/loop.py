@@ -96,7 +96,9 @@ def run(
         state = checkpoint.load(out, run_of, resume)
         checkpoint.shared(out, state, process)
         if state and state["step"] == state["steps"] and (out / "backbone.json").exists():
-            log.say(f"{out / 'backbone.pth'} is finished already")
+            if chief:
+                log.say(f"{out / 'backbone.pth'} is finished already")
+            dist.leave()
             return out / "backbone.pth"
         with faults.in_words(folder, recipe["batch_size"], workers(process.device)):
             faults.preflight(folder, skip_bad, chief)

@@ -46,7 +46,7 @@ class Bank(nn.Module):
         self.register_buffer("bank", (2 * torch.rand(images, dim) - 1) / math.sqrt(dim / 3))
 
     @torch.no_grad()
-    def update(self, indices: torch.Tensor, v: torch.Tensor, weight: float = 0.5) -> None:
+    def update(self, indices: torch.Tensor, v: torch.Tensor, weight: float) -> None:
         """m_i <- weight * m_i + (1 - weight) * v_i, brought to unit length.
 
         indices: [N] of all processes; v: [N, C], unit length along C

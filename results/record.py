@@ -166,14 +166,20 @@ def _slim(record: dict[str, Any]) -> dict[str, Any]:
     return slim
 
 
+def user_cache() -> Path:
+    """This project's folder among the user's caches."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if root.startswith("/") else Path.home() / ".cache") / "bench"  # as the XDG specification says
+
+
 def _kept(root: Path) -> sqlite3.Connection:
     """What was read of the records below a root: folder, time and `_split`; in memory where there is no cache to write to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench" / "records"
     make = "CREATE TABLE IF NOT EXISTS model (folder TEXT PRIMARY KEY, time INTEGER, shared TEXT, own TEXT)"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        folder = user_cache() / "records"
+        folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(f"3 {VERSION} {root.resolve()} {root}".encode()).hexdigest()[:16]
-        kept = sqlite3.connect(cache / f"{name}.sqlite", timeout=60)
+        kept = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
         kept.execute(make)
         kept.execute("SELECT folder, time, shared, own FROM model LIMIT 1")
     except (OSError, RuntimeError, sqlite3.Error):

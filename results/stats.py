@@ -33,12 +33,6 @@ class Difference:
     low: float | None  # 95 % interval
     high: float | None
     p: float | None  # two-sided, of no difference
-    paired: bool  # taken seed by seed
-
-    @property
-    def noise(self) -> bool | None:
-        """Whether the interval holds 0; None without one."""
-        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -71,18 +65,17 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     Raises ValueError if one has none.
     """
     a, b = summary(list(values.values())), summary(list(baseline.values()))
-    paired = set(values) == set(baseline) and len(values) > 1
-    if paired:
+    if set(values) == set(baseline) and len(values) > 1:
         apart = summary([values[seed] - baseline[seed] for seed in sorted(values)])
         error, freedom = (apart.std or 0.0) / math.sqrt(apart.n), float(apart.n - 1)
     elif a.std is None or b.std is None:
-        return Difference(a.mean - b.mean, None, None, None, False)
+        return Difference(a.mean - b.mean, None, None, None)
     else:
         va, vb = a.std**2 / a.n, b.std**2 / b.n
         error = math.sqrt(va + vb)
         share = va / (va + vb) if error else 0.0  # its square does not vanish where a variance's would
         freedom = 1 / (share**2 / (a.n - 1) + (1 - share) ** 2 / (b.n - 1))
-    return _tested(a.mean - b.mean, error, freedom, paired)
+    return _tested(a.mean - b.mean, error, freedom)
 
 
 def against(values: Mapping[int, float], baseline: float, std: float) -> Difference:
@@ -92,14 +85,14 @@ def against(values: Mapping[int, float], baseline: float, std: float) -> Differe
     """
     a = summary(list(values.values()))
     error = math.hypot(std, (std if a.std is None else a.std) / math.sqrt(a.n))
-    return _tested(a.mean - baseline, error, math.inf, False)
+    return _tested(a.mean - baseline, error, math.inf)
 
 
-def _tested(mean: float, error: float, freedom: float, paired: bool) -> Difference:
+def _tested(mean: float, error: float, freedom: float) -> Difference:
     if error == 0:
-        return Difference(mean, mean, mean, float(mean == 0), paired)
+        return Difference(mean, mean, mean, float(mean == 0))
     half = _quantile(freedom) * error
-    return Difference(mean, mean - half, mean + half, _two_sided(mean / error, freedom), paired)
+    return Difference(mean, mean - half, mean + half, _two_sided(mean / error, freedom))
 
 
 @lru_cache
@@ -116,12 +109,12 @@ def _two_sided(t: float, freedom: float) -> float:
     return float(2 * (ndtr(-abs(t)) if math.isinf(freedom) else stdtr(freedom, -abs(t))))
 
 
-def holm(p: Sequence[float], level: float = 0.05) -> list[bool]:
-    """Which of several hypotheses are refused by Holm's step-down test, so that one false refusal in all has this probability."""
+def holm(p: Sequence[float]) -> list[bool]:
+    """Which of several hypotheses are refused by Holm's step-down test, so that one false refusal in all has a probability of 5 %."""
     order = sorted(range(len(p)), key=lambda i: p[i])
     refused = [False] * len(p)
     for step, i in enumerate(order):
-        if p[i] > level / (len(p) - step):
+        if p[i] > 0.05 / (len(p) - step):
             break
         refused[i] = True
     return refused
@@ -134,7 +127,6 @@ class Rank:
     mean: float
     low: float
     high: float
-    tasks: int
 
 
 def ranks(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Rank]:
@@ -163,4 +155,4 @@ def ranks(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Rank
 
     low, high = np.percentile(ranked(means), [2.5, 97.5], axis=0)
     mean = ranked(centre)[0]
-    return {m: Rank(float(mean[j]), float(low[j]), float(high[j]), len(scores)) for j, m in enumerate(models)}
+    return {m: Rank(float(mean[j]), float(low[j]), float(high[j])) for j, m in enumerate(models)}

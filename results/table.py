@@ -268,7 +268,7 @@ def _difference(
     assert base is not None
     mean = stats.summary(list(values.values())).mean
     if spread is None:
-        return stats.Difference(mean - base, None, None, None, False), False
+        return stats.Difference(mean - base, None, None, None), False
     return stats.against(values, base, spread), True
 
 

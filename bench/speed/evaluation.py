@@ -231,7 +231,7 @@ def _scenes(
         for number, (entry, mask, outline, alone) in enumerate(
             zip(
                 _entries(owner, label, shapes),
-                _masks(owner, shapes),
+                _masks(shapes),
                 shapes.reshape(len(owner), -1).tolist(),
                 crowd,
                 strict=True,
@@ -242,7 +242,7 @@ def _scenes(
     results = [
         entry | {"score": score, "segmentation": mask}
         for entry, score, mask in zip(
-            _entries(picture, found_label, found_shapes), scores.tolist(), _masks(picture, found_shapes), strict=True
+            _entries(picture, found_label, found_shapes), scores.tolist(), _masks(found_shapes), strict=True
         )
     ]
     for entry in results:
@@ -282,7 +282,7 @@ def _entries(owner: Array, label: Array, shapes: Array) -> list[dict[str, Any]]:
     ]
 
 
-def _masks(owner: Array, shapes: Array) -> list[dict[str, Any]]:
+def _masks(shapes: Array) -> list[dict[str, Any]]:
     """COCO's run lengths of each outline."""
     from pycocotools import mask
 

@@ -5,7 +5,7 @@
 MoCo v2 with ResNet-50 at 224 pixels, batch 16, for one epoch of 3,200 photographs: three runs with the published recipe but for
 the batch and the one epoch. float32 and bfloat16 have the same seed, so the same weights, order and views; bfloat16 with another
 seed is what noise is. Each run has a process with one thread. It takes 40 minutes on two cores and goes on after an interruption.
-The curves go into results/measured/precision.json; without a folder, the sentence of those that are there is printed.
+The curves go into results/measured/precision.json; without a folder, the sentences of what is there are printed.
 """
 
 import datetime
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench import catalog, cli, workers
+from bench import catalog, cli, journey, workers
 from results import record, stats
 
 FILE = catalog.ROOT / "results" / "measured" / "precision.json"
@@ -80,18 +80,16 @@ def transferred(trials: Iterable[Mapping[str, Any]], protocol: str = "voc_c4@min
 
 
 def main(images: Path, runs: Path = RUNS, file: Path = FILE) -> None:
-    """Makes the curves, writes them down and prints what they say."""
+    """Makes the curves, and writes them down."""
     runs.mkdir(parents=True, exist_ok=True)
     with workers.pool(runs / "log.txt", tasks=1) as pool:
         jobs = [pool.submit(curve, precision, seed, images, runs) for precision, seed in CURVES]
         curves = [job.result() for job in jobs]
     found = {"date": datetime.date.today().isoformat(), "curves": curves}
     record.replaced(file, json.dumps(found, indent=1) + "\n")
-    print(compared(file))
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
         cli.answered(lambda: main(Path(sys.argv[1])))
-    else:
-        print(compared())
+    print(f"- {compared()}\n- {transferred(journey.measured(catalog.ROOT / 'results' / 'measured'))}")

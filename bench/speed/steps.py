@@ -58,10 +58,11 @@ def _plain_step(method: str, arch: str, side: int, batch: int) -> Callable[[], f
     return lambda: loop(views)
 
 
-def _product(side: int = 2048) -> Row:
+def _product() -> Row:
     """How many times as fast as float32 bfloat16 multiplies matrices here."""
     import torch
 
+    side = 2048
     a, b = torch.randn(2, side, side)
     half = (a.bfloat16(), b.bfloat16())
     against = f"float32's product of {side:,} x {side:,} matrices: bfloat16's, no more than which a step can gain by it"

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from bench import catalog
@@ -29,6 +33,14 @@ def test_a_file_that_is_no_python_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "ROOT", tmp_path)
     with pytest.raises(SyntaxError, match=r"mine\.py, line 2"):
         catalog.summary("method", "mine")
+
+
+def test_a_docstring_is_read_in_any_locale():
+    plain = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    call = [sys.executable, "-c", "from bench import catalog; print(len(catalog.summary('task', 'voc_semantic')))"]
+    assert (
+        int(subprocess.run(call, env=os.environ | plain, cwd=catalog.ROOT, capture_output=True, check=True).stdout) > 20
+    )
 
 
 @pytest.mark.parametrize("kind", catalog.PACKAGES)

@@ -1,6 +1,7 @@
 """Addresses and transfers, against a server on this machine that behaves as badly as servers do."""
 
 import contextlib
+import errno
 import hashlib
 import http.server
 import json
@@ -232,6 +233,14 @@ def test_a_file_is_fetched_once_and_its_hash_recorded(web: Web, tmp_path: Path) 
     assert found.path.is_relative_to(tmp_path / "cache" / "bench")
     assert sorted(Path(name).name for name in listing(tmp_path)) == [".model.pth.json", "model.pth"]
     assert get(f"{web.url}/good/model.pth") == found and len(web.asked) == 1
+
+
+def test_a_file_system_without_locks_is_no_obstacle(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fetch.fcntl, "flock", none)
+    assert get(f"{web.url}/good/model.pth").path.read_bytes() == BODY
 
 
 def test_the_hash_in_an_address_is_compared(web: Web, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import pty
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -336,6 +337,19 @@ def test_cancelling_gives_trials_time_for_a_checkpoint_starts_no_more_and_the_sa
     (tmp_path / "go").touch()
     assert run(tmp_path, plan)
     assert starts(tmp_path, 3) == [2, 2, 1]
+
+
+def test_cancelling_on_another_machine_names_the_one_to_call_it_on(tmp_path, monkeypatch):
+    folder = sweep.begin(tmp_path, planned(tmp_path, SLOW), silent)
+    until(lambda: running(tmp_path) == 1)
+    here = socket.gethostname()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sweep.socket, "gethostname", lambda: "elsewhere")
+        with pytest.raises(ValueError, match=f"found elsewhere: call it on {here}$"):
+            sweep.cancel(folder, silent)
+    assert running(tmp_path) == 1 and not (folder / "cancelled").exists()
+    sweep.cancel(folder, silent)
+    assert running(tmp_path) == 0
 
 
 def test_cancelling_kills_what_does_not_end(tmp_path):

@@ -308,11 +308,11 @@ def test_a_written_file_is_read_back_with_its_traits(
 
 
 def test_the_forms_are_the_frameworks(tmp_path: Path, resnet18: dict[str, torch.Tensor]) -> None:
-    weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pkl", to="detectron2", author="somebody")
+    weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pkl", to="detectron2")
     content = pickle.loads((tmp_path / "a.pkl").read_bytes())
     assert content.keys() == {"model", "__author__", "matching_heuristics", "bench"}
     assert json.loads(content["bench"]) == {"arch": "resnet18", "format": "detectron2", "traits": TRAITS}
-    assert (content["__author__"], content["matching_heuristics"]) == ("somebody", True)
+    assert (content["__author__"], content["matching_heuristics"]) == ("transfer-bench", True)
     assert all(isinstance(array, np.ndarray) for array in content["model"].values())
     weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.safetensors", to="torchvision")
     assert load_file(tmp_path / "a.safetensors").keys() == resnet18.keys()
@@ -327,15 +327,14 @@ def test_the_forms_are_the_frameworks(tmp_path: Path, resnet18: dict[str, torch.
 def test_nothing_is_written_without_a_proof(
     tmp_path: Path, resnet18: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for out, to, author, message in [
-        ("a.pth", "detectron2", "x", r"for detectron2 to end in \.pkl"),
-        ("a.pkl", "mmseg", "x", r"for mmseg to end in \.pth"),
-        ("a.pth", "caffe", "x", "expected one of torchvision, detectron2, mmseg"),
-        ("a.pkl", "detectron2", "Caffe2", "any author but 'Caffe2'"),
-        ("", "torchvision", "x", "end in"),
+    for out, to, message in [
+        ("a.pth", "detectron2", r"for detectron2 to end in \.pkl"),
+        ("a.pkl", "mmseg", r"for mmseg to end in \.pth"),
+        ("a.pth", "caffe", "expected one of torchvision, detectron2, mmseg"),
+        ("", "torchvision", "end in"),
     ]:
         with pytest.raises(ValueError, match=message):
-            weights.save(resnet18, "resnet18", TRAITS, tmp_path / out, to=to, author=author)
+            weights.save(resnet18, "resnet18", TRAITS, tmp_path / out, to=to)
     features = detection.features
     monkeypatch.setattr(detection, "features", lambda t, *rest: features(swapped(t), *rest))
     with pytest.raises(ValueError, match="in detectron2"):

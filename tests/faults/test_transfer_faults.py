@@ -449,6 +449,45 @@ def two(log, *given, **changes):
     ]
 
 
+def apart(log, task, data, outs, **changes):
+    """Two processes of one call whose --out is each one's own, as on machines that share no disk."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        transfers.started(one_of_two, log.with_suffix(f".{rank}"), rank, port, task, data, out, **changes)
+        for rank, out in enumerate(outs)
+    ]
+
+
+def both(log, code, processes):
+    """What the first of two processes has said, when both have ended with this code."""
+    lines = [ended(process, code, log.with_suffix(f".{rank}")) for rank, process in enumerate(processes)]
+    return "\n".join(lines[0])
+
+
+@pytest.mark.parametrize("task", ENGINES)
+def test_machines_that_do_not_share_the_folder_are_told_so(task, data, tmp_path):
+    """They would train different trials together, or wait for one another."""
+    outs, log = [tmp_path / "one", tmp_path / "other"], tmp_path / "log"
+    processes = two(log, task, data, outs[0])
+    until(lambda: begun(outs[0]), processes[0])
+    for process in processes:
+        process.kill()
+        process.join()
+    iteration = iterations(outs[0])
+    refused = f"last.pth, found iteration {iteration} by process 0, iteration 0 by process 1: --out must be a folder"
+    assert refused in both(tmp_path / "apart", 2, apart(tmp_path / "apart", task, data, outs))
+    if task != "imagenet_semi_10":  # what has its record is the engine's business no more
+        return
+    both(tmp_path / "on", 0, two(tmp_path / "on", task, data, outs[0]))
+    refused = "0.json, found it by process 0, none by process 1: --out must be a folder"
+    assert refused in both(tmp_path / "again", 2, apart(tmp_path / "again", task, data, outs))
+    assert not list(outs[1].glob("*/*/*/0.json"))
+
+
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(data, tmp_path):
     out, log, eight = tmp_path / "out", tmp_path / "log", {"SOLVER.MAX_ITER": "8"}
     processes = two(log, "voc_c4", data, out, **eight)
