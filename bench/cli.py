@@ -319,6 +319,9 @@ def convert(
     if detector:
         say(f"  of a detector: {len(detector)}" + (", which mmseg has no place for" if to == "mmseg" else ""))
     say("  largest relative difference from torchvision: " + ", ".join(f"{k} {v:.1e}" for k, v in proof.items()))
+    say(f"  to be used with {weights.usage(source.traits, source.arch, to)}")
+    for note in source.notes:
+        say(f"  {note}")
     print(out)
 
 
@@ -430,6 +433,8 @@ def transfer(
         say(
             "These are not all images of the papers' own sets: the records are marked `reduced`. bench data check says more"
         )
+    if resolved.nonstandard:
+        say(f"Changed: {', '.join(resolved.nonstandard)}: the records are marked `nonstandard`")
     if plan.proof:
         say(
             "  largest relative difference from torchvision: "
@@ -439,7 +444,8 @@ def transfer(
     if json and first():
         print(jsonlib.dumps(records, indent=1))
     where = f"--results {shlex.quote(str(out))}"
-    say(f"Next: bench table moco {where}, bench table pixpro {where}, bench leaderboard {where}")
+    tables = [f"bench table {name} {where}" for name in journey.tables(resolved.name)]
+    say(f"Next: {', '.join([*tables, f'bench leaderboard {where}'])}")
 
 
 def listed(text: str) -> list[str]:

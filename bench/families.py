@@ -864,6 +864,7 @@ FAMILIES = (
         others=OTHER,
         words=("solo", "solo-learn"),
         licence="MIT",
+        unverified=("that solo-learn wrote it: any module of Lightning with a backbone and a projector has such keys",),
     ),
     Source(
         name="solo-learn",

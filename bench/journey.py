@@ -203,6 +203,13 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
         if there(path):
             continue
         work = path.with_suffix("")
+        left = [file for file in (checkpoint.LAST, checkpoint.PREVIOUS) if (work / file).exists()]
+        if left and not resume:
+            raise ValueError(
+                f"expected no earlier run in {work}, found {left[0]}: --resume goes on with it, or choose another --out"
+            )
+        if resume and not left:
+            say(f"nothing to go on with in {work}: this trial is begun")
         with alone(work), interruption.handled(interruption.at_once):
             if os.environ.get("WORLD_SIZE", "1") == "1" and there(path):  # whoever was at work here has just ended
                 continue
@@ -306,6 +313,13 @@ def checked(task: protocols.Task, data: Path | None, make_label_train_ids: bool)
 
     report = check.check(task, meant(data), engine(task).found, make_label_train_ids)
     return report, check.described(report)
+
+
+def tables(task: str) -> list[str]:
+    """The names of the tables that have a column of the task, whatever its scale."""
+    plain = task.partition("@")[0]
+    every = [(name, catalog.load("table", name).TABLES) for name in catalog.names("table")]
+    return [name for name, found in every if any(column.task == plain for table in found for column in table.columns)]
 
 
 def measured(results: Path) -> list[dict[str, Any]]:

@@ -53,7 +53,13 @@ def plan(
     named = data is not None or "DETECTRON2_DATASETS" in os.environ or Path("datasets").is_dir()
     found = journey.engine(task).found(task, journey.datasets(data)) if named else None
     reduced = found is not None and not groups.whole(task.name.partition("@")[0], found)
-    report = shown(task) | {"model": about, "seeds": seeds, "data": found, "reduced": reduced}
+    report = shown(task) | {
+        "model": about,
+        "seeds": seeds,
+        "data": found,
+        "reduced": reduced,
+        "nonstandard": list(task.nonstandard),
+    }
     if isinstance(task, protocols.Detection):
         report["detectron2"] = journey.engine(task).resolved(task, about["arch"], about["traits"])
         full = protocols.DEFAULTS | dict(task.settings)
@@ -117,6 +123,8 @@ def described(report: dict[str, Any]) -> str:
         lines.append(
             f"time        about {duration(report['estimated_seconds'])} for all trials on this machine (from its speed)"
         )
+    if report["nonstandard"]:
+        lines.append(f"changed     {', '.join(report['nonstandard'])}: the record would be marked `nonstandard`")
     lines += [f"unverified  {text}" for text in report["unverified"]]
     lines.append("protocol")
     settings = report.get("detectron2") or report["protocol"]

@@ -68,7 +68,7 @@ def recognised(file: File, family: str | None) -> Found:
         return best
     fitting = _fitting(file)
     if not fitting:
-        if what := no_resnet(_examples(file)):
+        if not _holding(file, "sequential") and (what := no_resnet(_examples(file))):
             raise ValueError(what)
         return _generic(file)
     return _settled(fitting, file)
@@ -254,7 +254,7 @@ def _ten(keys: list[Any], told: Callable[[Any], str] = str) -> str:
 # --- files of no family
 
 
-_COPIES = re.compile(r"(^|[._])(k|ema)($|[._])|key|momentum|target|teacher")
+_COPIES = re.compile(r"(^|[._])(k|key|ema)($|[._])|momentum|target|teacher")
 _HOLDS = {  # layout: three keys that tell it, and how the keys of its parts begin
     "torchvision": (
         ("conv1.weight", "bn1.running_mean", "layer4.0.conv1.weight"),
@@ -316,9 +316,9 @@ def _generic(file: File) -> Found:
     candidates = candidates or _holding(file, layout)
     copies = [(outer, prefix) for outer, prefix in candidates if any(map(_COPIES.search, (*outer, prefix)))]
     live = [place for place in candidates if place not in copies]
-    live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live
+    live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live or copies
     if len(live) != 1 and not _one(file, live, layout):
-        raise _unknown(file, live or candidates)
+        raise _unknown(file, live)
     outer, prefix = live[0]
     (first, *_), parts = _HOLDS[layout]
     outside = f"outside {prefix[:80]!r}"
@@ -331,9 +331,19 @@ def _generic(file: File) -> Found:
     source = replace(GENERIC, prefix=prefix, has=(f"{prefix}{first}",), layout=layout)
     again = "".join(f", with the same tensors as {other[:80]!r}" for _, other in live[1:3])
     warning = f"no known family; prefix {prefix[:80]!r} is taken on trust, the only place that holds a ResNet{again}"
-    if copies:
+    if live == copies:
+        warning += f" and by its name ({_places(live[:1])}) a copy of the trained network"
+    elif copies:
         warning += f", but for {_places(copies)}, a copy by its name: where it is meant, save its state_dict() alone"
     return _with(_divided(source, file, outer, prefix, reason), (), f"warning: {warning}")
+
+
+def on_trust(file: File) -> Found | None:
+    """The reading of a file as one of no family; None where there is not exactly one place that holds a ResNet."""
+    try:
+        return _generic(file)
+    except ValueError:
+        return None
 
 
 NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
@@ -381,7 +391,7 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> ValueError:
             f"expected a checkpoint with tensors, found a dict without any (its keys: {shown}): save the model's state_dict(),"
             " alone or at most two dicts deep"
         )
-    if what := no_resnet(keys):
+    if not candidates and (what := no_resnet(keys)):
         return ValueError(what)
     if any(key.removeprefix("module.").startswith(("backbone.res2.", "backbone.bottom_up.res2.")) for key in keys):
         return ValueError(
@@ -411,8 +421,7 @@ def _nothing(source: Source, file: File) -> str:
     )
     families = sorted({found.source.name for found in _fitting(file)} - {source.name})
     if not families:
-        try:
-            families = [_generic(file).source.name]
-        except ValueError:
+        if on_trust(file) is None:
             return f"{text} `bench inspect` says what it is"
+        families = [GENERIC.name]
     return f"{text} Is this --from {' or '.join(families)}?"

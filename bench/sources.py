@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import layouts
 from bench.content import Digest, File, opened
-from bench.recognition import Found, no_resnet, recognised
+from bench.recognition import Found, Several, no_resnet, on_trust, recognised
 from downstream import resnets
 from downstream.task import TRAITS
 
@@ -69,8 +69,13 @@ def backbone(
 
     Raises FileNotFoundError, or ValueError for a file that is not one whole ResNet of one known family.
     """
-    with Digest(Path(path)) as digest:
-        return _backbone(Path(path), digest, family, arch, allow_missing)
+    try:
+        with Digest(Path(path)) as digest:
+            return _backbone(Path(path), digest, family, arch, allow_missing)
+    except ValueError as error:
+        if type(error) not in (ValueError, Several) or str(path) in str(error):
+            raise
+        raise type(error)(f"{error} (in {path})") from error
 
 
 def _backbone(
@@ -79,14 +84,14 @@ def _backbone(
     file = opened(path, digest)
     found = recognised(file, family)
     plan, missing, _, problem = _compared(found, arch, allow_missing)
-    if problem := problem or _otherwise_run(found, file, plan):
-        raise ValueError(f"{problem} (in {path})")
+    if problem := _trusted(problem, file, family) or _otherwise_run(found, file, plan):
+        raise ValueError(problem)
     size = sum(part.stat().st_size for part in file.files)
     told = sum(math.prod(e.shape) * e.dtype.itemsize for e in found.detector.values())
     if told > 4 * size:
         raise ValueError(
             f"expected the tensors of a detector to lie in the file one by one, found {len(found.detector):,} of {told:,} bytes "
-            f"together in a file of {size:,}: they are views of one another (in {path})"
+            f"together in a file of {size:,}: they are views of one another"
         )
     traits = _traits(found, file, plan)
     return Backbone(
@@ -135,7 +140,7 @@ def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence
         "licence": _licence(found, file),
         "notes": list(_notes(found, file)),
         "values": "not read",  # a backbone that diverged is told by what converts or trains it
-        "problem": problem or _otherwise_run(found, file, plan),
+        "problem": _trusted(problem, file, family) or _otherwise_run(found, file, plan),
     }
 
 
@@ -261,6 +266,12 @@ def _compared(
     if problem is None and mistyped:
         problem = f"expected floating-point numbers, found {len(mistyped)} tensors of others{_listed(mistyped)}"
     return plan, tuple(missing), tuple(unexpected), problem
+
+
+def _trusted(problem: str | None, file: File, family: str | None) -> str | None:
+    """The sentence that refuses a file of no family that was asked for, and that it can be read without one, where it can."""
+    whole = problem and family is None and (found := on_trust(file)) and _compared(found, None, ())[3] is None
+    return f"{problem} --from generic reads it on trust" if whole else problem
 
 
 def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:

@@ -468,7 +468,7 @@ def _collected(sweep: Path, plan: Mapping[str, Any], found: Sequence[State], say
         say(f"  {Path(row['folder']) / 'transfer.log'}")
     if missing:
         say(f"{len(missing)} of {len(found)} trials have no record; the same call goes on with them")
-    say(f"Next: bench table moco --results {shlex.quote(str(sweep.parent.parent))}")
+    say(f"Next: bench leaderboard --results {shlex.quote(str(sweep.parent.parent))}")
     return not missing
 
 

@@ -143,7 +143,7 @@ def load(folder: Path, origin: Mapping[str, Any]) -> dict[str, Any] | None:
         if differing:
             raise ValueError(
                 f"expected {file} to be of this run, found another {' and another '.join(differing)}: take another --out, or "
-                "start anew without --resume"
+                "remove it to start anew"
             )
         if damaged and os.environ.get("RANK", "0") == "0":
             print(
@@ -153,8 +153,8 @@ def load(folder: Path, origin: Mapping[str, Any]) -> dict[str, Any] | None:
         return state
     if damaged:
         raise ValueError(
-            f"expected a checkpoint to go on from in {folder}, found damage in {' and '.join(damaged)}: start anew without "
-            "--resume"
+            f"expected a checkpoint to go on from in {folder}, found damage in {' and '.join(damaged)}: remove "
+            "them to start anew"
         )
     return None
 
@@ -176,7 +176,7 @@ def _read(file: Path) -> dict[str, Any]:
     if version != VERSION:
         raise ValueError(
             f"expected {file} in version {VERSION} of its layout, found {version}: another version of this project wrote it, "
-            "probably a newer one; go on with that one, or start anew without --resume"
+            "probably a newer one; go on with that one, or remove it to start anew"
         )
     return state
 

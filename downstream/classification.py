@@ -278,6 +278,8 @@ def _labelled(
 def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
+            if picture.mode.startswith("I;16"):  # PIL would clip 16 bits where it should scale them
+                return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
             return picture.convert("RGB")
     except MemoryError:
         raise

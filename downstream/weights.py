@@ -270,6 +270,21 @@ def save(
     return proof
 
 
+def usage(traits: Mapping[str, Any], arch: str, to: str) -> str:
+    """What a framework has to be told, in its own words, for converted weights to be the same function there."""
+    order, inside, mean, std = (traits[key] for key in ("channel_order", "stride_in_1x1", "mean", "std"))
+    mean, std = list(mean), list(std)
+    if to == "detectron2":
+        pixels = f"INPUT.FORMAT {order}, MODEL.PIXEL_MEAN {mean}, MODEL.PIXEL_STD {std}"
+        return f"{pixels}, MODEL.RESNETS.STRIDE_IN_1X1 {inside}"
+    if to == "mmseg":
+        plan, style = resnets.arch(arch), "caffe" if inside else "pytorch"
+        kind = "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet"
+        return f"type='{kind}', style='{style}', mean={mean}, std={std}, bgr_to_rgb={order == 'RGB'}"
+    strides = "; its stages stride in the 1x1 convolution, where torchvision's own networks do in the 3x3" * inside
+    return f"{order} pixels from 0 to 255 less {mean}, divided by {std}{strides}"
+
+
 def written(out: Path) -> list[Path]:
     """What `write` makes: the notes' file, unless OUT carries them itself, and OUT."""
     return [out] if out.suffix == ".safetensors" else [out.with_name(f"{out.name}.json"), out]

@@ -200,8 +200,9 @@ class Folder:
     def refuse(self, bad: Sequence[int]) -> None:
         """ValueError where more images are bad than may be."""
         if len(bad) > self.allowed:
+            least = "" if self.kept is not None else "at least "  # of a large folder not every image was decoded
             raise ValueError(
-                f"expected at most {self.allowed} images that cannot be decoded, found {self.named(bad)}: repair or remove them; "
+                f"expected at most {self.allowed} images that cannot be decoded, found {least}{self.named(bad)}: repair or remove them; "
                 f"--skip-bad {len(bad)} takes the next image of the folder in the place of each"
             )
 

@@ -35,8 +35,7 @@ def preflight(folder: Folder, allowed: int, chief: bool) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         folder.bad = dict(itertools.chain.from_iterable(pool.map(faults, range(0, len(folder), TOGETHER))))
-    if len(folder.bad) <= allowed:
-        folder.keep()
+    folder.keep()
     folder.refuse(sorted(folder.bad))
     if folder.bad and chief:
         log.say(

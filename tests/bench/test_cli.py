@@ -19,6 +19,7 @@ import torch
 import torchvision
 
 from bench import catalog, cli, doctor, journey, records
+from downstream import weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -406,6 +407,31 @@ def test_inspect_and_convert_round_trip(bench, resnet18, tmp_path):
         code, out, err = bench("convert", resnet18, tmp_path / name, "--to", to)
         assert code == 0, err
         assert (tmp_path / name).is_file()
+        usual = "[123.675, 116.28, 103.53]"
+        assert {
+            "torchvision": f"  to be used with RGB pixels from 0 to 255 less {usual}, divided by [58.395, 57.12, 57.375]\n",
+            "detectron2": f"  to be used with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN {usual}, MODEL.PIXEL_STD",
+            "mmseg": f"  to be used with type='ResNet', style='pytorch', mean={usual}, std=",
+        }[to] in err
+
+
+def test_what_else_a_framework_has_to_be_told_of_caffes_weights_is_said():
+    traits = {"channel_order": "BGR", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0), "stem": "7x7"}
+    said = {to: weights.usage(traits | {"stride_in_1x1": True}, "resnet50", to) for to in weights.SUFFIXES}
+    assert "BGR pixels" in said["torchvision"] and "stages stride in the 1x1 convolution" in said["torchvision"]
+    assert said["detectron2"].startswith("INPUT.FORMAT BGR") and said["detectron2"].endswith("STRIDE_IN_1X1 True")
+    assert "style='caffe'" in said["mmseg"] and said["mmseg"].endswith("bgr_to_rgb=False")
+
+
+def test_what_is_changed_of_a_protocol_is_said_before_it_runs(bench, datasets, monkeypatch):
+    call = ("transfer", "--task", "cityscapes_semantic", "--scale", "mini", "--data", datasets, "lr=0.1")
+    assert "changed     lr: the record would be marked `nonstandard`" in bench(*call, "--dry-run")[1]
+    monkeypatch.setattr(journey, "transfer", lambda *_: [])
+    assert "Changed: lr: the records are marked `nonstandard`" in bench(*call)[2]
+
+
+def test_only_tables_with_a_column_of_the_task_are_named_next():
+    assert journey.tables("voc_c4@mini") == ["infomin", "moco", "pixpro"] and journey.tables("imagenet_knn") == []
 
 
 def test_convert_spares_its_source(bench, resnet18, tmp_path):
@@ -605,6 +631,6 @@ def test_the_next_command_that_is_named_can_be_pasted(bench, monkeypatch):
     monkeypatch.setattr(journey, "transfer", lambda *_: [])
     monkeypatch.setattr(loop, "run", lambda *_, **__: Path("my runs/backbone.pth"))
     told = bench("transfer", "--task", "voc_c4", "--out", "my runs")[2].splitlines()[-1]
-    assert told.startswith("Next: bench table moco --results 'my runs', ")
+    assert "bench table moco --results 'my runs', bench table pixpro --results 'my runs', " in told
     told = bench("pretrain", "moco", "--data", "photos")[2].splitlines()[-1]
     assert " --checkpoint 'my runs/backbone.pth' --scale paper " in told

@@ -1426,6 +1426,41 @@ def test_a_copy_beside_a_home_made_network_is_left_out_by_name(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("name", ["ema_model.", "net_k.", "target_encoder.", "model_ema/", "teacher/"])
+def test_the_only_network_of_a_file_is_read_though_its_name_is_a_copys(tmp_path: Path, name: str) -> None:
+    outer, _, prefix = name.rpartition("/")
+    content = under(prefix, net())
+    torch.save({outer: content} if outer else content, tmp_path / "a.pth")
+    found = sources.backbone(tmp_path / "a.pth")
+    assert (found.family, found.matched) == ("generic", 120)
+    assert "by its name" in found.evidence[-1] and found.evidence[-1].endswith("a copy of the trained network")
+
+
+def test_a_keypoint_network_is_no_copy_by_its_name(tmp_path: Path) -> None:
+    torch.save(prefixed("keypoint_net."), tmp_path / "a.pth")
+    assert "copy" not in sources.backbone(tmp_path / "a.pth").evidence[-1]
+
+
+@pytest.mark.parametrize("prefix", ["features.", "module.features."])
+def test_a_resnet_as_a_sequence_called_features_is_no_alexnet(tmp_path: Path, prefix: str) -> None:
+    names = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    whole = {
+        f"{prefix}{names[key.partition('.')[0]]}.{key.partition('.')[2]}": v
+        for key, v in net().items()
+        if key[:2] != "fc"
+    }
+    torch.save(whole, tmp_path / "a.pth")
+    found = sources.backbone(tmp_path / "a.pth")
+    assert (found.family, found.matched) == ("generic", 120)
+    assert all(torch.equal(found.tensors[key], value) for key, value in net().items() if key[:2] != "fc")
+
+
+def test_a_file_that_its_family_does_not_fit_is_offered_to_be_read_without_one(tmp_path: Path) -> None:
+    home_made = {"state_dict": under("encoder.0.", net() | {"fc.weight": torch.ones(3, 512), "fc.bias": torch.ones(3)})}
+    assert refusal(tmp_path, home_made).endswith("of openselfsup? --from generic reads it on trust")
+    assert sources.backbone(tmp_path / "refused.pth", family="generic").matched == 120
+
+
 @pytest.mark.timeout(60)
 def test_forty_thousand_other_tensors_take_seconds(tmp_path: Path) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in prefixed("net.").items()}
@@ -1498,11 +1533,14 @@ def test_encoder_and_encoder_q_do_not_match_each_other(tmp_path: Path) -> None:
 
 
 def refusal(tmp_path: Path, content: Any, **options: Any) -> str:
-    torch.save(content, tmp_path / "refused.pth")
+    """The sentence, which ends with the file's name, without that."""
+    file = tmp_path / "refused.pth"
+    torch.save(content, file)
     with pytest.raises(ValueError) as caught:
-        sources.backbone(tmp_path / "refused.pth", **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+        sources.backbone(file, **options)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and str(file) in sentence
+    return sentence.removesuffix(f" (in {file})")
 
 
 def test_a_wrong_family_is_answered_with_the_right_one(tmp_path: Path) -> None:

@@ -442,7 +442,10 @@ def test_bad_images_of_a_small_folder_are_all_named_before_the_run(photos, tmp_p
     spoil(photos / "a" / "03.png")
     (photos / "b" / "01.png").write_bytes(b"")
     (photos / "c" / "99.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(ValueError, match=r"found 2 of 25: .*b/01.png \(an empty file\).*c/99.png .*No such file"):
+    named = (
+        r"found 3 of 25: .*a/03.png \(.*truncated.*b/01.png \(an empty file\).*c/99.png .*No such file.*--skip-bad 3 "
+    )
+    with pytest.raises(ValueError, match=named):
         run(photos, tmp_path / "out")
     (photos / "b" / "01.png").unlink()
     (photos / "c" / "99.png").unlink()
@@ -525,7 +528,8 @@ def test_the_next_image_of_the_folder_takes_the_place_of_a_bad_one_with_its_own_
     assert used[wanted == 23].tolist() == [0]
     assert labels.tolist() == folder.labels[used].tolist()
     folder.allowed = 1
-    with pytest.raises(ValueError, match=r"found 2 of 24: .*a/21.png.*c/23.png"):
+    least = "" if memory else "at least "  # of a large folder not every image was decoded
+    with pytest.raises(ValueError, match=rf"found {least}2 of 24: .*a/21.png.*c/23.png"):
         folder.refuse([7, 23])
 
 

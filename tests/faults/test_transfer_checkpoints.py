@@ -87,7 +87,7 @@ def test_two_damaged_checkpoints_are_refused_with_the_way_out(tmp_path):
         checkpoint.save(tmp_path, content(iteration))
     for name in ("last.pth", "previous.pth"):
         (tmp_path / name).write_bytes(b"no archive")
-    with pytest.raises(ValueError, match=r"damage in last\.pth .* and previous\.pth .*without --resume"):
+    with pytest.raises(ValueError, match=r"damage in last\.pth .* and previous\.pth .*: remove them to start anew"):
         checkpoint.load(tmp_path, ORIGIN)
 
 

@@ -449,6 +449,22 @@ def two(log, *given, **changes):
     ]
 
 
+def test_an_interrupted_trial_is_not_begun_anew_unasked(data, whole, tmp_path):
+    task, out = "imagenet_semi_10", tmp_path / "out"
+    process = transfers.started(transfers.transfer, tmp_path / "log", task, data, out)
+    until(lambda: begun(out), process)
+    process.kill()
+    process.join()
+    before = (work(out) / "last.pth").read_bytes()
+    resolved = journey.resolve(task, "mini", transfers.TASKS[task])
+    with pytest.raises(
+        ValueError, match=r"no earlier run in .*/0, found last\.pth: --resume goes on with it, or choose"
+    ):
+        journey.transfer(journey.plan(resolved, "random", data), [0], out, False, print)
+    assert (work(out) / "last.pth").read_bytes() == before
+    finished(task, data, out, whole)
+
+
 def apart(log, task, data, outs, **changes):
     """Two processes of one call whose --out is each one's own, as on machines that share no disk."""
     import socket
