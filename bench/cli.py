@@ -865,7 +865,17 @@ def answered(call: Callable[[], object]) -> None:
     """Makes a call that goes on where it was ended. A user's error is one sentence and an exit code, never a traceback."""
     try:
         call()
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+    except (FileExistsError, NotADirectoryError) as error:
+        if error.filename is None:
+            end(sentence(error), 2)
+        file = next(
+            (str(part) for part in (Path(error.filename), *Path(error.filename).parents) if part.is_file()), None
+        )
+        end(
+            f"expected a folder on the way to {error.filename}, found that {file or 'a part of it'} is a file: name another",
+            2,
+        )
+    except (ValueError, FileNotFoundError) as error:
         if isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf"):
             end(f"expected an output that takes every sign, found {error.encoding}: set PYTHONIOENCODING=utf-8", 1)
         end(sentence(error), 2)

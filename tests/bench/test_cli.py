@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from bench import catalog, cli, doctor, journey, records
 from downstream import weights
@@ -49,6 +50,17 @@ def test_a_machine_that_is_out_of_memory_says_so_in_one_sentence(bench, monkeypa
 
     monkeypatch.setattr("bench.doctor.lines", doctor)
     assert bench("doctor") == (1, "", "bench: out of memory\n")
+
+
+@pytest.mark.parametrize("call", [("leaderboard",), ("pretrain", "moco", "--data", "photos", "--scale", "mini")])
+def test_a_file_in_the_place_of_a_folder_is_named(bench, tmp_path, call):
+    (tmp_path / "photos").mkdir()
+    for number in range(64):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "plain").touch()
+    code, _, err = bench(*call, "--out", "plain/x")
+    assert code == 2
+    assert err.splitlines()[-1].endswith("on the way to plain/x, found that plain is a file: name another")
 
 
 def test_ctrl_c_in_the_demo_is_a_sentence(bench, monkeypatch):
