@@ -386,7 +386,8 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> ValueError:
     """Why no reading of a file was found, and the way out."""
     keys = _examples(file)
     if not keys:
-        shown = ", ".join(repr(str(key)[:40]) for key in list(file.content)[:5]) or "nothing"
+        objects = {key: f" {value!r:.80}" for key, value in file.content.items() if type(value).__name__ == "Inert"}
+        shown = ", ".join(f"{str(key)[:40]!r}{objects.get(key, '')}" for key in list(file.content)[:5]) or "nothing"
         return ValueError(
             f"expected a checkpoint with tensors, found a dict without any (its keys: {shown}): save the model's state_dict(),"
             " alone or at most two dicts deep"

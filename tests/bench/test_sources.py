@@ -1436,6 +1436,12 @@ def test_the_only_network_of_a_file_is_read_though_its_name_is_a_copys(tmp_path:
     assert "by its name" in found.evidence[-1] and found.evidence[-1].endswith("a copy of the trained network")
 
 
+def test_a_whole_pickled_network_in_a_dict_is_named(tmp_path: Path) -> None:
+    assert "(its keys: 'net' <torch.nn.modules.linear.Linear>, 'epoch'): save the model's state_dict()" in refusal(
+        tmp_path, {"net": torch.nn.Linear(2, 2), "epoch": 3}
+    )
+
+
 def test_a_keypoint_network_is_no_copy_by_its_name(tmp_path: Path) -> None:
     torch.save(prefixed("keypoint_net."), tmp_path / "a.pth")
     assert "copy" not in sources.backbone(tmp_path / "a.pth").evidence[-1]
