@@ -84,7 +84,7 @@ def _backbone(
     file = opened(path, digest)
     found = recognised(file, family)
     plan, missing, _, problem = _compared(found, arch, allow_missing)
-    if problem := _trusted(problem, file, family) or _otherwise_run(found, file, plan):
+    if problem := _trusted(problem, found, file, family, arch) or _otherwise_run(found, file, plan):
         raise ValueError(problem)
     size = sum(part.stat().st_size for part in file.files)
     told = sum(math.prod(e.shape) * e.dtype.itemsize for e in found.detector.values())
@@ -140,7 +140,7 @@ def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence
         "licence": _licence(found, file),
         "notes": list(_notes(found, file)),
         "values": "not read",  # a backbone that diverged is told by what converts or trains it
-        "problem": _trusted(problem, file, family) or _otherwise_run(found, file, plan),
+        "problem": _trusted(problem, found, file, family, None) or _otherwise_run(found, file, plan),
     }
 
 
@@ -268,9 +268,11 @@ def _compared(
     return plan, tuple(missing), tuple(unexpected), problem
 
 
-def _trusted(problem: str | None, file: File, family: str | None) -> str | None:
+def _trusted(problem: str | None, found: Found, file: File, family: str | None, arch: str | None) -> str | None:
     """The sentence that refuses a file of no family that was asked for, and that it can be read without one, where it can."""
-    whole = problem and family is None and (found := on_trust(file)) and _compared(found, None, ())[3] is None
+    if problem is None or family is not None or found.source.refused:
+        return problem
+    whole = (other := on_trust(file)) and _compared(other, arch, ())[3] is None
     return f"{problem} --from generic reads it on trust" if whole else problem
 
 

@@ -1465,6 +1465,7 @@ def test_a_file_that_its_family_does_not_fit_is_offered_to_be_read_without_one(t
     home_made = {"state_dict": under("encoder.0.", net() | {"fc.weight": torch.ones(3, 512), "fc.bias": torch.ones(3)})}
     assert refusal(tmp_path, home_made).endswith("of openselfsup? --from generic reads it on trust")
     assert sources.backbone(tmp_path / "refused.pth", family="generic").matched == 120
+    assert "on trust" not in refusal(tmp_path, moco("resnet18", True), arch="resnet50")
 
 
 @pytest.mark.timeout(60)
