@@ -8,7 +8,8 @@ AP 57.6, COCO FPN 40.6, COCO C4 39.0; after 800, 57.5 on VOC.
     bench pretrain infomin --data imagenet/train [--epochs 800]
 
 Differences: PyContrast counts epochs from 1 in its cosine, keeps an epoch's incomplete batch, and flips before the colours and
-RandAugment, here after them: the same but for ShearY, which leaves the other side in place. A batch above 256 wants
+RandAugment, here after them: the same but for ShearY, which leaves the other side in place; blurred pixels are cut to whole numbers
+there and rounded here. A batch above 256 wants
 warmup_epochs=5.0 (10.0 beyond 500 epochs) and warmup_start so that the first rate is 0.01 (options/train_options.py), where the code
 warms up by the batch and does not shift the cosine.
 """
