@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from bench import track, workers
+from bench import cli, workers
 
 PARENT = """
 import os, signal, sys, time
@@ -43,7 +43,7 @@ def test_a_worker_has_one_thread_and_says_what_it_has_to_say_in_the_log(tmp_path
     with workers.pool(tmp_path / "log.txt") as pool:
         assert pool.submit(os.getpid).result() != os.getpid()
         assert pool.submit(torch.get_num_threads).result() == 1
-        pool.submit(track.say, "loss 4.2").result()
+        pool.submit(cli.say, "loss 4.2").result()
     assert (tmp_path / "log.txt").read_text() == "loss 4.2\n" and not capfd.readouterr().err
 
 

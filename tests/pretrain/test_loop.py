@@ -70,7 +70,7 @@ class Remembering(moco.MoCo):
 
     def forward(self, views, boxes, labels, progress, indices):
         rows = self.bank.bank[self.bank.drawn(indices, 4)]  # [N, 5, C]
-        self.bank.update(indices, rows.mean(dim=1) + progress)
+        self.bank.update(indices, rows.mean(dim=1) + progress, 0.5)
         return super().forward(views) + self.head(self.backbone(views[0])).float().mul(rows[:, 1]).mean()
 
     def before_epoch(self, epoch):
