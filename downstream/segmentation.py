@@ -74,7 +74,7 @@ from downstream.trial import (
     unsynchronised,
     write_json,
 )
-from downstream.weights import land, to_mmseg
+from downstream.weights import land, mmseg_kind, to_mmseg
 
 CLASSES = {
     "cityscapes": tuple(name for name, label in LABELS.items() if label in TRAIN_IDS),
@@ -412,12 +412,13 @@ def _backbone(arch: str, traits: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"expected the stem of a {arch}, which is {plan.stem}, found stem {traits['stem']!r} in the traits"
         )
+    kind, style = mmseg_kind(plan, traits)
     return {
-        "type": "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet",
+        "type": kind,
         "depth": plan.depth,
         "stem_channels": 64 * plan.width,
         "base_channels": 64 * plan.width,
-        "style": "caffe" if traits["stride_in_1x1"] else "pytorch",
+        "style": style,
         "norm_cfg": {"type": "BN"},
     }
 

@@ -270,6 +270,12 @@ def save(
     return proof
 
 
+def mmseg_kind(plan: resnets.Arch, traits: Mapping[str, Any]) -> tuple[str, str]:
+    """mmsegmentation's class of a ResNet and its style, which says where the stride is."""
+    kind = "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet"
+    return kind, "caffe" if traits["stride_in_1x1"] else "pytorch"
+
+
 def usage(traits: Mapping[str, Any], arch: str, to: str) -> str:
     """What a framework has to be told, in its own words, for converted weights to be the same function there."""
     order, inside, mean, std = (traits[key] for key in ("channel_order", "stride_in_1x1", "mean", "std"))
@@ -278,8 +284,7 @@ def usage(traits: Mapping[str, Any], arch: str, to: str) -> str:
         pixels = f"INPUT.FORMAT {order}, MODEL.PIXEL_MEAN {mean}, MODEL.PIXEL_STD {std}"
         return f"{pixels}, MODEL.RESNETS.STRIDE_IN_1X1 {inside}"
     if to == "mmseg":
-        plan, style = resnets.arch(arch), "caffe" if inside else "pytorch"
-        kind = "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet"
+        kind, style = mmseg_kind(resnets.arch(arch), traits)
         return f"type='{kind}', style='{style}', mean={mean}, std={std}, bgr_to_rgb={order == 'RGB'}"
     strides = "; its stages stride in the 1x1 convolution, where torchvision's own networks do in the 3x3" * inside
     return f"{order} pixels from 0 to 255 less {mean}, divided by {std}{strides}"

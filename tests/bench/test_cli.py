@@ -643,6 +643,7 @@ def test_the_next_command_that_is_named_can_be_pasted(bench, monkeypatch):
     monkeypatch.setattr(journey, "transfer", lambda *_: [])
     monkeypatch.setattr(loop, "run", lambda *_, **__: Path("my runs/backbone.pth"))
     told = bench("transfer", "--task", "voc_c4", "--out", "my runs")[2].splitlines()[-1]
-    assert "bench table moco --results 'my runs', bench table pixpro --results 'my runs', " in told
+    tables = ", ".join(f"bench table {name} --results 'my runs'" for name in ("infomin", "moco", "pixpro"))
+    assert told == f"Next: {tables}, bench leaderboard --results 'my runs'"
     told = bench("pretrain", "moco", "--data", "photos")[2].splitlines()[-1]
     assert " --checkpoint 'my runs/backbone.pth' --scale paper " in told

@@ -53,6 +53,7 @@ def test_with_other_seeds_the_difference_is_scipys_welch_test():
         pytest.approx(interval.high),
         pytest.approx(welch.pvalue),
     )
+    assert not got.low <= 0 <= got.high
 
 
 @pytest.mark.parametrize("scale", [1e-60, 1e-100, 1e-150])
@@ -77,7 +78,7 @@ def test_with_the_same_seeds_the_difference_is_scipys_paired_test_in_any_order(t
 
 def test_the_difference_of_single_trials_has_no_interval_and_is_not_called_noise():
     got = stats.difference(seeds([2.0]), seeds(A))
-    assert (got.low, got.p) == (None, None)
+    assert (got.low, got.high, got.p) == (None, None, None)
     assert stats.difference(seeds([2.0]), seeds([1.5])) == stats.Difference(0.5, None, None, None)
 
 
@@ -91,7 +92,7 @@ def test_the_difference_of_trials_without_scatter_is_exact():
     got = stats.difference(seeds([2.0, 2.0]), seeds([1.0, 1.0]))
     assert (got.mean, got.low, got.high, got.p) == (1.0, 1.0, 1.0, 0.0)
     same = stats.difference(seeds([2.0, 2.0]), seeds([2.0, 2.0], first=5))
-    assert (same.mean, same.p) == (0.0, 1.0)
+    assert (same.mean, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_a_published_spread_stands_in_for_single_trials():
