@@ -44,6 +44,10 @@ PUBLISHED = {
     "coco_fpn_1x": (0.261, f"{ZOO}, Mask R-CNN R50-FPN 1x"),
     "coco_fpn_1x_pixpro": (0.371, f"{ZOO}, Mask R-CNN R50-FPN 3x, SyncBN"),
     "coco_keypoint_2x": (0.316, f"{ZOO}, Keypoint R-CNN R50-FPN 3x"),
+    "coco_densepose": (
+        0.307,
+        "facebookresearch/detectron2 projects/DensePose/doc/DENSEPOSE_IUV.md, R_50_FPN_s1x_legacy",
+    ),
     "lvis_v05_2x": (0.292, f"{ZOO}, LVIS Mask R-CNN R50-FPN 1x"),
     "cityscapes_instance": (0.240, f"{ZOO}, R50-FPN, Cityscapes"),
     # "53 hours" for 200 epochs of 5,004 steps

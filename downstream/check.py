@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from downstream import datasets, train_ids
+from downstream import datasets, surface, train_ids
 from downstream.task import Classification, Detection, Segmentation, Task
 from downstream.trial import Progress, cpus
 
@@ -43,6 +43,9 @@ EXPECTED = {  # images of a split: the papers' and the datasets' own counts
     "coco_2017_val": 5000,
     "keypoints_coco_2017_train": 118287,
     "keypoints_coco_2017_val": 5000,
+    "densepose_coco_2014_train": 26437,  # this and the next two: detectron2, projects/DensePose/doc/DENSEPOSE_DATASETS.md
+    "densepose_coco_2014_valminusminival": 5984,
+    "densepose_coco_2014_minival": 1508,
     "lvis_v0.5_train": 57263,  # this and the next are recalled: unverified
     "lvis_v0.5_val": 5000,
     "lvis_v1_train": 100170,
@@ -186,6 +189,8 @@ def _splits(task: Task, root: Path, findings: Findings) -> Iterator[tuple[str, l
         if isinstance(task, Detection):
             train, test = list(task.settings["DATASETS.TRAIN"]), list(task.settings["DATASETS.TEST"])
             masks = bool(task.settings.get("MODEL.MASK_ON"))
+            if task.settings.get("MODEL.DENSEPOSE_ON"):
+                _surface(root, findings)
         seen: dict[str, str] = {}
         for name in (*train, *test):
             kind, _, rest = name.partition("_")
@@ -588,8 +593,16 @@ def _subset(percent: int, root: Path, names: set[str], findings: Findings) -> No
 # COCO's format
 
 
+def _surface(root: Path, findings: Findings) -> None:
+    """Which of the files of the body's surface are missing."""
+    for name in (surface.SYMMETRY, *surface.EVALUATED):
+        file = root / surface.FOLDER / name
+        if not file.is_file():
+            findings.add("layout", file, "no such file", f"fetch {surface.ADDRESS}{name} and put it there")
+
+
 class Coco:
-    """An annotation file of COCO, of its keypoints or of LVIS.
+    """An annotation file of COCO, of its keypoints, of DensePose or of LVIS.
 
     masks: whether its masks are used, to train or to test
     """
@@ -599,7 +612,9 @@ class Coco:
         self.file = datasets.annotation_file(name, root)
         self.lvis = name.startswith("lvis")
         self.keypoints = name.startswith("keypoints")
-        self.evaluated = name.endswith("val")
+        self.densepose = name.startswith("densepose")
+        self.split = datasets.split_of_2017(name)
+        self.evaluated = self.split == "val"
         self.folders: dict[str, set[str]] = {}
         self.ids: set[int] = set()
 
@@ -638,7 +653,7 @@ class Coco:
         if self.lvis:
             count = datasets.LVIS_CLASSES[self.name.split("_")[1]]
             wanted: dict[int, str | None] = dict.fromkeys(range(1, count + 1))
-        elif self.keypoints:
+        elif self.keypoints or self.densepose:
             wanted = {1: "person"}
         else:
             wanted = dict(zip(datasets.COCO_IDS, datasets.COCO_CLASSES, strict=True))
@@ -691,15 +706,11 @@ class Coco:
                 self.wrong("annotation", f"image {image['id']}: {key} is no list of ids: {listed!r:.100}")
         key = "coco_url" if self.lvis else "file_name"
         value = image.get(key)
-        parts = (
-            value.split("/")[-2:]
-            if self.lvis and isinstance(value, str)
-            else [f"{self.name.rpartition('_')[2]}2017", value]
-        )
+        parts = value.split("/")[-2:] if self.lvis and isinstance(value, str) else [f"{self.split}2017", value]
         if len(parts) != 2 or parts[0] not in ("train2017", "val2017") or not isinstance(parts[1], str) or not parts[1]:
             self.wrong("annotation", f"image {image['id']}: no {key} that leads to an image: {value!r:.100}")
             return None
-        return parts[0], parts[1]
+        return parts[0], datasets.photograph(parts[1]) if self.densepose else parts[1]
 
     def annotation(self, number: int, found: Any, sizes: Mapping[int, tuple[int, int]], categories: set[int]) -> None:
         if not isinstance(found, dict) or not datasets.names_image(found.get("image_id")):
@@ -708,7 +719,9 @@ class Coco:
         whose = f"annotation {found.get('id')!r:.40}"
         if datasets.is_id(found.get("id")):
             if found["id"] in self.ids:
-                self.wrong("annotation", f"two annotations with the id {found['id']}")
+                self.wrong(
+                    "annotation", f"two annotations with the id {found['id']}", notice=self.densepose
+                )  # a few of its do
             self.ids.add(found["id"])
         if self.evaluated and not (datasets.is_id(found.get("id")) and datasets.is_number(found.get("area"))):
             self.wrong(
@@ -734,6 +747,8 @@ class Coco:
         self.mask(whose, found, width, height)
         if self.keypoints:
             self.joints(whose, found, width, height)
+        if self.densepose and "dp_x" in found and (wrong := datasets.unmarked(found)):
+            self.wrong("densepose", f"{whose}: expected {wrong}", "correct or remove it")
 
     def mask(self, whose: str, found: Mapping[str, Any], width: int, height: int) -> None:
         shape = found.get("segmentation")

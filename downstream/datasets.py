@@ -5,6 +5,7 @@ A dataset has detectron2's name (`voc_2007_trainval`, `coco_2017_train`) and det
     VOC2007/ or VOCdevkit/VOC2007/    Annotations/*.xml  JPEGImages/*.jpg  ImageSets/Main/{trainval,test,...}.txt
     coco/                             annotations/instances_{train,val}2017.json  {train,val}2017/*.jpg
                                       annotations/person_keypoints_{train,val}2017.json
+                                      annotations/densepose_{train,valminusminival,minival}2014.json
     lvis/                             lvis_{v0.5,v1}_{train,val}.json, whose images are COCO's
     cityscapes/                       leftImg8bit/{train,val}/<city>/*_leftImg8bit.png
                                       gtFine/{train,val}/<city>/*_gtFine_instanceIds.png
@@ -14,7 +15,8 @@ that does not parse, a class nobody knows. detectron2's semantics follow its dat
 cityscapes.py (a VOC box (1, 1, W, H) is the whole image and becomes (0, 0, W, H); "difficult" objects stay in; a listed image
 may lie in a folder below; of COCO's polygons those with three points count, and an object without one is left out, while LVIS
 has no other; COCO has no "ignore" and LVIS no crowds; a COCO keypoint is a pixel, whose centre is half a pixel further; an
-LVIS image lies where its `coco_url` says, because v0.5's `file_name` is COCO 2014's; a Cityscapes object keeps the outlines of
+LVIS image lies where its `coco_url` says, because v0.5's `file_name` is COCO 2014's; DensePose's images, which are COCO
+2014's too, lie where COCO 2017 has the same ones; a Cityscapes object keeps the outlines of
 its visible parts, holes filled). Deliberate difference: detectron2 cuts Cityscapes' polygons out of one another with shapely,
 here the outlines are those of the pixels that cityscapesscripts drew from the same polygons, which are also what the
 evaluation counts.
@@ -60,6 +62,12 @@ KEYPOINTS = [
 # fmt: on
 # COCO's ids run from 1 to 90 and leave these out.
 COCO_IDS = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
+# DensePose's splits of COCO 2014, and that of COCO 2017 which has their images.
+DENSEPOSE = {"train": "train", "valminusminival": "train", "minival": "val"}
+# What its annotators marked of a person: points x, y of 256 x 256 over the box, the part of the body they lie on, U, V in [0, 1] on
+# that part's chart; and masks of 256 x 256 of its larger parts (detectron2, projects/DensePose/doc/DENSEPOSE_DATASETS.md).
+POINTS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
+PARTS, LARGER_PARTS, CHART = 24, 14, 256
 LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
 # of an image: classes that are not there, classes that are not all marked
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -92,8 +100,8 @@ Record = dict[str, Any]
 
 def records(name: str, root: Path, masks: bool = False) -> list[Record]:
     """One dictionary an image: file_name, image_id, height, width, annotations (category_id from 0, bbox in pixels,
-    bbox_mode, and difficult or iscrowd, segmentation and keypoints x, y, visibility, ...). Annotations keep their file's
-    order. LVIS's images also have neg_category_ids and not_exhaustive_category_ids, in the file's ids, and those of Cityscapes
+    bbox_mode, and difficult or iscrowd, segmentation, keypoints x, y, visibility, ... and DensePose's points and masks).
+    Annotations keep their file's order. LVIS's images also have neg_category_ids and not_exhaustive_category_ids, in the file's ids, and those of Cityscapes
     instance_file_name, the PNG of their objects.
 
     masks: whether COCO's and LVIS's masks are used, to train or to test, and one that cannot be is an error
@@ -107,7 +115,9 @@ def records(name: str, root: Path, masks: bool = False) -> list[Record]:
     if match := re.fullmatch(r"voc_(2007|2012)_(\w+)", name):
         return _voc(root, match[1], match[2])
     if match := re.fullmatch(r"(keypoints_)?coco_2017_(train|val)", name):
-        return _coco(root, match[2], annotation_file(name, root), bool(match[1]), masks)
+        return _coco(root, match[2], annotation_file(name, root), "keypoints" if match[1] else "", masks)
+    if name.removeprefix("densepose_coco_2014_") in DENSEPOSE:
+        return _coco(root, split_of_2017(name), annotation_file(name, root), "densepose", masks)
     if match := re.fullmatch(r"lvis_(v0\.5|v1)_(train|val)", name):
         return _lvis(root, match[1], match[2], annotation_file(name, root), masks)
     if match := re.fullmatch(r"cityscapes_fine_instance_seg_(train|val)", name):
@@ -117,7 +127,13 @@ def records(name: str, root: Path, masks: bool = False) -> list[Record]:
 
 def classes(name: str) -> int:
     """How many classes a dataset of `records` has. Raises ValueError for a name that is none."""
-    sizes = {"voc": len(VOC_CLASSES), "coco": len(COCO_CLASSES), "keypoints": 1, "cityscapes": len(CITYSCAPES_CLASSES)}
+    sizes = {
+        "voc": len(VOC_CLASSES),
+        "coco": len(COCO_CLASSES),
+        "keypoints": 1,
+        "densepose": 1,
+        "cityscapes": len(CITYSCAPES_CLASSES),
+    }
     sizes |= {f"lvis_{version}": count for version, count in LVIS_CLASSES.items()}
     for family, size in sizes.items():
         if name.startswith(f"{family}_"):
@@ -130,15 +146,28 @@ def _unknown(name: str) -> ValueError:
 
 
 def annotation_file(name: str, root: Path) -> Path:
-    """The annotation file of a split of COCO, of COCO's keypoints or of LVIS."""
+    """The annotation file of a split of COCO, of COCO's keypoints, of DensePose or of LVIS."""
     if name.startswith("lvis"):
         return root / "lvis" / f"{name}.json"
+    if name.startswith("densepose"):
+        return root / "coco" / "annotations" / f"densepose_{name.rpartition('_')[2]}2014.json"
     kind = "person_keypoints" if name.startswith("keypoints") else "instances"
     return root / "coco" / "annotations" / f"{kind}_{name.rpartition('_')[2]}2017.json"
 
 
+def split_of_2017(name: str) -> str:
+    """The split of COCO 2017, "train" or "val", that has the images of a split of COCO, of its keypoints or of DensePose."""
+    split = name.rpartition("_")[2]
+    return DENSEPOSE[split] if name.startswith("densepose") else split
+
+
+def photograph(file_name: str) -> str:
+    """The name that COCO 2017 gives the image that COCO 2014 calls so: 000000000009.jpg for COCO_train2014_000000000009.jpg."""
+    return file_name.rpartition("_")[2]
+
+
 def category_id(name: str, label: int) -> int:
-    """The id that a class, counted from 0, has in the annotation file of COCO, of COCO's keypoints or of LVIS."""
+    """The id that a class, counted from 0, has in the annotation file of COCO, of COCO's keypoints, of DensePose or of LVIS."""
     return COCO_IDS[label] if name.startswith("coco") else label + 1
 
 
@@ -224,13 +253,13 @@ def digest(*datasets: Sequence[Record]) -> str:
     return sha.hexdigest()
 
 
-def trainable(images: Sequence[Record], keypoints: int = 0) -> list[Record]:
-    """The images with at least one object that is not a crowd (detectron2's DATALOADER.FILTER_EMPTY_ANNOTATIONS) and with that
-    many visible keypoints in all (detectron2's MIN_KEYPOINTS_PER_IMAGE)."""
+def trainable(images: Sequence[Record], keypoints: int = 0, surface: bool = False) -> list[Record]:
+    """The images with at least one object that is not a crowd (detectron2's DATALOADER.FILTER_EMPTY_ANNOTATIONS), whose surface
+    is marked if that is asked, and with that many visible keypoints in all (detectron2's MIN_KEYPOINTS_PER_IMAGE)."""
     return [
         r
         for r in images
-        if any(not a.get("iscrowd", 0) for a in r["annotations"])
+        if any(not a.get("iscrowd", 0) and ("dp_x" in a or not surface) for a in r["annotations"])
         and sum(v > 0 for a in r["annotations"] for v in a.get("keypoints", ())[2::3]) >= keypoints
     ]
 
@@ -302,10 +331,13 @@ def _voc_image(base: Path, image_id: str) -> Record:
     }
 
 
-def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dict[int, dict], dict[int, list[dict]]]:
+def _annotated(
+    base: Path, file: Path, evaluated: bool, twice: bool = False
+) -> tuple[list[dict], dict[int, dict], dict[int, list[dict]]]:
     """Images, sorted by id, categories by id and annotations by image of a file in COCO's format.
 
     evaluated: whether there must be what the evaluation needs, an id and an area of every annotation
+    twice:     whether two annotations may have one id, as a few of DensePose's do
     """
     if not base.is_dir():
         raise FileNotFoundError(
@@ -330,7 +362,9 @@ def _annotated(base: Path, file: Path, evaluated: bool) -> tuple[list[dict], dic
         for annotation in content["annotations"]:
             objects[annotation["image_id"]].append(annotation)
         # with one id the evaluation would take one annotation for another; a training does without
-        numbered = [annotation for annotation in content["annotations"] if type(annotation.get("id")) is int]
+        numbered = [
+            annotation for annotation in content["annotations"] if type(annotation.get("id")) is int and not twice
+        ]
         for what, entries in (("categories", content["categories"]), ("images", images), ("annotations", numbered)):
             if len(ids := Counter(entry["id"] for entry in entries)) < len(entries):
                 raise ValueError(f"two {what} with the id {ids.most_common(1)[0][0]!r}")
@@ -379,10 +413,11 @@ def _no_object(entry: Any, evaluated: bool) -> str:
     return ""
 
 
-def _coco(root: Path, split: str, file: Path, keypoints: bool, masks: bool) -> list[Record]:
+def _coco(root: Path, split: str, file: Path, marks: str, masks: bool) -> list[Record]:
+    """marks: what is marked of persons, "keypoints" or "densepose", or nothing"""
     base = root / "coco"
-    images, categories, objects = _annotated(base, file, split == "val")
-    if keypoints:
+    images, categories, objects = _annotated(base, file, split == "val", twice=marks == "densepose")
+    if marks:
         real = {1: "person"}
         what = "COCO's person, with id 1"
     else:
@@ -394,7 +429,7 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool, masks: bool) -> l
         raise ValueError(
             f"expected {what}, found {len(categories)} of them in {file}; {absent[0]} ({real[absent[0]]!r}) is missing"
         )
-    if keypoints and (named := categories[1].get("keypoints")) != KEYPOINTS:
+    if marks == "keypoints" and (named := categories[1].get("keypoints")) != KEYPOINTS:
         raise ValueError(f"expected the keypoints {', '.join(KEYPOINTS)}, found {named} in {file}: download it again")
     if unnamed := [image for image in images if not isinstance(image.get("file_name"), str)]:
         raise ValueError(
@@ -408,11 +443,11 @@ def _coco(root: Path, split: str, file: Path, keypoints: bool, masks: bool) -> l
             base / f"{split}2017",
             file,
             photographs,
-            image["file_name"],
+            photograph(image["file_name"]) if marks == "densepose" else image["file_name"],
             image,
             objects[image["id"]],
             labels,
-            keypoints,
+            marks,
             split if masks else None,
             False,
         )
@@ -461,7 +496,7 @@ def _lvis(root: Path, version: str, split: str, file: Path, masks: bool) -> list
             image,
             objects[image["id"]],
             labels,
-            False,
+            "",
             split if masks else None,
             True,
         )
@@ -485,7 +520,7 @@ def _coco_image(
     image: dict,
     objects: list[dict],
     labels: dict[int, int],
-    keypoints: bool,
+    marks: str,
     masked: str | None,  # the split, if its masks are used
     lvis: bool,  # which has no crowds, and no polygon that detectron2 leaves out
 ) -> Record:
@@ -536,7 +571,8 @@ def _coco_image(
                 "iscrowd": crowd,
             }
             | ({"segmentation": shape} if shape else {})
-            | ({"keypoints": _keypoints(o, file)} if keypoints else {})
+            | ({"keypoints": _keypoints(o, file)} if marks == "keypoints" else {})
+            | (_surface(o, file) if marks == "densepose" else {})
         )
     return {
         "file_name": str(folder / name),
@@ -557,6 +593,35 @@ def _keypoints(annotation: dict, file: Path) -> list[float]:
             f"{annotation.get('id')} of {file}: correct it"
         )
     return [value if i % 3 == 2 else value + 0.5 for i, value in enumerate(points)]
+
+
+def _surface(annotation: dict, file: Path) -> dict[str, Any]:
+    """The points and masks of a person, if DensePose's annotators marked it."""
+    if "dp_x" not in annotation:
+        return {}
+    if wrong := unmarked(annotation):
+        raise ValueError(f"expected {wrong} in annotation {annotation.get('id')} of {file}: correct or remove it")
+    return {key: annotation[key] for key in (*POINTS, "dp_masks")}
+
+
+def unmarked(annotation: dict) -> str:
+    """What was expected and found otherwise of what DensePose's annotators marked, or nothing."""
+    points = [annotation.get(key) for key in POINTS]
+    if not all(isinstance(values, list) and all(map(is_number, values)) for values in points):
+        return f"lists {', '.join(POINTS)} of finite numbers, found {points!r:.100}"
+    counts = {key: len(annotation[key]) for key in POINTS}
+    if len({*counts.values()}) > 1:
+        return f"as many numbers in each of {', '.join(POINTS)}, found {counts}"
+    if strange := [part for part in annotation["dp_I"] if part not in range(1, PARTS + 1)]:
+        return f"dp_I from 1 to {PARTS}, found {strange[0]}"
+    masks = annotation.get("dp_masks")
+    if not isinstance(masks, list) or len(masks) > LARGER_PARTS:
+        return f"a list dp_masks of up to {LARGER_PARTS} masks, found {masks!r:.80}"
+    if strange := [
+        mask for mask in masks if mask and not (isinstance(mask, dict) and is_mask(mask, CHART, CHART, False))
+    ]:
+        return f"dp_masks that are empty or run lengths that fill {CHART}x{CHART} pixels, found {strange[0]!r:.80}"
+    return ""
 
 
 def _cityscapes(base: Path, split: str) -> list[Record]:

@@ -30,9 +30,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
@@ -52,8 +53,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import broken, checkpoint, datasets, resnets, small_maps
+from downstream import broken, checkpoint, datasets, densepose, resnets, small_maps, surface
 from downstream.evaluation import cityscapes, coco, lvis, voc
+from downstream.evaluation import densepose as similarity
 from downstream.interruption import Watch, deaf
 from downstream.task import TRAITS, Detection, digest, iterations
 from downstream.trial import (
@@ -146,7 +148,7 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
         raise ValueError(
             f"expected a ResNet with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's has no other"
         )
-    cfg = get_cfg()
+    cfg = densepose.defaults()
     default = dict(_flat(cfg))
     for key, value in task.settings.items():
         if key.startswith(DECIDED_ELSEWHERE):
@@ -179,12 +181,17 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
             f"expected TrainingSampler or RepeatFactorTrainingSampler, found DATALOADER.SAMPLER_TRAIN "
             f"{cfg.DATALOADER.SAMPLER_TRAIN!r}: no protocol here draws its images otherwise"
         )
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        if name.startswith("keypoints_") != cfg.MODEL.KEYPOINT_ON:
+    for name, (what, key, on) in itertools.product(
+        (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST),
+        (("keypoints", "KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON), ("densepose", "DENSEPOSE_ON", cfg.MODEL.DENSEPOSE_ON)),
+    ):
+        if name.startswith(f"{what}_") != on:
             raise ValueError(
-                f"expected datasets with keypoints for a network with a keypoint head and others for others, found {name} and "
-                f"MODEL.KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}: change both, or take another task"
+                f"expected datasets with {what} for a network with such a head and others for others, found {name} and "
+                f"MODEL.{key} {on}: change both, or take another task"
             )
+    if cfg.MODEL.DENSEPOSE_ON:
+        densepose.check(cfg)
     cfg.INPUT.FORMAT = traits["channel_order"]
     cfg.MODEL.PIXEL_MEAN = list(traits["mean"])
     cfg.MODEL.PIXEL_STD = list(traits["std"])
@@ -212,7 +219,7 @@ def _build(cfg: CfgNode, task: Detection) -> None:
         model = network(cfg)
     build_lr_scheduler(cfg, build_optimizer(cfg, model))
     for train in (True, False):
-        DatasetMapper(cfg, train)
+        DatasetMapper(cfg, train)  # which DensePose's is, too
 
 
 def _schedule(cfg: CfgNode, task: Detection, images: int) -> None:
@@ -223,7 +230,7 @@ def _schedule(cfg: CfgNode, task: Detection, images: int) -> None:
 
 def resolved(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Every detectron2 key of the protocol on this backbone that differs from detectron2's default, flat."""
-    default = dict(_flat(get_cfg()))
+    default = dict(_flat(densepose.defaults()))
     return {k: v for k, v in sorted(_flat(configuration(task, arch, traits))) if v != default[k]}
 
 
@@ -236,15 +243,15 @@ def _flat(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def network(cfg: CfgNode) -> GeneralizedRCNN:
-    """detectron2's R-CNN of a configuration, built without its registry, where the extra-norm head has its place."""
+    """detectron2's R-CNN of a configuration, built without its registry, where the extra-norm head and DensePose's have no place."""
     backbone = build_backbone(cfg)
     maps = backbone.output_shape()
     proposals = build_proposal_generator(cfg, maps)
-    name = cfg.MODEL.ROI_HEADS.NAME
+    own = {heads.__name__: heads for heads in (Res5ROIHeadsExtraNorm, densepose.DensePoseROIHeads)}
     return GeneralizedRCNN(
         backbone=backbone,
         proposal_generator=proposals,
-        roi_heads=Res5ROIHeadsExtraNorm(cfg, maps) if name == "Res5ROIHeadsExtraNorm" else build_roi_heads(cfg, maps),
+        roi_heads=own.get(cfg.MODEL.ROI_HEADS.NAME, build_roi_heads)(cfg, maps),
         input_format=cfg.INPUT.FORMAT,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
@@ -331,6 +338,10 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
     """
     cfg = configuration(task)
     _measurable(task, cfg)
+    if cfg.MODEL.DENSEPOSE_ON:
+        surface.symmetries(data)
+        for name in surface.EVALUATED:
+            surface.present(data, name)
     splits = {
         name: datasets.records(name, data, cfg.MODEL.MASK_ON) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     }
@@ -348,14 +359,14 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
 def _measurable(task: Detection, cfg: CfgNode) -> None:
     """Raises ValueError where the evaluation would not give the task's metrics, or the network has another number of classes."""
     given = {kind for name in cfg.DATASETS.TEST for kind in _kinds(cfg, name)}
-    # APbb: boxes; APkp: keypoints; APmk and LVIS's APr, APc and APf: masks; plain AP: VOC's boxes
-    needed = {
-        m: {"bb": "bbox", "kp": "keypoints", "": "voc"}.get(m[2:].rstrip("0123456789"), "segm") for m in task.metrics
-    }
+    # APbb: boxes; APkp: keypoints; APdp: DensePose; APmk and LVIS's APr, APc and APf: masks; plain AP: VOC's boxes
+    kinds = {"bb": "bbox", "kp": "keypoints", "dp": "densepose", "": "voc"}
+    needed = {m: kinds.get(m[2:].rstrip("0123456789"), "segm") for m in task.metrics}
     if missing := [metric for metric, kind in needed.items() if kind not in given]:
         raise ValueError(
             f"expected a protocol that measures {', '.join(missing)}, found DATASETS.TEST {list(cfg.DATASETS.TEST)}, MODEL.MASK_ON "
-            f"{cfg.MODEL.MASK_ON} and MODEL.KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}, which do not: take another task"
+            f"{cfg.MODEL.MASK_ON}, MODEL.KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON} and MODEL.DENSEPOSE_ON {cfg.MODEL.DENSEPOSE_ON}, which do "
+            "not: take another task"
         )
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         if datasets.classes(name) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
@@ -366,9 +377,9 @@ def _measurable(task: Detection, cfg: CfgNode) -> None:
 
 
 def _kinds(cfg: CfgNode, name: str) -> list[str]:
-    """What is measured on a test split: "voc", or some of "bbox", "segm" and "keypoints"."""
-    if name.startswith("voc"):
-        return ["voc"]
+    """What is measured on a test split: "voc", "densepose", or some of "bbox", "segm" and "keypoints"."""
+    if name.startswith(("voc", "densepose")):
+        return [name.partition("_")[0]]
     boxes = not cfg.MODEL.KEYPOINT_ON and not name.startswith("cityscapes")
     kinds = {"bbox": boxes, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
     return [kind for kind, wanted in kinds.items() if wanted]
@@ -377,7 +388,7 @@ def _kinds(cfg: CfgNode, name: str) -> list[str]:
 def _usable(cfg: CfgNode, images: Sequence[datasets.Record]) -> list[datasets.Record]:
     """The images that detectron2 trains on."""
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    return datasets.trainable(images, keypoints)
+    return datasets.trainable(images, keypoints, cfg.MODEL.DENSEPOSE_ON)
 
 
 def blank(task: Detection, arch: str) -> GeneralizedRCNN:
@@ -390,8 +401,8 @@ def blank(task: Detection, arch: str) -> GeneralizedRCNN:
 
 def macs(task: Detection, arch: str) -> dict[str, float]:
     """Multiply-accumulates per image: train (forward and backward, taken as three forwards) and test. Rough: convolutions and
-    linear layers of trunk, RPN and heads for a 4:3 image with all its RoIs, a quarter of them (training) or 100 (test) with masks
-    or keypoints.
+    linear layers of trunk, RPN and heads for a 4:3 image with all its RoIs, a quarter of them (training) or 100 (test) with masks,
+    keypoints or surfaces.
     """
     cfg = configuration(task, arch)
     model = blank(task, arch).eval()
@@ -428,6 +439,9 @@ def _forward_macs(cfg: CfgNode, model: GeneralizedRCNN, side: int, rois: int, ma
             heads.mask_head.layers(masked)
         if cfg.MODEL.KEYPOINT_ON:
             heads.keypoint_head.layers(pooled(masks, cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION))
+        if cfg.MODEL.DENSEPOSE_ON:
+            hidden = heads.densepose_head(pooled(masks, cfg.MODEL.ROI_DENSEPOSE_HEAD.POOLER_RESOLUTION))
+            heads.densepose_predictor(hidden)
     return counter.get_total_flops() // 2
 
 
@@ -467,6 +481,9 @@ def run(
     if task.precision == "bf16":
         _bf16(model, device)
     torch.manual_seed(seed + comm.get_rank())
+    mapper = DatasetMapper(cfg, is_train=True)
+    if cfg.MODEL.DENSEPOSE_ON:
+        mapper = densepose.Mapper(cfg, surface.symmetries(data))
     main = comm.is_main_process()
     if main:
         out.mkdir(parents=True, exist_ok=True)
@@ -475,7 +492,7 @@ def run(
     train, skipped = broken.spared(
         train, functools.partial(_decoded, cfg.INPUT.FORMAT), task.skip_bad, place(), task.name
     )
-    trainer = _Training(cfg, model, train, out, device, identity, task.name, task.accumulate)
+    trainer = _Training(cfg, model, train, mapper, out, device, identity, task.name, task.accumulate)
     seconds = {"train": trainer.run(resume)}
     start = time.monotonic()
     metrics: dict[str, float] = {}
@@ -535,10 +552,12 @@ def _bf16(model: GeneralizedRCNN, device: torch.device) -> None:
     narrow(heads.res5 if hasattr(heads, "res5") else heads.box_head)
     if hasattr(heads, "mask_head"):
         narrow(heads.mask_head, "layers")
-    if hasattr(heads, "keypoint_head"):  # a keypoint is the peak of a map: the layer that draws it stays fp32
-        for layer in heads.keypoint_head:
+    # a keypoint is the peak of a map, a part of the body the largest of 25: the layers that draw them stay fp32
+    for name in ("keypoint_head", "densepose_head"):
+        for layer in getattr(heads, name, ()):
             if isinstance(layer, nn.Conv2d):
                 narrow(layer)
+    if hasattr(heads, "keypoint_head"):
         draw = heads.keypoint_head.layers
         heads.keypoint_head.layers = lambda x: draw(x).contiguous()  # detectron2 views it, which channels last forbids
     for module in model.modules():
@@ -613,9 +632,9 @@ def _identity(
 class _Images(Dataset):
     """Training images by (position in the stream, index); the position decides how an image is augmented."""
 
-    def __init__(self, cfg: CfgNode, images: list[datasets.Record]):
+    def __init__(self, cfg: CfgNode, images: list[datasets.Record], mapper: DatasetMapper):
         self.images = DatasetFromList(images, copy=False)
-        self.mapper = DatasetMapper(cfg, is_train=True)
+        self.mapper = mapper
         self.seed = [cfg.SEED, comm.get_rank()]
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
@@ -685,13 +704,14 @@ class _Training:
         cfg: CfgNode,
         model: GeneralizedRCNN,
         images: list[datasets.Record],
+        mapper: DatasetMapper,
         out: Path,
         device: torch.device,
         identity: dict[str, Any],
         name: str,
         accumulate: int = 1,
     ):
-        self.accumulate = accumulate
+        self.accumulate, self.mapper = accumulate, mapper
         self.name, self.cfg, self.model, self.images, self.out, self.identity = name, cfg, model, images, out, identity
         self.total, self.batch = cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH
         self.workers = 0 if device.type == "cpu" else cfg.DATALOADER.NUM_WORKERS
@@ -751,7 +771,7 @@ class _Training:
         size = self.batch // comm.get_world_size()
         grouped = self.cfg.DATALOADER.ASPECT_RATIO_GROUPING
         stream = batches(self.images, size, self.cfg.SEED, grouped, repeat_factors(self.cfg, self.images))
-        images, wanted = _Images(self.cfg, self.images), itertools.islice(stream, skip, None)
+        images, wanted = _Images(self.cfg, self.images, self.mapper), itertools.islice(stream, skip, None)
         if not self.workers:
             return ahead(lambda keys: [images[key] for key in keys], wanted, depth=2)
         return iter(
@@ -831,8 +851,14 @@ def _evaluated(
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
         return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
     if name.startswith("cityscapes"):
-        shapes = {image_id: (masks, scores, classes) for image_id, _, scores, classes, masks, _ in everything}
+        shapes = {image_id: (masks, scores, classes) for image_id, _, scores, classes, masks, *_ in everything}
         return cityscapes.evaluate(shapes, images)
+    if name.startswith("densepose"):
+        people = {
+            image_id: (_corners(boxes), scores, list(map(_picture, charts)))
+            for image_id, boxes, scores, *_, charts in everything
+        }
+        return similarity.evaluate(people, datasets.annotation_file(name, data), surface.body(data))
     detections = list(itertools.chain.from_iterable(_coco_results(name, *image) for image in everything))
     metrics: dict[str, float] = {}
     for kind in _kinds(cfg, name):
@@ -844,7 +870,8 @@ def _evaluated(
 def _predictions(
     cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], together: int
 ) -> list[tuple[Any, ...]]:
-    """What the network finds in each image: image_id, boxes, scores, classes, encoded masks or None, keypoints or None."""
+    """What the network finds in each image: image_id, boxes, scores, classes and, of each kind or None, encoded masks, keypoints and
+    encoded charts."""
     mapper, found = DatasetMapper(cfg, is_train=False), {}
     size = max(1, together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST))
     inputs = ahead(lambda batch: [mapped(mapper, image) for image in batch], _alike(images, size), depth=2)
@@ -854,7 +881,7 @@ def _predictions(
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), progress:
         for batch in inputs:
             for image, output in zip(batch, model(batch), strict=True):
-                found[image["image_id"]] = _plain(output["instances"].to("cpu"))
+                found[image["image_id"]] = _plain(output["instances"], cfg)
                 progress.step(len(found))
     return [(image["image_id"], *found[image["image_id"]]) for image in images]
 
@@ -871,11 +898,29 @@ def _alike(images: list[datasets.Record], size: int) -> Iterator[list[datasets.R
     yield from (bucket for bucket in buckets.values() if bucket)
 
 
-def _plain(objects: Instances) -> tuple[Any, ...]:
+def _plain(objects: Instances, cfg: CfgNode) -> tuple[Any, ...]:
+    charts = None
+    if objects.has("pred_densepose"):
+        objects = objects[objects.scores.argsort(descending=True, stable=True)[: similarity.DETECTIONS]]
+        larger = cfg.MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS
+        charts = list(map(_png, densepose.charts(objects.pred_densepose, objects.pred_boxes.tensor, larger)))
+        objects.remove("pred_densepose")
+    objects = objects.to("cpu")
     masks = _encoded(objects.pred_masks.numpy()) if objects.has("pred_masks") else None
     points = objects.pred_keypoints.numpy() if objects.has("pred_keypoints") else None
     boxes, scores, classes = objects.pred_boxes.tensor, objects.scores, objects.pred_classes
-    return boxes.numpy(), scores.numpy(), classes.numpy(), masks, points
+    return boxes.numpy(), scores.numpy(), classes.numpy(), masks, points, charts
+
+
+def _png(chart: np.ndarray) -> np.ndarray:
+    """A picture [H, W, 3] in few bytes: a test split's are gigabytes as they are."""
+    done, content = cv2.imencode(".png", chart)
+    assert done
+    return content
+
+
+def _picture(png: np.ndarray) -> np.ndarray:
+    return cv2.imdecode(png, cv2.IMREAD_COLOR)
 
 
 def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:
@@ -887,14 +932,13 @@ def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _coco_results(
-    name: str, image_id: int, boxes: Any, scores: Any, classes: Any, masks: list | None, keypoints: Any = None
+    name: str, image_id: int, boxes: Any, scores: Any, classes: Any, masks: list | None, keypoints: Any = None, *_: Any
 ) -> Iterator[dict[str, Any]]:
     """One image's objects in COCO's results format, by the ids of the split `name`.
 
     keypoints: [K, 17, 3] x, y, score or None; half a pixel goes from x and y, which counts from a pixel's corner here
     """
-    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
-    for i, box in enumerate(corners):
+    for i, box in enumerate(_corners(boxes).tolist()):
         entry = {
             "image_id": image_id,
             "category_id": datasets.category_id(name, int(classes[i])),
@@ -906,3 +950,8 @@ def _coco_results(
         if keypoints is not None:
             entry["keypoints"] = (keypoints[i] - np.array([0.5, 0.5, 0], np.float32)).ravel().tolist()
         yield entry
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """[K, 4] x, y, width, height for x1, y1, x2, y2."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -7,7 +7,9 @@ and its file name: the same seed and sizes give the same bytes. Boxes and masks 
     VOC2007/ VOC2012/   Annotations, JPEGImages, ImageSets/Main, ImageSets/Segmentation, SegmentationClass (255 around
                         objects), SegmentationObject; VOC2012 also SegmentationClassAug and trainaug, and no test, as there
     coco/               annotations/instances_{train,val}2017.json (polygons, crowds as RLE), train2017, val2017, and
-                        person_keypoints_{train,val}2017.json (a joint is seen, hidden or absent, as the raster has it)
+                        person_keypoints_{train,val}2017.json (a joint is seen, hidden or absent, as the raster has it) and
+                        densepose_{train,valminusminival,minival}2014.json
+    densepose/          a body's surface for these, in DensePose's files
     lvis/               lvis_{v0.5,v1}_{train,val}.json over coco's pictures, with all of a version's classes: federated, so an
                         image tells which classes are surely absent from it and which it does not mark exhaustively
     cityscapes/         leftImg8bit and gtFine: labelIds, labelTrainIds, instanceIds, and polygons, one for each visible part: what
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
+from downstream import bodies
 from downstream.datasets import COCO_IDS, FREQUENCIES, KEYPOINTS, LVIS_CLASSES, VOC_CLASSES
 from downstream.scenes import MOVERS, Thing, scene, street
 from downstream.train_ids import LABELS, TRAIN_IDS
@@ -100,7 +103,15 @@ def synthesize(
 
     A data set appears in `out` only when it is complete. Raises ValueError where one is already there.
     """
-    sizes = {"VOC2007": voc, "VOC2012": voc, "coco": coco, "lvis": coco, "cityscapes": cityscapes, "imagenet": imagenet}
+    sizes = {
+        "VOC2007": voc,
+        "VOC2012": voc,
+        "coco": coco,
+        "lvis": coco,
+        "densepose": coco,
+        "cityscapes": cityscapes,
+        "imagenet": imagenet,
+    }
     if seed < 0 or min(sizes.values()) < 0 or side < 96:
         raise ValueError(
             f"expected a seed and sizes of 0 or more and a side of 96 or more, found {seed=}, {sizes}, {side=}"
@@ -111,7 +122,7 @@ def synthesize(
         raise ValueError(
             f"expected a folder without {', '.join(there)}, found {out}: name another or remove them first"
         )
-    writers = {"coco": _coco, "lvis": _lvis, "cityscapes": _cityscapes, "imagenet": _imagenet}
+    writers = {"coco": _coco, "lvis": _lvis, "densepose": _densepose, "cityscapes": _cityscapes, "imagenet": _imagenet}
     counts = {}
     for name, size in wanted.items():
         draft = out / f".{name}.draft"
@@ -226,6 +237,7 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
         images: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
         people: list[dict[str, object]] = []
+        surfaces: list[dict[str, object]] = []
         for number in range(start + 1, start + size + 1):
             rng = _rng(seed, f"{name}/{number}")
             first, (h, w) = names[(number - number // 50) % len(names)], _shape(side, rng)
@@ -239,6 +251,7 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
                 annotations.append(keys | _coco_mask(owner == thing.index, thing.crowd))
                 if thing.name == "person":
                     people.append(annotations[-1] | _joints(thing, owner))
+                    surfaces.append(people[-1] | _marks(thing, owner, seed))
         content: dict[str, object] = {
             "info": {"description": f"synthetic, seed {seed}", "version": "1.0", "year": 2017},
             "licenses": [{"id": 1, "name": "drawn by transfer-bench", "url": ""}],
@@ -250,7 +263,31 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
         person = categories[0] | {"keypoints": KEYPOINTS, "skeleton": SKELETON}
         content |= {"annotations": people, "categories": [person]}
         (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(content))
+        for part, marked in _splits_of_2014(split, images, surfaces).items():
+            (root / "annotations" / f"densepose_{part}2014.json").write_text(json.dumps(content | marked))
     return {"train2017": size, "val2017": size}
+
+
+def _splits_of_2014(split: str, images: list[dict], people: list[dict]) -> dict[str, dict[str, list[dict]]]:
+    """Images, by the names that COCO 2014 gave them, and persons of DensePose's splits of one of COCO 2017; only the images with a
+    person whose surface is marked."""
+    marked = {person["image_id"] for person in people if "dp_x" in person}
+    shown = [image for image in images if image["id"] in marked]
+    shares = {"train": shown[::2], "valminusminival": shown[1::2]} if split == "train2017" else {"minival": shown}
+    splits = {}
+    for name, own in shares.items():
+        ids, folder = {image["id"] for image in own}, "train" if name == "train" else "val"
+        named = [image | {"file_name": f"COCO_{folder}2014_{image['file_name']}"} for image in own]
+        splits[name] = {"images": named, "annotations": [person for person in people if person["image_id"] in ids]}
+    return splits
+
+
+def _marks(thing: Thing, owner: np.ndarray, seed: int) -> dict[str, object]:
+    """What DensePose's annotators would mark of a person; nothing of a crowd or of somebody small."""
+    mask = owner == thing.index
+    if thing.crowd or _extent(mask)[3] < JOINTED:
+        return {}
+    return bodies.marks(thing.joints, mask, _rng(seed, f"densepose/{mask.sum()}/{thing.joints[0]}"))
 
 
 def _joints(thing: Thing, owner: np.ndarray) -> dict[str, object]:
@@ -346,6 +383,16 @@ def _federated(drawn: dict, split: str, version: str, classes: int, rng: Generat
         "annotations": annotations,
         "categories": categories,
     }
+
+
+# --- DensePose
+
+
+def _densepose(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
+    """The body's files; the pictures that `_coco` drew and marked."""
+    bodies.write(root)
+    files = (root.parent / "coco" / "annotations").glob("densepose_*.json")
+    return {file.stem.removeprefix("densepose_"): len(json.loads(file.read_text())["images"]) for file in sorted(files)}
 
 
 # --- Cityscapes

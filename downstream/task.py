@@ -41,7 +41,7 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Protocol):
-    """A detection, instance segmentation or keypoint protocol, run by detectron2."""
+    """A detection, instance segmentation, keypoint or DensePose protocol, run by detectron2."""
 
     settings: Mapping[str, Any]  # detectron2 key: value, where it differs from detectron2's default
     passes: float | None = None  # the training set is seen at most this often
@@ -170,6 +170,9 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.ROI_MASK_HEAD.CONV_DIM": 256,
     "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": [512] * 8,
     "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_DENSEPOSE_HEAD.CONV_HEAD_DIM": 512,  # these three: projects/DensePose/densepose/config.py
+    "MODEL.ROI_DENSEPOSE_HEAD.HEATMAP_SIZE": 112,
+    "MODEL.ROI_DENSEPOSE_HEAD.POOLER_RESOLUTION": 28,
     "SOLVER.IMS_PER_BATCH": 16,
     "SOLVER.WARMUP_ITERS": 1000,
     "TEST.PRECISE_BN.NUM_ITER": 200,
@@ -179,7 +182,9 @@ DEFAULTS: dict[str, Any] = {
 PIXELS = 5  # image sides, anchors, crops
 BOXES = 16  # proposals and sampled RoIs
 GRID = 4  # of a C4 head's RoI, for 14: RoIs are PIXELS times smaller, and res5 on them is most of the work
-WIDTHS = 2  # channels of FPN and heads, and the sides of a keypoint head's maps; the backbone keeps its own
+WIDTHS = (
+    2  # channels of FPN and heads, and the sides of a keypoint or DensePose head's maps; the backbone keeps its own
+)
 ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at least 20 remain
 BATCH = 2  # and, linearly, the learning rate
 IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset
@@ -211,6 +216,11 @@ _MINI_WIDTHS = (
     "MODEL.ROI_MASK_HEAD.CONV_DIM",
 )
 _MINI_KEYPOINTS = ("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION")
+_MINI_DENSEPOSE = (
+    "MODEL.ROI_DENSEPOSE_HEAD.CONV_HEAD_DIM",
+    "MODEL.ROI_DENSEPOSE_HEAD.HEATMAP_SIZE",
+    "MODEL.ROI_DENSEPOSE_HEAD.POOLER_RESOLUTION",
+)
 
 
 def mini(task: Task) -> Task:
@@ -265,6 +275,8 @@ def mini(task: Task) -> Task:
     settings |= {key: _divided(full[key], WIDTHS) for key in _MINI_WIDTHS}
     if full.get("MODEL.KEYPOINT_ON"):
         settings |= {key: _divided(full[key], WIDTHS) for key in _MINI_KEYPOINTS}
+    if full.get("MODEL.DENSEPOSE_ON"):
+        settings |= {key: _divided(full[key], WIDTHS) for key in _MINI_DENSEPOSE}
     settings |= {
         "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": GRID if grid == 14 else grid,
         "SOLVER.MAX_ITER": full["SOLVER.MAX_ITER"] // ITERATIONS,

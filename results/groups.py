@@ -21,6 +21,9 @@ SPLITS = {
     "coco_2017_val": 5000,
     "keypoints_coco_2017_train": 118287,
     "keypoints_coco_2017_val": 5000,
+    "densepose_coco_2014_train": 26437,
+    "densepose_coco_2014_valminusminival": 5984,
+    "densepose_coco_2014_minival": 1508,
     "lvis_v0.5_train": 57263,  # this and the next are recalled: unverified
     "lvis_v0.5_val": 5000,
     "lvis_v1_train": 100170,

@@ -114,7 +114,7 @@ def precision(found: Detections, truth: Objects, kind: str, images: Sequence[Map
     for label in np.flatnonzero(wanted):
         mine = slice(edges[label], edges[label + 1])
         order = np.argsort(-found.scores[mine], kind="stable")
-        table[:, :, label] = _curve(hit[:, mine][:, order], wrong[:, mine][:, order], wanted[label])
+        table[:, :, label] = curve(hit[:, mine][:, order], wrong[:, mine][:, order], wanted[label])
     return table
 
 
@@ -130,8 +130,8 @@ def mean(table: Array) -> float:
     return 100 * float(known.mean()) if known.size else -100.0
 
 
-def _curve(hit: Array, wrong: Array, wanted: int) -> Array:
-    """[T, R] of one class's detections [T, N] in the order of their scores."""
+def curve(hit: Array, wrong: Array, wanted: int) -> Array:
+    """[T, R] precision of one class's detections [T, N] in the order of their scores, of which so many could be found."""
     hits, misses = np.cumsum(hit, 1, dtype=float), np.cumsum(wrong, 1, dtype=float)
     recall, exact = hits / wanted, hits / (misses + hits + np.spacing(1))
     envelope = np.maximum.accumulate(exact[:, ::-1], 1)[:, ::-1]

@@ -104,6 +104,9 @@ def test_whole_sets_are_not_reduced_and_others_are():
     assert not groups.whole("voc_c4", {"splits": voc | {"voc_2007_test": 4951}, "train": 16551, "test": 4952})
     people = {"keypoints_coco_2017_train": 118287, "keypoints_coco_2017_val": 5000}
     assert groups.whole("coco_keypoint_2x", {"splits": people, "train": 56599, "test": 5000})
+    surfaces = {"densepose_coco_2014_train": 26437, "densepose_coco_2014_valminusminival": 5984}
+    surfaces |= {"densepose_coco_2014_minival": 1508}
+    assert groups.whole("coco_densepose", {"splits": surfaces, "train": 32421, "test": 1508})
     assert groups.whole("imagenet_knn", {"train": 1281167, "test": 50000})
     assert not groups.whole("imagenet_knn", {"train": 1281166, "test": 50000})
     assert not groups.whole("a_task_of_ones_own", {"train": 1, "test": 1})
@@ -295,6 +298,7 @@ HOSTILE = (None, [], {}, "x", True, -1, 0.5, math.nan, math.inf, 10**400, [[]], 
 FILES = {
     "coco_fpn_1x": "coco/annotations/instances_val2017.json",
     "coco_keypoint_2x": "coco/annotations/person_keypoints_val2017.json",
+    "coco_densepose": "coco/annotations/densepose_minival2014.json",
     "lvis_v05_1x": "lvis/lvis_v0.5_val.json",
 }
 
@@ -308,7 +312,7 @@ def places(value, path=()):
 
 @pytest.mark.parametrize("task", FILES)
 def test_any_value_of_any_type_anywhere_is_a_finding_or_harmless(data, task):
-    root = data("coco", "lvis")
+    root = data("coco", "lvis", "densepose")
     file = root / FILES[task]
     whole = json.loads(file.read_text())
     whole["images"], kept = whole["images"][:2], whole["images"][2:]
@@ -337,6 +341,24 @@ def test_any_value_of_any_type_anywhere_is_a_finding_or_harmless(data, task):
             assert "run" not in report["counts"], (path, value, check.described(report))
         tried += 1
     assert tried > 40
+
+
+def test_files_of_the_surface_that_are_missing_are_named_with_their_address(data):
+    root = data("coco")
+    report = found("coco_densepose", root)
+    names = ("UV_symmetry_transforms.mat", "SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix.pkl")
+    assert errors(report) == {("layout", f"densepose/{name}") for name in names}
+    assert "fetch https://dl.fbaipublicfiles.com/densepose/data/Pdist_matrix.pkl" in check.described(report)
+
+
+def test_two_of_dense_poses_annotations_may_share_an_id(data):
+    root = data("coco", "densepose")
+    file = root / FILES["coco_densepose"]
+    content = json.loads(file.read_text())
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    file.write_text(json.dumps(content))
+    report = found("coco_densepose", root, records)
+    assert report["runs"] and "annotation" in report["counts"]
 
 
 def check_only(task: str, root: Path) -> dict:
@@ -475,7 +497,7 @@ def test_what_macos_leaves_behind_and_an_empty_city_are_nothing(data):
 
 @pytest.mark.parametrize("task", FILES)
 def test_a_json_file_that_is_cut_deep_or_empty_is_named(data, task):
-    root = data("coco", "lvis")
+    root = data("coco", "lvis", "densepose")
     file = root / FILES[task]
     text = file.read_text()
     for content in (text[:-9], "", "[" * 200_000, "null", "[]", '{"images": []}', '{"images": 1e999}', "\x00"):
@@ -522,7 +544,7 @@ def test_coco_images_and_objects_are_checked_one_by_one(data):
     }
 
 
-@pytest.mark.parametrize("task", FILES)
+@pytest.mark.parametrize("task", sorted(FILES.keys() - {"coco_densepose"}))
 def test_annotations_that_share_an_id_are_named(data, task):
     root = data("coco", "lvis")
     file = root / FILES[task]

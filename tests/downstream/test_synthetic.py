@@ -38,6 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "VOC2012": {"train": 20, "val": 20},
         "coco": {"train2017": 82, "val2017": 82},
         "lvis": {"v0.5 train": 82, "v0.5 val": 82, "v1 train": 82, "v1 val": 82},
+        "densepose": {"train2014": 8, "valminusminival2014": 8, "minival2014": 10},
         "cityscapes": {"train": 16, "val": 16},
         "imagenet": {"train": 320, "val": 80},
     }
@@ -184,6 +185,23 @@ def test_people_have_joints_on_themselves_hidden_by_others_or_none(
             seen[visibility] += 1
             assert visibility < 2 or near[y, x]
     assert seen[0] and seen[1] and seen[2] > seen[1]
+
+
+def test_dense_pose_shows_the_images_of_2017_with_people_whose_surface_is_marked(data: Path) -> None:
+    annotations = data / "coco" / "annotations"
+    for split, parts in (("train2017", ("train", "valminusminival")), ("val2017", ("minival",))):
+        people = json.loads((annotations / f"person_keypoints_{split}.json").read_text())
+        sizes = {image["id"]: (image["width"], image["height"]) for image in people["images"]}
+        joints = {person["id"]: person["keypoints"] for person in people["annotations"]}
+        seen: set[int] = set()
+        for part in parts:
+            content = json.loads((annotations / f"densepose_{part}2014.json").read_text())
+            ids = {image["id"] for image in content["images"]}
+            assert not ids & seen and ids == {p["image_id"] for p in content["annotations"] if "dp_x" in p}
+            assert all(sizes[image["id"]] == (image["width"], image["height"]) for image in content["images"])
+            assert all(joints[person["id"]] == person["keypoints"] for person in content["annotations"])
+            assert not [p for p in content["annotations"] if "dp_x" in p and (p["iscrowd"] or p["bbox"][3] < 20)]
+            seen |= ids
 
 
 def test_left_is_on_the_right_of_people_who_look_at_us() -> None:

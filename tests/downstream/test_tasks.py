@@ -15,6 +15,7 @@ from downstream.tasks import (
     cityscapes_semantic,
     coco_c4_1x,
     coco_c4_2x,
+    coco_densepose,
     coco_fpn_1x,
     coco_fpn_1x_pixpro,
     coco_fpn_2x,
@@ -56,8 +57,46 @@ MOCO = {
     "MODEL.RESNETS.STRIDE_IN_1X1": False,
     "TEST.PRECISE_BN.ENABLED": True,
 }
-# lvis_v05_2x has no file: the test of 2x derives it from lvis_v05_1x, which has one.
-TASKS = tuple({t.name: t for t in (*GOLDEN.values(), *DERIVED.values(), lvis_v05_2x.TASK)}.values())
+# lvis_v05_2x has no file: the test of 2x derives it from lvis_v05_1x, which has one. DensePose's is below.
+TASKS = tuple(
+    {t.name: t for t in (*GOLDEN.values(), *DERIVED.values(), lvis_v05_2x.TASK, coco_densepose.TASK)}.values()
+)
+# detectron2, projects/DensePose/configs: densepose_rcnn_R_50_FPN_s1x_legacy.yaml over Base-DensePose-RCNN-FPN.yaml
+DENSEPOSE = {
+    "DATASETS.TEST": ["densepose_coco_2014_minival"],
+    "DATASETS.TRAIN": ["densepose_coco_2014_train", "densepose_coco_2014_valminusminival"],
+    "INPUT.MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800],
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
+    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+    "MODEL.DENSEPOSE_ON": True,
+    "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 2,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlign",
+    "MODEL.ROI_DENSEPOSE_HEAD.DECODER_ON": False,
+    "MODEL.ROI_DENSEPOSE_HEAD.HEATMAP_SIZE": 56,
+    "MODEL.ROI_DENSEPOSE_HEAD.INDEX_WEIGHTS": 2.0,
+    "MODEL.ROI_DENSEPOSE_HEAD.NAME": "DensePoseV1ConvXHead",
+    "MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS": 15,
+    "MODEL.ROI_DENSEPOSE_HEAD.PART_WEIGHTS": 0.3,
+    "MODEL.ROI_DENSEPOSE_HEAD.POINT_REGRESSION_WEIGHTS": 0.1,
+    "MODEL.ROI_DENSEPOSE_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_DENSEPOSE_HEAD.POOLER_TYPE": "ROIAlign",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+    "MODEL.ROI_HEADS.NAME": "DensePoseROIHeads",
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
+    "SOLVER.BASE_LR": 0.002,
+    "SOLVER.MAX_ITER": 130000,
+    "SOLVER.STEPS": [100000, 120000],
+    "SOLVER.WARMUP_FACTOR": 0.1,
+}
 FOLDER = Path(os.environ.get("DETECTRON2_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "data")).parent
 # The only differences that are allowed from an official file, and why.
 ALLOWED = {
@@ -93,6 +132,10 @@ def test_protocol_is_the_official_configuration_key_by_key(name):
 def test_protocol_is_detectron2s_configuration_with_mocos_norms(name):
     assert not MOCO.keys() & official(name).keys()
     assert comparable(name, detection.resolved(DERIVED[name])) == comparable(name, official(name)) | MOCO
+
+
+def test_dense_pose_is_detectron2s_legacy_configuration_with_mocos_norms():
+    assert detection.resolved(coco_densepose.TASK) == DENSEPOSE | MOCO
 
 
 def test_pixpros_voc_is_mocos_with_another_norm():
@@ -141,6 +184,11 @@ def test_a_mini_keypoint_head_is_half_as_wide_and_draws_maps_half_as_large():
     )
     assert (list(full.CONV_DIMS), full.POOLER_RESOLUTION) == ([512] * 8, 14)
     assert (list(less.CONV_DIMS), less.POOLER_RESOLUTION) == ([256] * 8, 7)
+
+
+def test_a_mini_dense_pose_head_is_half_as_wide_and_draws_maps_half_as_large():
+    less = detection.configuration(mini(coco_densepose.TASK)).MODEL.ROI_DENSEPOSE_HEAD
+    assert (less.CONV_HEAD_DIM, less.POOLER_RESOLUTION, less.HEATMAP_SIZE) == (256, 7, 28)
 
 
 def test_the_checkpoint_brings_its_colours_and_depth():
