@@ -555,7 +555,9 @@ def _coco_image(
                     f"expected polygons of three points, which are all that LVIS has, found segmentation {str(o['segmentation'])[:80]} in "
                     f"annotation {o.get('id')} of {file}: correct it"
                 )
-            if o["segmentation"] and not shape and masked != "val":  # as detectron2 does
+            if (
+                o["segmentation"] and not shape and masked != "val" and marks != "densepose"
+            ):  # as detectron2 and DensePose do
                 continue
         outlined = masked == "train" and not crowd
         if masked and not is_mask(shape, image["height"], image["width"], outlined):
@@ -617,10 +619,10 @@ def unmarked(annotation: dict) -> str:
     masks = annotation.get("dp_masks")
     if not isinstance(masks, list) or len(masks) > LARGER_PARTS:
         return f"a list dp_masks of up to {LARGER_PARTS} masks, found {masks!r:.80}"
-    if strange := [
-        mask for mask in masks if mask and not (isinstance(mask, dict) and is_mask(mask, CHART, CHART, False))
-    ]:
-        return f"dp_masks that are empty or run lengths that fill {CHART}x{CHART} pixels, found {strange[0]!r:.80}"
+    for mask in filter(None, masks):
+        compressed = isinstance(mask, dict) and isinstance(mask.get("counts"), str)
+        if not compressed or not is_mask(mask, CHART, CHART, False):
+            return f"dp_masks that are empty or compressed run lengths that fill {CHART}x{CHART} pixels, found {mask!r:.80}"
     return ""
 
 

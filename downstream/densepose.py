@@ -6,8 +6,9 @@ channels), which of the 24, and U and V on each of them. detectron2 has this in 
 names of keys and of tensors are those of that project, and so are the numbers: `DensePoseV1ConvXHead`, the chart predictor and
 the chart loss without confidences. Its decoder (Panoptic FPN) is not here, for no report measures with it.
 
-Deliberate difference: an image of a batch in which nobody is marked takes no part in the losses here, where there the boxes of
-the images after it would be pooled from the wrong one.
+Deliberate differences: the losses of U and V, which are sums there over the points of the 2 images that each of 8 processes has,
+are as large here for any number of images; and an image of a batch in which nobody is marked takes no part, where there the
+boxes of the images after it would be pooled from the wrong one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from torch.nn import functional as F
 
 from downstream.datasets import CHART, PARTS, POINTS
 
+IMAGES = 2  # of a process: the published weights of U and V's losses are meant for sums over these
 # Left and right change places: what a part, and a larger part, is in a mirror (0 is none).
 MIRRORED = [0, 1, 2, *(part for pair in range(3, PARTS, 2) for part in (pair + 1, pair))]
 MIRRORED_LARGER = [0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 14]
@@ -147,7 +149,8 @@ class DensePoseROIHeads(StandardROIHeads):
         if not points:
             return nothing(maps)
         found, truth = torch.cat([own.tensor for own in boxes]), torch.cat(truths)
-        return losses(maps, found, truth, points, torch.cat(parts), self.weights)
+        of_points, *others = self.weights
+        return losses(maps, found, truth, points, torch.cat(parts), (of_points * IMAGES / len(targets), *others))
 
 
 class Head(nn.Sequential):

@@ -176,6 +176,29 @@ def inputs(marked=True):
     return images
 
 
+def test_more_images_of_a_process_weigh_the_points_no_more():
+    """On 8 processes with 2 images each the sums are the published ones."""
+    cfg = detection.configuration(mini(coco_densepose.TASK), "resnet18")
+    detection._trained_norm(cfg, 1, CPU)
+    torch.manual_seed(0)
+    heads = detection.network(cfg).roi_heads
+    features = {f"p{level}": torch.randn(1, 128, 64 >> level, 96 >> level) for level in (2, 3, 4, 5)}
+    target = inputs()[0]["instances"]
+    near = Instances((64, 96))
+    near.proposal_boxes = near.gt_boxes = target.gt_boxes
+    near.gt_classes, near.gt_person = target.gt_classes, target.gt_person
+    found = {}
+    for images in (1, 2, 6):
+        maps = {name: m.expand(images, -1, -1, -1) for name, m in features.items()}
+        found[images] = heads._densepose(maps, [near] * images, [target] * images)
+    for key, value in found[2].items():
+        assert value.item() == pytest.approx(found[1][key].item(), 1e-4) == pytest.approx(found[6][key].item(), 1e-4)
+    boxes, points = target.gt_boxes.tensor.repeat(2, 1), [*target.points, *target.points]
+    maps = heads._maps({name: m.expand(2, -1, -1, -1) for name, m in features.items()}, [target.gt_boxes] * 2)
+    sums = densepose.losses(maps, boxes, boxes, points, target.parts.repeat(2, 1, 1), heads.weights)
+    assert {k: v.item() for k, v in sums.items()} == pytest.approx({k: v.item() for k, v in found[2].items()})
+
+
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_the_head_trains_all_of_its_parameters_in_bf16(arch, marked):
@@ -300,8 +323,9 @@ def changed(data, tmp_path, split, change):
         ({"dp_masks": [[]] * 15}, "a list dp_masks of up to 14 masks"),
         (
             {"dp_masks": [{"size": [256, 256], "counts": "0"}]},
-            "dp_masks that are empty or run lengths that fill 256x256",
+            "dp_masks that are empty or compressed run lengths that fill 256x256",
         ),
+        ({"dp_masks": [{"size": [256, 256], "counts": [65536]}]}, "dp_masks that are empty or compressed run lengths"),
     ],
 )
 def test_wrong_marks_are_named(data, tmp_path, change, words):
