@@ -1,4 +1,4 @@
-"""DensePose R-CNN: the head, its losses, and what becomes of the points and masks that were marked on a person.
+"""DensePose's head, its losses, and what becomes of the points and masks that were marked on a person.
 
 A person's surface is 24 parts with a chart each, on which U and V in [0, 1] are the coordinates (arXiv 1802.00434). Beside the
 boxes the network says of every cell of a grid over a box: which of 14 larger parts is there (or whether there is any, with 2
@@ -16,15 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetMapper, detection_utils
-from detectron2.data.transforms import HFlipTransform, TransformList
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import StandardROIHeads
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import select_foreground_proposals
-from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.structures.boxes import matched_pairwise_iou
 from pycocotools import mask as mask_tools
 from torch import nn
 from torch.nn import functional as F
@@ -36,7 +27,8 @@ IMAGES = 2  # of a process: the published weights of U and V's losses are meant 
 MIRRORED = [0, 1, 2, *(part for pair in range(3, PARTS, 2) for part in (pair + 1, pair))]
 MIRRORED_LARGER = [0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 14]
 
-_HEAD = {
+# MODEL.ROI_DENSEPOSE_HEAD's keys that this head has, with their defaults (densepose/config.py)
+KEYS = {
     "NAME": "",
     "NUM_STACKED_CONVS": 8,
     "NUM_PATCHES": PARTS,
@@ -57,106 +49,10 @@ _HEAD = {
 }
 
 
-def defaults() -> CfgNode:
-    """detectron2's default configuration with the keys of projects/DensePose (densepose/config.py) that this head has; there the
-    head is on by default."""
-    cfg = get_cfg()
-    cfg.MODEL.DENSEPOSE_ON = False
-    cfg.MODEL.ROI_DENSEPOSE_HEAD = CfgNode(_HEAD)
-    return cfg
-
-
-def check(cfg: CfgNode) -> None:
-    """Raises ValueError for a head that is not here, or whose numbers contradict one another."""
-    head = cfg.MODEL.ROI_DENSEPOSE_HEAD
-    grid = head.POOLER_RESOLUTION * 2 * head.UP_SCALE
-    for key, found, expected in (
-        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, ["DensePoseROIHeads"]),
-        ("MODEL.ROI_DENSEPOSE_HEAD.NAME", head.NAME, ["DensePoseV1ConvXHead"]),
-        ("MODEL.ROI_DENSEPOSE_HEAD.DECODER_ON", head.DECODER_ON, [False]),
-        ("MODEL.ROI_DENSEPOSE_HEAD.NUM_PATCHES", head.NUM_PATCHES, [PARTS]),
-        ("MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS", head.NUM_COARSE_SEGM_CHANNELS, [2, 15]),
-        ("MODEL.ROI_DENSEPOSE_HEAD.HEATMAP_SIZE", head.HEATMAP_SIZE, [grid]),
-    ):
-        if found not in expected:
-            raise ValueError(
-                f"expected {key} {' or '.join(map(str, expected))}, found {found!r}: no other head of DensePose is here, and its map has "
-                "4 cells a side for each of the pooled ones at UP_SCALE 2"
-            )
-
-
-class DensePoseROIHeads(StandardROIHeads):
-    """detectron2's heads with one more, for persons whose box is found well enough and whose surface is marked."""
-
-    def __init__(self, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]):
-        super().__init__(cfg, input_shape)
-        head = cfg.MODEL.ROI_DENSEPOSE_HEAD
-        self.densepose_pooler = ROIPooler(
-            output_size=head.POOLER_RESOLUTION,
-            scales=tuple(1.0 / input_shape[name].stride for name in self.in_features),
-            sampling_ratio=head.POOLER_SAMPLING_RATIO,
-            pooler_type=head.POOLER_TYPE,
-        )
-        self.densepose_head = Head(head, input_shape[self.in_features[0]].channels)
-        self.densepose_predictor = Predictor(head)
-        self.near = head.FG_IOU_THRESHOLD
-        self.weights = head.POINT_REGRESSION_WEIGHTS, head.PART_WEIGHTS, head.INDEX_WEIGHTS
-
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, torch.Tensor],
-        proposals: list[Instances],
-        targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
-        """As StandardROIHeads; of a person, targets have `gt_person`, its number in its image, and `points` and `parts`, as
-        `Mapper` makes them."""
-        instances, losses = super().forward(images, features, proposals, targets)
-        if targets is not None and self.training:
-            losses |= self._densepose(features, instances, targets)
-        return instances, losses
-
-    def forward_with_given_boxes(
-        self, features: dict[str, torch.Tensor], instances: list[Instances]
-    ) -> list[Instances]:
-        """As StandardROIHeads; adds `pred_densepose`, the maps of each box, [K, channels of all four, S, S]."""
-        instances = super().forward_with_given_boxes(features, instances)
-        maps = torch.cat(self._maps(features, [found.pred_boxes for found in instances]), 1)
-        for found, own in zip(instances, maps.split([len(found) for found in instances]), strict=True):
-            found.pred_densepose = own
-        return instances
-
-    def _maps(self, features: Mapping[str, torch.Tensor], boxes: list[Boxes]) -> tuple[torch.Tensor, ...]:
-        pooled = self.densepose_pooler([features[name] for name in self.in_features], boxes)
-        return self.densepose_predictor(self.densepose_head(pooled))
-
-    def _densepose(
-        self, features: Mapping[str, torch.Tensor], proposals: list[Instances], targets: list[Instances]
-    ) -> dict[str, torch.Tensor]:
-        boxes, truths, points, parts = [], [], [], []
-        for proposal, target in zip(proposals, targets, strict=True):
-            if not len(target):  # then nothing says which objects the proposals are
-                boxes.append(Boxes(proposal.proposal_boxes.tensor[:0]))
-                continue
-            (found,), _ = select_foreground_proposals([proposal], self.num_classes)
-            found = found[matched_pairwise_iou(found.gt_boxes, found.proposal_boxes) > self.near]
-            found = found[target.points[found.gt_person, :, 2].gt(0).any(1)]
-            boxes.append(found.proposal_boxes)
-            truths.append(found.gt_boxes.tensor)
-            points += target.points[found.gt_person].unbind()
-            parts.append(target.parts[found.gt_person])
-        maps = self._maps(features, boxes)
-        if not points:
-            return nothing(maps)
-        found, truth = torch.cat([own.tensor for own in boxes]), torch.cat(truths)
-        of_points, *others = self.weights
-        return losses(maps, found, truth, points, torch.cat(parts), (of_points * IMAGES / len(targets), *others))
-
-
 class Head(nn.Sequential):
-    """Convolutions, each with a ReLU."""
+    """Convolutions, each with a ReLU, by the numbers of `KEYS`."""
 
-    def __init__(self, head: CfgNode, channels: int):
+    def __init__(self, head: Any, channels: int):
         super().__init__()
         for number in range(1, head.NUM_STACKED_CONVS + 1):
             size = head.CONV_HEAD_KERNEL
@@ -174,7 +70,7 @@ class Head(nn.Sequential):
 class Predictor(nn.Module):
     """Larger parts, parts, U and V, each by a transposed convolution to twice the size and interpolated by UP_SCALE."""
 
-    def __init__(self, head: CfgNode):
+    def __init__(self, head: Any):
         super().__init__()
         parts, size = head.NUM_PATCHES + 1, head.DECONV_KERNEL
         for name, channels in (
@@ -310,29 +206,6 @@ def charts(maps: torch.Tensor, boxes: torch.Tensor, larger: int) -> list[np.ndar
         on_chart = [(values.gather(0, part[None])[0] * (part > 0) * 255).clamp(0, 255) for values in (u, v)]
         pictures.append(torch.stack([part.byte(), *(values.byte() for values in on_chart)], 2).cpu().numpy())
     return pictures
-
-
-class Mapper(DatasetMapper):
-    """detectron2's mapper, which also gives each person `gt_person`, its number, `points` [P, 5] x, y, part, U, V and `parts`
-    [256, 256]; the points and parts of a person nobody marked are 0, and a flip changes left and right."""
-
-    def __init__(self, cfg: CfgNode, symmetry: np.ndarray):
-        super().__init__(cfg, is_train=True)
-        self.symmetry = symmetry
-
-    def _transform_annotations(self, dataset_dict: dict, transforms: TransformList, image_shape: tuple) -> None:
-        people = [person for person in dataset_dict.pop("annotations") if not person["iscrowd"]]
-        flipped = sum(isinstance(step, HFlipTransform) for step in transforms.transforms) % 2 == 1
-        marked = [marks(person, self.symmetry if flipped else None) for person in people]
-        plain = [{key: person[key] for key in ("bbox", "bbox_mode", "category_id")} for person in people]
-        moved = [detection_utils.transform_instance_annotations(one, transforms, image_shape) for one in plain]
-        instances = detection_utils.annotations_to_instances(moved, image_shape)
-        instances.gt_person = torch.arange(len(people))
-        instances.points = nn.utils.rnn.pad_sequence([points for points, _ in marked], batch_first=True)
-        instances.parts = torch.stack([parts for _, parts in marked])
-        instances = detection_utils.filter_empty_instances(instances)
-        instances.gt_person = torch.arange(len(instances))
-        dataset_dict["instances"] = instances
 
 
 def marks(person: Mapping[str, Any], symmetry: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:

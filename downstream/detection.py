@@ -5,6 +5,7 @@ keys. What this file adds is what the recipes of MoCo and PixPro add, and what r
 
 - `Res5ROIHeadsExtraNorm`, one more norm after the C4 head's res5 (facebookresearch/moco, detection/train_net.py), which here
   also stands on basic blocks, so that a ResNet-18 has a C4 head;
+- `DensePoseROIHeads`, which detectron2 has outside its package (projects/DensePose);
 - a C4 head's res5 gets the backbone's res5, and a tensor of the backbone that lands nowhere ends the run;
 - batches as detectron2 makes them, but a function of the seed and the iteration alone, so that a killed run goes on exactly,
   and made while the network is at work on others;
@@ -33,16 +34,19 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.layers import NaiveSyncBatchNorm, ROIAlign, get_norm
+from detectron2.data.transforms import HFlipTransform, TransformList
+from detectron2.layers import NaiveSyncBatchNorm, ROIAlign, ShapeSpec, get_norm
 from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_generator, build_roi_heads
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
-from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads, select_foreground_proposals
 from detectron2.solver import build_lr_scheduler, build_optimizer
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures.boxes import matched_pairwise_iou
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
@@ -108,6 +112,76 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
         return res5, channels
 
 
+class DensePoseROIHeads(StandardROIHeads):
+    """detectron2's heads with one more, for persons whose box is found well enough and whose surface is marked."""
+
+    def __init__(self, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]):
+        super().__init__(cfg, input_shape)
+        head = cfg.MODEL.ROI_DENSEPOSE_HEAD
+        self.densepose_pooler = ROIPooler(
+            output_size=head.POOLER_RESOLUTION,
+            scales=tuple(1.0 / input_shape[name].stride for name in self.in_features),
+            sampling_ratio=head.POOLER_SAMPLING_RATIO,
+            pooler_type=head.POOLER_TYPE,
+        )
+        self.densepose_head = densepose.Head(head, input_shape[self.in_features[0]].channels)
+        self.densepose_predictor = densepose.Predictor(head)
+        self.near = head.FG_IOU_THRESHOLD
+        self.weights = head.POINT_REGRESSION_WEIGHTS, head.PART_WEIGHTS, head.INDEX_WEIGHTS
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        """As StandardROIHeads; of a person, targets have `gt_person`, its number in its image, and `points` and `parts`, as
+        `DensePoseMapper` makes them."""
+        instances, losses = super().forward(images, features, proposals, targets)
+        if targets is not None and self.training:
+            losses |= self._densepose(features, instances, targets)
+        return instances, losses
+
+    def forward_with_given_boxes(
+        self, features: dict[str, torch.Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """As StandardROIHeads; adds `pred_densepose`, the maps of each box, [K, channels of all four, S, S]."""
+        instances = super().forward_with_given_boxes(features, instances)
+        maps = torch.cat(self._maps(features, [found.pred_boxes for found in instances]), 1)
+        for found, own in zip(instances, maps.split([len(found) for found in instances]), strict=True):
+            found.pred_densepose = own
+        return instances
+
+    def _maps(self, features: Mapping[str, torch.Tensor], boxes: list[Boxes]) -> tuple[torch.Tensor, ...]:
+        pooled = self.densepose_pooler([features[name] for name in self.in_features], boxes)
+        return self.densepose_predictor(self.densepose_head(pooled))
+
+    def _densepose(
+        self, features: Mapping[str, torch.Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> dict[str, torch.Tensor]:
+        boxes, truths, points, parts = [], [], [], []
+        for proposal, target in zip(proposals, targets, strict=True):
+            if not len(target):  # then nothing says which objects the proposals are
+                boxes.append(Boxes(proposal.proposal_boxes.tensor[:0]))
+                continue
+            (found,), _ = select_foreground_proposals([proposal], self.num_classes)
+            found = found[matched_pairwise_iou(found.gt_boxes, found.proposal_boxes) > self.near]
+            found = found[target.points[found.gt_person, :, 2].gt(0).any(1)]
+            boxes.append(found.proposal_boxes)
+            truths.append(found.gt_boxes.tensor)
+            points += target.points[found.gt_person].unbind()
+            parts.append(target.parts[found.gt_person])
+        maps = self._maps(features, boxes)
+        if not points:
+            return densepose.nothing(maps)
+        found, truth = torch.cat([own.tensor for own in boxes]), torch.cat(truths)
+        of_points, *others = self.weights
+        return densepose.losses(
+            maps, found, truth, points, torch.cat(parts), (of_points * densepose.IMAGES / len(targets), *others)
+        )
+
+
 # The checkpoint, an option or this file decides these; a protocol that says otherwise would be believed and not obeyed.
 DECIDED_ELSEWHERE = (
     "INPUT.FORMAT",
@@ -148,7 +222,7 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
         raise ValueError(
             f"expected a ResNet with a 7x7 stem, found {arch} with {traits['stem']}: detectron2's has no other"
         )
-    cfg = densepose.defaults()
+    cfg = _defaults()
     default = dict(_flat(cfg))
     for key, value in task.settings.items():
         if key.startswith(DECIDED_ELSEWHERE):
@@ -191,7 +265,7 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
                 f"MODEL.{key} {on}: change both, or take another task"
             )
     if cfg.MODEL.DENSEPOSE_ON:
-        densepose.check(cfg)
+        _whole(cfg)
     cfg.INPUT.FORMAT = traits["channel_order"]
     cfg.MODEL.PIXEL_MEAN = list(traits["mean"])
     cfg.MODEL.PIXEL_STD = list(traits["std"])
@@ -212,6 +286,33 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
     return cfg
 
 
+def _defaults() -> CfgNode:
+    """detectron2's default configuration with DensePose's keys, of which there DENSEPOSE_ON is on."""
+    cfg = get_cfg()
+    cfg.MODEL.DENSEPOSE_ON = False
+    cfg.MODEL.ROI_DENSEPOSE_HEAD = CfgNode(densepose.KEYS)
+    return cfg
+
+
+def _whole(cfg: CfgNode) -> None:
+    """Raises ValueError for a head of DensePose that is not here, or whose numbers contradict one another."""
+    head = cfg.MODEL.ROI_DENSEPOSE_HEAD
+    grid = head.POOLER_RESOLUTION * 2 * head.UP_SCALE
+    for key, found, expected in (
+        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, ["DensePoseROIHeads"]),
+        ("MODEL.ROI_DENSEPOSE_HEAD.NAME", head.NAME, ["DensePoseV1ConvXHead"]),
+        ("MODEL.ROI_DENSEPOSE_HEAD.DECODER_ON", head.DECODER_ON, [False]),
+        ("MODEL.ROI_DENSEPOSE_HEAD.NUM_PATCHES", head.NUM_PATCHES, [datasets.PARTS]),
+        ("MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS", head.NUM_COARSE_SEGM_CHANNELS, [2, 15]),
+        ("MODEL.ROI_DENSEPOSE_HEAD.HEATMAP_SIZE", head.HEATMAP_SIZE, [grid]),
+    ):
+        if found not in expected:
+            raise ValueError(
+                f"expected {key} {' or '.join(map(str, expected))}, found {found!r}: no other head of DensePose is here, and its map has "
+                "4 cells a side for each of the pooled ones at UP_SCALE 2"
+            )
+
+
 def _build(cfg: CfgNode, task: Detection) -> None:
     """Builds what a run builds, the network without numbers in its tensors; raises what detectron2 raises."""
     _schedule(cfg, task, 10**9)
@@ -230,7 +331,7 @@ def _schedule(cfg: CfgNode, task: Detection, images: int) -> None:
 
 def resolved(task: Detection, arch: str = "resnet50", traits: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Every detectron2 key of the protocol on this backbone that differs from detectron2's default, flat."""
-    default = dict(_flat(densepose.defaults()))
+    default = dict(_flat(_defaults()))
     return {k: v for k, v in sorted(_flat(configuration(task, arch, traits))) if v != default[k]}
 
 
@@ -247,7 +348,7 @@ def network(cfg: CfgNode) -> GeneralizedRCNN:
     backbone = build_backbone(cfg)
     maps = backbone.output_shape()
     proposals = build_proposal_generator(cfg, maps)
-    own = {heads.__name__: heads for heads in (Res5ROIHeadsExtraNorm, densepose.DensePoseROIHeads)}
+    own = {heads.__name__: heads for heads in (Res5ROIHeadsExtraNorm, DensePoseROIHeads)}
     return GeneralizedRCNN(
         backbone=backbone,
         proposal_generator=proposals,
@@ -483,7 +584,7 @@ def run(
     torch.manual_seed(seed + comm.get_rank())
     mapper = DatasetMapper(cfg, is_train=True)
     if cfg.MODEL.DENSEPOSE_ON:
-        mapper = densepose.Mapper(cfg, surface.symmetries(data))
+        mapper = DensePoseMapper(cfg, surface.symmetries(data))
     main = comm.is_main_process()
     if main:
         out.mkdir(parents=True, exist_ok=True)
@@ -642,6 +743,28 @@ class _Images(Dataset):
         with _DRAWING:
             np.random.seed([*self.seed, position])  # detectron2's augmentations draw from numpy's global generator
             return mapped(self.mapper, self.images[index])
+
+
+class DensePoseMapper(DatasetMapper):
+    """detectron2's mapper, which also gives each person `gt_person`, its number, `points` [P, 5] x, y, part, U, V and `parts`
+    [256, 256]; the points and parts of a person nobody marked are 0, and a flip changes left and right."""
+
+    def __init__(self, cfg: CfgNode, symmetry: np.ndarray):
+        super().__init__(cfg, is_train=True)
+        self.symmetry = symmetry
+
+    def _transform_annotations(self, dataset_dict: dict, transforms: TransformList, image_shape: tuple) -> None:
+        people = [person for person in dataset_dict.pop("annotations") if not person["iscrowd"]]
+        flipped = sum(isinstance(step, HFlipTransform) for step in transforms.transforms) % 2 == 1
+        marked = [densepose.marks(person, self.symmetry if flipped else None) for person in people]
+        plain = [{key: person[key] for key in ("bbox", "bbox_mode", "category_id")} for person in people]
+        moved = [detection_utils.transform_instance_annotations(one, transforms, image_shape) for one in plain]
+        instances = detection_utils.annotations_to_instances(moved, image_shape)
+        instances.points = nn.utils.rnn.pad_sequence([points for points, _ in marked], batch_first=True)
+        instances.parts = torch.stack([parts for _, parts in marked])
+        instances = detection_utils.filter_empty_instances(instances)
+        instances.gt_person = torch.arange(len(instances))
+        dataset_dict["instances"] = instances
 
 
 _DRAWING = threading.Lock()  # one image at a time has numpy's global generator

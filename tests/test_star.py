@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEAVES = ("pretrain", "downstream", "results")
 COMPARED = {"bench/speed/evaluation.py", "bench/speed/finetuning.py"}  # where they are what is compared with
 DOORS = {
-    "detectron2": {"downstream/detection.py", "downstream/densepose.py", *COMPARED},
+    "detectron2": {"downstream/detection.py", *COMPARED},
     "mmseg": {"downstream/segmentation.py", *COMPARED},
     "mmcv": {"downstream/segmentation.py"},
     "mmengine": {"downstream/segmentation.py", *COMPARED},

@@ -141,7 +141,7 @@ def test_left_is_right_in_a_mirror_and_twice_is_once(data):
 
 def test_the_mapper_moves_marks_with_the_image(data):
     cfg = detection.configuration(mini(coco_densepose.TASK))
-    mapper = densepose.Mapper(cfg, surface.symmetries(data))
+    mapper = detection.DensePoseMapper(cfg, surface.symmetries(data))
     image = next(r for r in datasets.records(TRAIN, data) if any("dp_x" in a for a in r["annotations"]))
     people = [a for a in image["annotations"] if not a["iscrowd"]]
     seen = []
