@@ -637,13 +637,16 @@ def synthesize(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the datasets will stand; none may be there yet.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed and sizes draw the same pixels.")] = 0,
     voc: Annotated[int, typer.Option(min=0, help="Pictures in each split of VOC2007 and of VOC2012.")] = 60,
-    coco: Annotated[int, typer.Option(min=0, help="Pictures in each split of coco and lvis.")] = 100,
+    coco: Annotated[
+        int,
+        typer.Option(min=0, help="Pictures in each split of coco and lvis; some have persons whose surface is marked."),
+    ] = 100,
     cityscapes: Annotated[int, typer.Option(min=0, help="Pictures in each split of cityscapes.")] = 40,
     imagenet: Annotated[int, typer.Option(min=0, help="Training pictures in each of imagenet's 20 classes.")] = 32,
     side: Annotated[int, typer.Option(min=96, help="Longer side of a VOC or COCO picture, in pixels.")] = 192,
 ) -> None:
-    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco with lvis, cityscapes, imagenet. A size of 0 leaves
-    one out.
+    """Draw small datasets in the authentic layouts: VOC2007, VOC2012, coco with lvis and densepose, cityscapes, imagenet. A size
+    of 0 leaves one out.
 
     Example: bench data synthesize datasets
     """

@@ -95,7 +95,7 @@ def compiled(module: str, name: str, without: str) -> str:
 
 def dataset_root() -> str:
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-    known = ("VOC2007", "VOC2012", "coco", "lvis", "cityscapes", "imagenet")
+    known = ("VOC2007", "VOC2012", "coco", "lvis", "densepose", "cityscapes", "imagenet")
     folders = [f for f in known if (root / f).is_dir() or (root / "VOCdevkit" / f).is_dir()]
     origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "./datasets"
     return f"data: {', '.join(folders) or 'nothing found'} under {origin}" + (
