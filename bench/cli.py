@@ -425,8 +425,9 @@ def transfer(
             print(jsonlib.dumps(report, indent=1) if json else preview.described(report))
         return
     plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name, allow_missing or ())
+    count = "1 trial" if len(seeds) == 1 else f"{len(seeds)} trials"
     say(
-        f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {len(seeds)} trials, "
+        f"bench transfer: {plan.model['name']} ({plan.model['arch']}) to {resolved.name}, {count}, "
         f"{plan.found['train']} training and {plan.found['test']} test images -> {out}"
     )
     if plan.reduced:

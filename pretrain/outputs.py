@@ -23,8 +23,9 @@ def title(run_of: Mapping[str, Any], process: dist.Process) -> str:
     """The run in a line."""
     recipe, images = run_of["recipe"], run_of["data"]["images"]
     names = " ".join(filter(None, (run_of["method"], recipe["variant"], run_of["arch"])))
+    epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
     return (
-        f"{names}, {run_of['scale']} scale: {images} images, {recipe['epochs']} epochs of {images // recipe['batch_size']} batches of "
+        f"{names}, {run_of['scale']} scale: {images} images, {epochs} of {images // recipe['batch_size']} batches of "
         f"{recipe['batch_size']}, lr {recipe['lr']:.4g}, {recipe['precision']}, {process.world_size} x {process.device.type}"
         + (
             f", each batch in {run_of['accumulate']} parts: nonstandard, batch norm and negatives see a part at a time, and no "
