@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -400,6 +401,18 @@ def test_broken_files_of_the_surface_are_named(data, tmp_path):
     (folder / surface.VERTICES).write_bytes(whole[surface.CHARTS])
     with pytest.raises(ValueError, match="index"):
         surface.body(tmp_path)
+
+
+def test_distances_are_read_as_python_2_wrote_them(tmp_path):
+    def text(content):
+        return b"T" + struct.pack("<i", len(content)) + content
+
+    numbers = np.arange(6, dtype="<f4")
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    kind = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    state = b"(K\x01K\x06K\x01\x86" + kind + b"\x89" + text(numbers.tobytes()) + b"tb"
+    (tmp_path / "old.pkl").write_bytes(b"\x80\x02}" + text(b"Pdist_matrix") + array + state + b"s.")
+    assert surface._distances(tmp_path / "old.pkl").tolist() == numbers.tolist()
 
 
 def test_nothing_in_the_distances_is_run(data, tmp_path):
