@@ -308,8 +308,8 @@ def _whole(cfg: CfgNode) -> None:
     ):
         if found not in expected:
             raise ValueError(
-                f"expected {key} {' or '.join(map(str, expected))}, found {found!r}: no other head of DensePose is here, and its map has "
-                "4 cells a side for each of the pooled ones at UP_SCALE 2"
+                f"expected {key} {' or '.join(map(str, expected))}, found {found!r}: leave it as it is (no other head of DensePose is "
+                "here, and its map has twice UP_SCALE cells a side for each of the pooled ones)"
             )
 
 
