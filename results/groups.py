@@ -40,7 +40,9 @@ IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
     ),
     **dict.fromkeys(("cityscapes_semantic", "cityscapes_instance"), ((2975,), 500)),
     "voc_semantic": ((10582,), 1449),
-    **dict.fromkeys(("imagenet_linear", "imagenet_linear_simsiam", "imagenet_knn"), ((1281167,), 50000)),
+    **dict.fromkeys(
+        ("imagenet_linear", "imagenet_linear_simsiam", "imagenet_linear_swav", "imagenet_knn"), ((1281167,), 50000)
+    ),
     "imagenet_semi_1": ((12811,), 50000),
     "imagenet_semi_10": ((128116,), 50000),
     "voc07_svm": ((5011,), 4952),

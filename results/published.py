@@ -45,6 +45,8 @@ RECIPES: dict[str, dict[str, str]] = {
         "HobbitLong/PyContrast README": "imagenet_linear",
         "talk: InfoMin VOC table": "imagenet_linear",
         "facebookresearch/simsiam README": "imagenet_linear_simsiam",
+        "facebookresearch/swav README": "imagenet_linear_swav",
+        "facebookresearch/barlowtwins README": "imagenet_linear_swav",
     },
     "imagenet_knn": {},
     "imagenet_semi_1": {},

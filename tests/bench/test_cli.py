@@ -231,6 +231,7 @@ def test_dry_run_for_a_person_says_the_same(bench, datasets):
         ("imagenet_linear", ("500500 iterations", "x0.1 at 300300, 400400", "lr: 30.0")),
         ("imagenet_linear schedule cosine", ("500500 iterations, cosine, fp32",)),
         ("imagenet_linear_simsiam", ("28170 iterations", "cosine", "optimiser: lars")),
+        ("imagenet_linear_swav", ("500500 iterations, cosine, fp32", "lr: 0.3", "weight_decay: 1e-06")),
         ("imagenet_knn", ("training    none", "neighbours: [200, 100, 20, 10]")),
         ("imagenet_semi_1", ("1020 iterations", "x0.2 at 612, 816", "head_lr: 5.0")),
         ("voc_c4", ("24000 iterations, x0.1 at 18000, 22000, fp32",)),

@@ -27,12 +27,20 @@ from downstream import classification, weights
 from downstream.neighbours import vote
 from downstream.synthetic import synthesize
 from downstream.task import TRAITS, Classification, digest, iterations, mini, overridden, tolerant
-from downstream.tasks import imagenet_knn, imagenet_linear, imagenet_linear_simsiam, imagenet_semi_1, imagenet_semi_10
+from downstream.tasks import (
+    imagenet_knn,
+    imagenet_linear,
+    imagenet_linear_simsiam,
+    imagenet_linear_swav,
+    imagenet_semi_1,
+    imagenet_semi_10,
+)
 from downstream.trial import Place
 
 LINEAR, SIMSIAM, KNN = imagenet_linear.TASK, imagenet_linear_simsiam.TASK, imagenet_knn.TASK
 SEMI_1, SEMI_10 = imagenet_semi_1.TASK, imagenet_semi_10.TASK
-TASKS = (LINEAR, SIMSIAM, KNN, SEMI_1, SEMI_10)
+SWAV = imagenet_linear_swav.TASK
+TASKS = (LINEAR, SIMSIAM, SWAV, KNN, SEMI_1, SEMI_10)
 SMALL: dict[str, Any] = {"view": 32, "resize": 36, "batch": 16}
 TINY = dataclasses.replace(LINEAR, name="tiny", **SMALL, epochs=2, lr=1.0, steps=(1,))
 TINY_KNN = dataclasses.replace(KNN, name="tiny_knn", **SMALL, neighbours=(20, 5))
@@ -101,6 +109,16 @@ def test_simsiam_is_a_cosine_over_90_epochs_from_a_tenth_of_the_batch() -> None:
     assert recipe == (1.6, 4096, "lars", 0.001, 0, 0.01)
     rates = [classification.learning_rate(SIMSIAM, epoch, 1.6) for epoch in (0, 30, 45, 89)]
     assert rates == pytest.approx([1.6, 1.2, 0.8, 0.8 * (1 + math.cos(math.pi * 89 / 90))])
+
+
+def test_swavs_linear_is_a_cosine_over_100_epochs_with_a_hundredth_of_mocos_rate() -> None:
+    recipe = (SWAV.lr, SWAV.batch, SWAV.optimiser, SWAV.momentum, SWAV.weight_decay, SWAV.head_std)
+    assert recipe == (0.3, 256, "sgd", 0.9, 1e-6, 0.01)
+    rates = [classification.learning_rate(SWAV, epoch, 0.3) for epoch in (0, 25, 50, 99)]
+    assert rates == pytest.approx([0.15 * (1 + math.cos(math.pi * epoch / 100)) for epoch in (0, 25, 50, 99)])
+    changed = {key for key in vars(SWAV) if getattr(SWAV, key) != getattr(LINEAR, key)}
+    about = {"name", "cite", "expected", "unverified", "trials"}
+    assert changed - about == {"lr", "weight_decay", "schedule", "steps"}
 
 
 def test_semi_has_swavs_two_learning_rates() -> None:

@@ -58,6 +58,8 @@ def test_other_frameworks_configurations_do_not_pass_for_ours():
     [
         ({"source": "facebookresearch/moco README", "task": "imagenet_linear"}, "imagenet_linear"),
         ({"source": "facebookresearch/simsiam README", "task": "imagenet_linear"}, "imagenet_linear_simsiam"),
+        ({"source": "facebookresearch/swav README", "task": "imagenet_linear"}, "imagenet_linear_swav"),
+        ({"source": "facebookresearch/barlowtwins README", "task": "imagenet_linear"}, "imagenet_linear_swav"),
         ({"source": "facebookresearch/moco-v3 README", "task": "imagenet_linear"}, None),
         ({"source": "VISSL MODEL_ZOO", "task": "imagenet_linear"}, None),
         ({"source": "OpenSelfSup MODEL_ZOO", "task": "imagenet_semi_1"}, None),
