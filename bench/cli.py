@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -714,30 +714,26 @@ def show(
     name: Annotated[str, typer.Argument(help="A task or a method.")],
     scale: ScaleOption = "paper",
     variant: Annotated[str | None, typer.Option(help="Of a method.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only where another task's or method's numbers differ.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show a task's protocol, or a method's recipe, whole.
+    """Show a task's protocol, or a method's recipe, whole; or what tells it from another one.
 
     Examples:
 
       bench show voc_c4 --json
 
       bench show pixpro --scale mini
+
+      bench show coco_fpn_1x --against coco_fpn_1x_pixpro
     """
-    if name in catalog.names("method"):
-        report: dict[str, Any] = catalog.load("method", name).recipe(variant)
-        from pretrain import recipes
+    from bench import preview
 
-        recipes.check_whole(name, report)
-        if scale == "mini":
-            report = recipes.mini(report, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
-        report = {"name": name, "cite": catalog.citation(name), "lr": recipes.peak(report), **report}
-    else:
-        from bench import journey, preview
-
-        if catalog.ALIASES.get(name, name) not in (tasks := catalog.names("task")):
-            raise ValueError(catalog.unknown("task or method", name, [*tasks, *catalog.names("method")]))
-        report = preview.shown(journey.resolve(name, scale, {}))
+    report = preview.one(name, scale, variant)
+    if against is not None:
+        report = preview.differences(report, preview.one(against, scale, None))
     if json:
         print(jsonlib.dumps(report, indent=1))
         return

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import journey
+from bench import catalog, journey
 from downstream import task as protocols
 from results import groups
 
@@ -33,6 +33,41 @@ def shown(task: protocols.Task) -> dict[str, Any]:
     if isinstance(task, protocols.Detection):
         report["detectron2"] = journey.engine(task).resolved(task)
     return report
+
+
+def one(name: str, scale: str, variant: str | None) -> dict[str, Any]:
+    """A task, or a method's recipe, whole. Raises ValueError for a name or a variant that there is not."""
+    if name in catalog.names("method"):
+        from pretrain import recipes
+
+        recipe = catalog.load("method", name).recipe(variant)
+        recipes.check_whole(name, recipe)
+        if scale == "mini":
+            recipe = recipes.mini(recipe, images=20_000, batch_size=None)  # as on any folder of a few thousand or more
+        return {"name": name, "cite": catalog.citation(name), "lr": recipes.peak(recipe), **recipe}
+    if catalog.ALIASES.get(name, name) not in (tasks := catalog.names("task")):
+        raise ValueError(catalog.unknown("task or method", name, [*tasks, *catalog.names("method")]))
+    return shown(journey.resolve(name, scale, {}))
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """{"of": the names of two tasks or two methods, "differences": of each number that decides what they do and that differs, what it
+    is in the one and in the other}; None where there is none, which for detectron2's keys is its default.
+
+    Raises ValueError for a task and a method.
+    """
+    both = one, other
+    names = [" ".join(filter(None, (report["name"], report.get("variant")))) for report in both]
+    if ("protocol" in one) != ("protocol" in other):
+        raise ValueError(f"expected two tasks or two methods, found {names[0]} and {names[1]}")
+    first, second = (_plain(report.get("protocol", report)) for report in both)
+    keys = [key for key in {**first, **second} if key not in ("name", "cite") and first.get(key) != second.get(key)]
+    return {"of": names, "differences": {key: [first.get(key), second.get(key)] for key in keys}}
+
+
+def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
+    """detectron2's keys beside the protocol's own."""
+    return {k: v for k, v in numbers.items() if k != "settings"} | numbers.get("settings", {})
 
 
 def plan(

@@ -225,6 +225,25 @@ def test_dry_run_for_a_person_says_the_same(bench, datasets):
         assert word in out
 
 
+def test_two_protocols_are_told_apart_by_what_differs(bench):
+    code, out, _ = bench("show", "coco_fpn", "--against", "coco_fpn_1x_pixpro", "--json")
+    assert code == 0 and json.loads(out) == {
+        "of": ["coco_fpn_1x", "coco_fpn_1x_pixpro"],
+        "differences": {
+            "MODEL.ROI_BOX_HEAD.NUM_FC": [2, 1],
+            "MODEL.ROI_BOX_HEAD.NUM_CONV": [None, 4],
+            "MODEL.ROI_BOX_HEAD.NORM": [None, "SyncBN"],
+            "MODEL.ROI_MASK_HEAD.NORM": [None, "SyncBN"],
+        },
+    }
+    found = json.loads(bench("show", "moco", "--variant", "v1", "--against", "moco", "--json")[1])
+    assert found["of"] == ["moco v1", "moco v2"] and found["differences"]["temperature"] == [0.07, 0.2]
+    code, out, _ = bench("show", "imagenet_linear", "--against", "imagenet_linear_swav")
+    assert code == 0 and "  lr: [30.0, 0.3]" in out.splitlines()
+    code, _, err = bench("show", "moco", "--against", "voc_c4")
+    assert code == 2 and "expected two tasks or two methods, found moco v2 and voc_c4" in err
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [
