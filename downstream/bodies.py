@@ -6,7 +6,7 @@ figure.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,14 @@ MARKED = 90  # points of a person at most
 
 
 def marks(joints: Mapping[int, Point], mask: np.ndarray, rng: Generator) -> dict[str, Any]:
-    """dp_x, dp_y, dp_I, dp_U, dp_V and dp_masks of a person, as DensePose writes them; nothing where a joint is not known."""
-    if not STANDING.keys() <= joints.keys():
+    """dp_x, dp_y, dp_I, dp_U, dp_V and dp_masks of a person, as DensePose writes them; nothing of one without a limb."""
+    limbs = [limb for limb in LIMBS if {*limb[0], *limb[1]} <= joints.keys()]  # of a bust, the head
+    if not limbs:
         return {}
     rows, columns = np.nonzero(mask)
     top, left = rows.min(), columns.min()
     height, width = rows.max() + 1 - top, columns.max() + 1 - left
-    part, larger, u, v = _placed(joints, np.stack([columns, rows], 1) + 0.5)
+    part, larger, u, v = _placed(joints, limbs, np.stack([columns, rows], 1) + 0.5)
     shown = rng.permutation(len(rows))[:MARKED]
     whole = np.zeros((height, width), np.uint8)
     whole[rows - top, columns - left] = larger
@@ -76,10 +77,10 @@ def marks(joints: Mapping[int, Point], mask: np.ndarray, rng: Generator) -> dict
     }
 
 
-def _placed(joints: Mapping[int, Point], pixels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Part, larger part, U and V of places [P, 2] in a picture."""
+def _placed(joints: Mapping[int, Point], limbs: Sequence[Any], pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Part, larger part, U and V of places [P, 2] in a picture, by these of `LIMBS`."""
     lengths, places = [], []
-    for begin, end, *_ in LIMBS:
+    for begin, end, *_ in limbs:
         a, b = (np.mean([joints[number] for number in ends], 0) for ends in (begin, end))
         along = b - a
         length = max(float(np.hypot(*along)), 1.0)
@@ -87,13 +88,13 @@ def _placed(joints: Mapping[int, Point], pixels: np.ndarray) -> tuple[np.ndarray
         places.append((at @ along / length**2, (at[:, 0] * along[1] - at[:, 1] * along[0]) / length**2))
         lengths.append(length)
     apart = []
-    for (along, across), length, (_, _, low, high, *_) in zip(places, lengths, LIMBS, strict=True):
+    for (along, across), length, (_, _, low, high, *_) in zip(places, lengths, limbs, strict=True):
         beyond = np.maximum(np.maximum(low - along, along - high), 0)
         apart.append(np.hypot(beyond, across) * length)
     limb = np.argmin(apart, 0)
     one = np.arange(len(pixels))
     along, across = (np.array([place[axis] for place in places])[limb, one] for axis in (0, 1))
-    low, high, larger, first, second = (np.array(column)[limb] for column in list(zip(*LIMBS, strict=True))[2:])
+    low, high, larger, first, second = (np.array(column)[limb] for column in list(zip(*limbs, strict=True))[2:])
     u, v = ((along - low) / (high - low)).clip(0, 1), (across + 0.5).clip(0, 1)
     later = np.where(larger == LARGER_PARTS, v > 0.5, u > 0.5)
     return np.where(later, second, first), larger, u, v

@@ -287,7 +287,7 @@ def _marks(thing: Thing, owner: np.ndarray, seed: int) -> dict[str, object]:
     mask = owner == thing.index
     if thing.crowd or _extent(mask)[3] < JOINTED:
         return {}
-    return bodies.marks(thing.joints, mask, _rng(seed, f"densepose/{mask.sum()}/{thing.joints[0]}"))
+    return bodies.marks(thing.joints, mask, _rng(seed, f"densepose/{mask.sum()}/{_extent(mask)}"))
 
 
 def _joints(thing: Thing, owner: np.ndarray) -> dict[str, object]:

@@ -68,3 +68,11 @@ def test_a_folder_of_datasets_that_the_demo_did_not_draw_is_left_alone(tmp_path)
         ):
             run(tmp_path, 0, print)
     assert mine.read_bytes() == b"mine"
+
+
+def test_every_split_of_every_task_has_images_among_so_few(tmp_path):
+    from downstream import synthetic
+
+    counts = synthetic.synthesize(tmp_path, 0, **demo.ALL_SIZES | {"voc": 0, "cityscapes": 0, "imagenet": 0})
+    assert set(counts) == {"coco", "lvis", "densepose"}
+    assert all(images > 0 for splits in counts.values() for images in splits.values())

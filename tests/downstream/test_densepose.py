@@ -123,6 +123,7 @@ def test_left_is_right_in_a_mirror_and_twice_is_once(data):
     symmetry = surface.symmetries(data)
     people = [a for image in datasets.records(TEST, data) for a in image["annotations"] if "dp_x" in a]
     assert len(people) > 3
+    drawn: set[int] = set()
     for person in people:
         points, parts = densepose.marks(person)
         turned, others = densepose.marks(person, symmetry)
@@ -136,7 +137,8 @@ def test_left_is_right_in_a_mirror_and_twice_is_once(data):
         larger = {2: 3, 4: 5, 6: 7, 8: 9, 10: 11, 12: 13}
         mirror = {0: 0, 1: 1, 14: 14, **larger, **{b: a for a, b in larger.items()}}
         assert torch.equal(others, parts.flip(1).clone().apply_(lambda value, mirror=mirror: mirror[value]))
-        assert set(parts.unique().tolist()) > {0, 1}
+        drawn |= set(parts.unique().tolist())
+    assert drawn == set(range(15))
     assert [t.shape for t in densepose.marks({}, symmetry)] == [(0, 5), (256, 256)]
 
 
@@ -376,6 +378,8 @@ def test_drawn_marks_are_where_the_person_is():
     x, y, part = (np.array(found[k]) for k in ("dp_x", "dp_y", "dp_I"))
     assert y[part > 22].max() < y[np.isin(part, (5, 6))].min()
     assert x[np.isin(part, (16, 18, 20, 22))].mean() < x[np.isin(part, (15, 17, 19, 21))].mean()
+    bust = bodies.marks({number: joints[number] for number in (0, 5, 6)}, mask, rng)
+    assert set(bust["dp_I"]) == {23, 24} and [bool(code) for code in bust["dp_masks"]] == [False] * 13 + [True]
     assert bodies.marks({0: (1.0, 1.0)}, mask, rng) == {}
 
 
