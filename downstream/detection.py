@@ -582,9 +582,7 @@ def run(
     if task.precision == "bf16":
         _bf16(model, device)
     torch.manual_seed(seed + comm.get_rank())
-    mapper = DatasetMapper(cfg, is_train=True)
-    if cfg.MODEL.DENSEPOSE_ON:
-        mapper = DensePoseMapper(cfg, surface.symmetries(data))
+    mapper = _mapper(cfg, data)
     main = comm.is_main_process()
     if main:
         out.mkdir(parents=True, exist_ok=True)
@@ -765,6 +763,13 @@ class DensePoseMapper(DatasetMapper):
         instances = detection_utils.filter_empty_instances(instances)
         instances.gt_person = torch.arange(len(instances))
         dataset_dict["instances"] = instances
+
+
+def _mapper(cfg: CfgNode, data: Path) -> DatasetMapper:
+    """What makes a training image of a record."""
+    if cfg.MODEL.DENSEPOSE_ON:
+        return DensePoseMapper(cfg, surface.symmetries(data))
+    return DatasetMapper(cfg, is_train=True)
 
 
 _DRAWING = threading.Lock()  # one image at a time has numpy's global generator

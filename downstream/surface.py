@@ -107,10 +107,7 @@ def _matlab(data: Path, name: str, *wanted: str) -> list[Array]:
     except MemoryError:
         raise
     except Exception as error:  # scipy's of all sorts
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"expected {', '.join(wanted)} in MATLAB's format, found {reason:.200} in {file}: fetch it again"
-        ) from None
+        raise _foreign(f"{', '.join(wanted)} in MATLAB's format", error, file) from None
 
 
 def _distances(file: Path) -> Array:
@@ -122,11 +119,13 @@ def _distances(file: Path) -> Array:
     except MemoryError:
         raise
     except Exception as error:  # pickle's of all sorts
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"expected a pickled dictionary with an array Pdist_matrix of floats, found {reason:.200} in {file}: fetch it again"
-        ) from None
+        raise _foreign("a pickled dictionary with an array Pdist_matrix of floats", error, file) from None
     return found.ravel()
+
+
+def _foreign(expected: str, error: Exception, file: Path) -> ValueError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return ValueError(f"expected {expected}, found {reason:.200} in {file}: fetch it again")
 
 
 class _Arrays(pickle.Unpickler):

@@ -76,7 +76,6 @@ def _protocol(name: str) -> Any:
 def _training(task: Any, precision: str, folder: Path, arch: str = "resnet50") -> Any:
     """The engine's training of a random network."""
     import torch
-    from detectron2.data import DatasetMapper
 
     from downstream import datasets, detection
 
@@ -89,7 +88,7 @@ def _training(task: Any, precision: str, folder: Path, arch: str = "resnet50") -
     if precision == "bf16":
         detection._bf16(model, device)
     images = [r for name in cfg.DATASETS.TRAIN for r in datasets.records(name, folder / "data")]
-    mapper = DatasetMapper(cfg, is_train=True)
+    mapper = detection._mapper(cfg, folder / "data")
     return detection._Training(cfg, model, detection._usable(cfg, images), mapper, folder, device, {}, task.name)
 
 
