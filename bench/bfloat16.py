@@ -3,12 +3,11 @@
 There torch's own products of bfloat16 are far slower than those of float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 PRODUCTS = {
@@ -28,24 +27,33 @@ class ByFloat32(TorchDispatchMode):
     As instructions for bfloat16 do: the product of two such numbers is exact in float32, and sums are kept in float32.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here: to be told to leave this alone, the compiler would be imported, for seconds
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in ASKED and any(isinstance(x, torch.Tensor) and _half(x) for x in tree_leaves(args)):
+        if func in ASKED and _some_half(args):
             if func in MADE_OF_THEM:
                 with self:
                     return func.decompose(*args, **(kwargs or {}))
-            made = func(*tree_map_only(torch.Tensor, _full, args), **(kwargs or {}))
-            return tree_map_only(torch.Tensor, torch.Tensor.bfloat16, made)
+            made = func(*(x.float() if _half(x) else x for x in args), **(kwargs or {}))
+            return (
+                made.bfloat16()
+                if isinstance(made, torch.Tensor)
+                else tuple(x if x is None else x.bfloat16() for x in made)
+            )
         return func(*args, **(kwargs or {}))
 
 
-def _half(x: torch.Tensor) -> bool:
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+def _half(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.dtype == torch.bfloat16 and x.device.type == "cpu"
 
 
-def _full(x: torch.Tensor) -> torch.Tensor:
-    return x.float() if _half(x) else x
+def _some_half(args: Iterable[Any]) -> bool:
+    """Whether there is such a tensor among a product's arguments, or in the list that einsum takes."""
+    return any(_half(x) or (isinstance(x, list | tuple) and _some_half(x)) for x in args)
 
 
 def native() -> bool:

@@ -32,16 +32,29 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 
 @pytest.fixture(scope="module", autouse=True)
 def frameworks():
-    """Engines that write a checkpoint after every iteration."""
+    """What every child needs, before it is forked."""
+    threads = torch.get_num_threads()
+    transfers.load()
+    yield
+    torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def saving(seconds):
+    """Engines whose checkpoints lie so far apart."""
     from downstream import classification, detection, segmentation
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         for engine in (classification, detection, segmentation):
-            patch.setattr(engine, "SAVE_SECONDS", 0)
+            patch.setattr(engine, "SAVE_SECONDS", seconds)
         yield
-    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def often():
+    """Engines that write a checkpoint after every iteration."""
+    with saving(0):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +70,8 @@ def whole(data, tmp_path_factory):
     def of(task):
         if task not in outcomes:
             out = tmp_path_factory.mktemp(task)
-            process = transfers.started(transfers.transfer, out / "log", task, data, out)
+            with saving(180):
+                process = transfers.started(transfers.transfer, out / "log", task, data, out)
             process.join()
             assert process.exitcode == 0, (out / "log").read_text()
             outcomes[task] = transfers.outcome(out)
@@ -105,10 +119,13 @@ def ended(process, code, log):
 def finished(task, data, out, whole):
     """Goes on with a trial to its record, which is the undisturbed one."""
     log = out.with_suffix(".resumed")
-    ended(transfers.started(transfers.transfer, log, task, data, out), 0, log)
+    with saving(180):
+        process = transfers.started(transfers.transfer, log, task, data, out)
+    ended(process, 0, log)
     assert transfers.outcome(out) == whole(task)
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("task", ENGINES)
 def test_a_transfer_killed_at_a_random_moment_goes_on_to_the_same_bits(task, data, whole, tmp_path):
     undisturbed = whole(task)
@@ -118,6 +135,7 @@ def test_a_transfer_killed_at_a_random_moment_goes_on_to_the_same_bits(task, dat
     assert undisturbed["left"] == []
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize(
     ("task", "number", "code"),
     [("voc_c4", "SIGTERM", 143), ("cityscapes_semantic", "SIGINT", 130), ("imagenet_semi_10", "SIGUSR2", 143)],
@@ -190,6 +208,7 @@ def fill(folder):
             pass
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("task", ["voc_c4", "imagenet_semi_10"])
 def test_a_disk_that_fills_up_is_one_sentence_and_with_room_it_goes_on_to_the_same(task, data, whole, small, tmp_path):
     out, log = small / "out", tmp_path / "log"
@@ -207,9 +226,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_with_room_it_goes_on_to_the_sa
     assert not list(out.glob("*/*/*/0.json"))
     (small / "ballast").unlink()
     assert iterations(out) >= 2
-    log = tmp_path / "resumed"
-    ended(transfers.started(transfers.transfer, log, task, data, out), 0, log)
-    assert transfers.outcome(out) == whole(task)
+    finished(task, data, out, whole)
 
 
 def test_a_record_without_room_is_one_sentence_and_the_trained_network_is_kept(
@@ -230,14 +247,13 @@ def test_a_record_without_room_is_one_sentence_and_the_trained_network_is_kept(
     assert re.match(r"bench: expected room for \d+ bytes in \S+ to write 0\.json, found the disk", line)
     (small / "ballast").unlink()
     assert iterations(out) == 14
-    log = tmp_path / "resumed"
-    ended(transfers.started(transfers.transfer, log, "cityscapes_semantic", data, out), 0, log)
-    assert transfers.outcome(out) == whole("cityscapes_semantic")
+    finished("cityscapes_semantic", data, out, whole)
 
 
 # --- numbers, images, memory, workers
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize(
     ("task", "changes"),
     [
@@ -354,6 +370,7 @@ def loading(monkeypatch):
     return detection
 
 
+@pytest.mark.usefixtures("often")
 def test_a_dead_data_loader_process_is_one_sentence_and_the_run_goes_on_to_the_same(
     loading, data, whole, tmp_path, monkeypatch
 ):
@@ -405,6 +422,7 @@ def test_want_of_memory_is_one_sentence_that_says_what_to_lower(data, tmp_path):
 # --- processes
 
 
+@pytest.mark.usefixtures("often")
 def test_a_second_run_in_a_folder_is_refused_with_the_first_ones_process_and_host_and_a_killed_one_blocks_nobody(
     data, whole, tmp_path
 ):
@@ -449,6 +467,7 @@ def two(log, *given, **changes):
     ]
 
 
+@pytest.mark.usefixtures("often")
 def test_an_interrupted_trial_is_not_begun_anew_unasked(data, whole, tmp_path):
     task, out = "imagenet_semi_10", tmp_path / "out"
     process = transfers.started(transfers.transfer, tmp_path / "log", task, data, out)
@@ -484,6 +503,7 @@ def both(log, code, processes):
     return "\n".join(lines[0])
 
 
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("task", ENGINES)
 def test_machines_that_do_not_share_the_folder_are_told_so(task, data, tmp_path):
     """They would train different trials together, or wait for one another."""
@@ -504,6 +524,7 @@ def test_machines_that_do_not_share_the_folder_are_told_so(task, data, tmp_path)
     assert not list(outs[1].glob("*/*/*/0.json"))
 
 
+@pytest.mark.usefixtures("often")
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(data, tmp_path):
     out, log, eight = tmp_path / "out", tmp_path / "log", {"SOLVER.MAX_ITER": "8"}
     processes = two(log, "voc_c4", data, out, **eight)
@@ -512,14 +533,15 @@ def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(dat
     lines = [ended(process, 143, log.with_suffix(f".{rank}")) for rank, process in enumerate(processes)]
     assert [len(each) for each in lines] == [1, 0]
     assert f"ended by SIGTERM after iteration {iterations(out)} of 8" in lines[0][0]
-    for rank, process in enumerate(two(tmp_path / "resumed", "voc_c4", data, out, **eight)):
-        ended(process, 0, tmp_path / f"resumed.{rank}")
     undisturbed = tmp_path / "undisturbed"
-    for rank, process in enumerate(two(tmp_path / "whole", "voc_c4", data, undisturbed, **eight)):
-        ended(process, 0, tmp_path / f"whole.{rank}")
+    with saving(180):
+        for name, folder in (("resumed", out), ("whole", undisturbed)):
+            for rank, process in enumerate(two(tmp_path / name, "voc_c4", data, folder, **eight)):
+                ended(process, 0, tmp_path / f"{name}.{rank}")
     assert transfers.outcome(out) == transfers.outcome(undisturbed)
 
 
+@pytest.mark.usefixtures("often")
 def test_a_loss_that_is_not_finite_in_one_of_two_processes_ends_both(data, tmp_path, monkeypatch):
     from downstream import segmentation
 
