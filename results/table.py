@@ -282,9 +282,9 @@ def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None) -> l
         notes = [f"In brackets: difference from {label(baseline)}, the mean of its trials."]
     tested = [cell for cell in cells if cell.p is not None]
     if any(cell.noise for cell in tested):
+        over = f"by Holm's correction over {len(tested)} comparisons" if len(tested) > 1 else "of one comparison"
         notes.append(
-            f"{NOISE} within noise: no difference at the 5 % level, by Holm's correction over {len(tested)} comparisons; trials "
-            "with the same seeds are compared in pairs."
+            f"{NOISE} within noise: no difference at the 5 % level, {over}; trials with the same seeds are compared in pairs."
         )
     if any(cell.lent for cell in cells):
         notes.append(

@@ -8,7 +8,7 @@ from bench import catalog, demo
 from results import record
 
 
-def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
+def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, monkeypatch, capsys, request):
     monkeypatch.setattr(demo, "SIZES", {"voc": 2, "coco": 0, "cityscapes": 2, "imagenet": 2})
     monkeypatch.setattr(demo, "METHODS", ("moco",))
     said = []
@@ -35,12 +35,13 @@ def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, 
     assert {r["model"] for r in rows if r["kind"] == "measured"} >= {"random"}
     assert (tmp_path / "demo" / "leaderboard" / "leaderboard.md").is_file()
 
+    request.getfixturevalue("here")
     demo.run(tmp_path / "demo", 0, said.append)
     assert capsys.readouterr().out.partition("Done in")[0] == printed.partition("Done in")[0]
     assert record.load(tmp_path / "demo" / "transfer") == records
 
 
-def test_all_tasks_end_in_a_table_or_in_the_names_of_those_that_failed(tmp_path, monkeypatch, capsys):
+def test_all_tasks_end_in_a_table_or_in_the_names_of_those_that_failed(tmp_path, monkeypatch, capsys, here):
     monkeypatch.setattr(demo, "ALL_SIZES", {"voc": 1, "coco": 0, "cityscapes": 0, "imagenet": 12, "side": 96})
     monkeypatch.setattr(catalog, "names", lambda kind: ["imagenet_knn", "voc07_svm"])
     said = []

@@ -30,7 +30,7 @@ def test_every_method_of_the_track_is_searched_at_the_same_factors_of_its_rule(d
     assert set(rates.scaled("simsiam", train, 3.0)) == {"base_lr"}
 
 
-def test_a_search_pretrains_judges_on_training_images_and_does_nothing_twice(data, tmp_path, capsys, monkeypatch):
+def test_a_search_pretrains_judges_on_training_images_and_does_nothing_twice(data, tmp_path, capsys, monkeypatch, here):
     monkeypatch.setattr(rates, "FACTORS", (1.0, 3.0))
     runs, records = tmp_path / "runs", tmp_path / "records"
     rates.main(data, ["supervised"], runs, records)

@@ -445,7 +445,9 @@ def test_a_difference_that_may_be_none_is_marked_and_the_number_of_comparisons_t
     tables, text = own("moco", records)
     rows = {row[0].split()[0]: row[2] for row in tables[0][1:]}
     assert rows["near"].endswith("(+0.07≈)") and rows["far"].endswith("(+5.03)")
-    assert "Holm's correction over 2 comparisons" in text and "compared in pairs" in text
+    assert "Holm's correction over 2 comparisons; trials" in text and "compared in pairs" in text
+    pair = own("moco", [record for record in records if record["model"]["name"] != "far"])[1]
+    assert "no difference at the 5 % level, of one comparison; trials" in pair
     far = next(r for r in csv.DictReader(io.StringIO(table.render("moco", records, "csv"))) if r["model"] == "far")
     from scipy import stats
 
