@@ -54,7 +54,7 @@ def test_a_search_pretrains_judges_on_training_images_and_does_nothing_twice(dat
 def test_the_judge_is_the_monitors_nearest_neighbours_of_the_saved_weights(data, tmp_path):
     out = tmp_path / "simsiam"
     train = data / "imagenet" / "train"
-    found = track.run("simsiam", 1, out, train, train, {"precision": "fp32"})
+    found = track.run("simsiam", 3, out, train, train, {"precision": "fp32"})
     knn, images = rates.held_out(out / "backbone.pth", found, train)
     assert knn == found["knn"]["last"] and images == fifth(train)
     weights = torch.load(out / "backbone.pth", weights_only=True)

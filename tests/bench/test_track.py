@@ -70,8 +70,7 @@ def test_a_pretraining_leaves_a_record_with_what_explains_it_and_its_row(tmp_pat
     assert f"| {written['knn']['last']:.2f} |" in row
 
 
-def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, monkeypatch, capsys, request):
-    monkeypatch.setattr(track, "DRAWS", 2)
+def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, capsys, request):
     data, runs, records = tmp_path / "data", tmp_path / "runs", tmp_path / "records"
     synthetic.synthesize(data, seed=0, voc=0, coco=0, cityscapes=0, imagenet=12, side=96)
     track.main(data, ["simsiam-3"], {"imagenet_knn": 1}, runs, records)
@@ -81,6 +80,7 @@ def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, monkeyp
     assert sorted((t["model"]["name"], t["seed"]) for t in measured) == [
         ("random", 0),
         ("random", 1),
+        ("random", 2),
         ("simsiam", 0),
     ]
     assert len({t["metrics"]["top1_k200"] for t in measured if t["model"]["name"] == "random"}) > 1
@@ -95,7 +95,7 @@ def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, monkeyp
     written = json.loads((records / "pretraining" / "simsiam-3.json").read_text())
     assert (written["sha256"], len(written["starts"])) == (found["sha256"], 1)
     trial = {file for file in before if "imagenet_knn" in str(file)}
-    assert len(trial) == 3 and all(file.stat().st_mtime_ns == before[file] for file in trial)
+    assert len(trial) == 4 and all(file.stat().st_mtime_ns == before[file] for file in trial)
 
 
 def test_a_pretraining_that_fails_is_named_after_the_others_have_ended(tmp_path, capsys, here):

@@ -648,10 +648,9 @@ def read_only():
     )
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
 @pytest.mark.parametrize(
-    ("umask", "zone", "locale"),
-    [(0o022, "Pacific/Kiritimati", "C"), (0o077, "America/St_Johns", "tr_TR.ISO-8859-9")],
-    ids=["east", "west"],
+    ("zone", "locale"), [("Pacific/Kiritimati", "C"), ("America/St_Johns", "tr_TR.ISO-8859-9")], ids=["east", "west"]
 )
 def test_umask_zone_locale_clock_odd_names_links_and_a_read_only_package_change_nothing(
     umask, zone, locale, photos, tmp_path, whole
