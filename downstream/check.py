@@ -594,11 +594,19 @@ def _subset(percent: int, root: Path, names: set[str], findings: Findings) -> No
 
 
 def _surface(root: Path, findings: Findings) -> None:
-    """Which of the files of the body's surface are missing."""
+    """Which of the files of the body's surface are missing, and which are something else."""
+    whole = True
     for name in (surface.SYMMETRY, *surface.EVALUATED):
         file = root / surface.FOLDER / name
         if not file.is_file():
+            whole = False
             findings.add("layout", file, "no such file", f"fetch {surface.ADDRESS}{name} and put it there")
+    for read in (surface.symmetries, surface.body) if whole else ():
+        try:
+            read(root)
+        except ValueError as error:
+            reason, _, mend = str(error).rpartition(": ")
+            findings.add("layout", root / surface.FOLDER, reason, mend)
 
 
 class Coco:

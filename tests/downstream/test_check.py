@@ -351,6 +351,17 @@ def test_files_of_the_surface_that_are_missing_are_named_with_their_address(data
     assert "fetch https://dl.fbaipublicfiles.com/densepose/data/Pdist_matrix.pkl" in check.described(report)
 
 
+@pytest.mark.parametrize("name", ["UV_symmetry_transforms.mat", "Pdist_matrix.pkl"])
+def test_a_file_of_the_surface_that_was_cut_short_is_named_before_a_run(data, name):
+    root = data("coco", "densepose")
+    assert not errors(found("coco_densepose", root))
+    file = root / "densepose" / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    report = found("coco_densepose", root)
+    assert errors(report) == {("layout", "densepose")}
+    assert f"{file}; fetch it again" in check.described(report)
+
+
 def test_two_of_dense_poses_annotations_may_share_an_id(data):
     root = data("coco", "densepose")
     file = root / FILES["coco_densepose"]
