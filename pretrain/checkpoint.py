@@ -116,7 +116,11 @@ def check(path: Path, state: Mapping[str, Any], run_of: Mapping[str, Any]) -> No
     if old != new:
         changed = [key for key in new if key != "recipe" and old.get(key) != new[key]]
         said = ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in changed)
-        fields = "".join(f" {key}={old[key]}" for key in changed if key in run_of["recipe"] and key in old)
+        from pretrain import recipes  # which reads the images, whose reader reads this file
+
+        known = [key for key in changed if key in run_of["recipe"] and key in old and key not in recipes.GIVEN]
+        # what other images change of the recipe no field puts back
+        fields = "".join(f" {key}={recipes.worded(old[key])}" for key in known if "images" not in changed)
         raise ValueError(
             f"expected the call that began {path}, found changes ({said}): call as before"
             f"{f', or with{fields}' if fields else ''}, or choose another --out"

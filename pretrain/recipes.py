@@ -162,8 +162,12 @@ def parsed(key: str, text: str, default: Any) -> Any:
     try:
         return _like(text, default, key == "milestones")
     except (KeyError, ValueError):
-        example = ",".join(map(str, _flat(default))) if isinstance(default, tuple) else default
-        raise ValueError(f"expected {key} to look like {example}, found {text!r}") from None
+        raise ValueError(f"expected {key} to look like {worded(default)}, found {text!r}") from None
+
+
+def worded(value: Any) -> str:
+    """A recipe's value as `parsed` reads it."""
+    return ",".join(map(str, _flat(value))) if isinstance(value, tuple) else str(value)
 
 
 def _flat(value: tuple[Any, ...]) -> list[Any]:
@@ -179,7 +183,7 @@ def _like(text: str, default: Any, any_length: bool) -> Any:
         return type(default)(text)
     parts, flat = text.strip("()[] ").split(","), _flat(default)
     if any_length:
-        return tuple(int(part) for part in parts)
+        return tuple(int(part) for part in parts) if parts != [""] else ()
     values = iter([_like(part, old, False) for part, old in zip(parts, flat, strict=True)])
     return tuple(tuple(next(values) for _ in old) if isinstance(old, tuple) else next(values) for old in default)
 

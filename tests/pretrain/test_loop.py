@@ -231,6 +231,9 @@ def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_
     changed = {**QUICK, "warmup_epochs": "0.5"}
     with pytest.raises(ValueError, match=r"call as before, or with warmup_epochs=0.1, or choose"):
         run(supervised, photos, tmp_path / "out", epochs=1, resume=True, overrides=changed)
+    changed = {**QUICK, "milestones": "1,2", "schedule": "step"}
+    with pytest.raises(ValueError, match=r"call as before, or with schedule=cosine milestones=3,6, or choose"):
+        run(supervised, photos, tmp_path / "out", epochs=1, resume=True, overrides=changed)
     moved = photos.rename(tmp_path / "moved")
     assert run(supervised, moved, tmp_path / "out", epochs=1, resume=True) == path
     moved.rename(photos)
