@@ -84,7 +84,7 @@ def blurred(x: torch.Tensor, sigma: torch.Tensor, said: Mapping[str, Any]) -> to
         reach = min(reach, kernel // 2)
     n, channels, *_ = x.shape
     distances = torch.arange(-reach, reach + 1, device=x.device)
-    taps = torch.exp(-(distances**2) / (2 * sigma.view(-1, 1) ** 2))
+    taps = torch.exp(-(distances**2) / (2 * sigma.clamp_min(1e-3).view(-1, 1) ** 2))  # of 0: the image itself
     taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # [3 N, 1, K]
     x = F.pad(x, (reach,) * 4, "replicate" if kernel is None else "reflect").flatten(0, 1)[None]  # [1, 3 N, S, S]
     x = F.conv2d(F.conv2d(x, taps[..., None, :], groups=len(taps)), taps[..., None], groups=len(taps))

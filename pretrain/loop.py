@@ -135,8 +135,10 @@ class Training:
         self.source = Steps(folder, self.recipe, self.seed, process.rank, process.world_size, later)
         self.per_epoch = self.source.per_epoch
         self.steps = self.per_epoch * self.recipe["epochs"]
-        # PixPro counts the fraction of an epoch that drop-last leaves out (contrast/models/PixPro.py, self.K)
-        self.horizon = int(len(folder) / self.recipe["batch_size"] * self.recipe["epochs"])
+        # over which the momentum rises: PixPro counts the fraction of an epoch that drop-last leaves out (contrast/models/PixPro.py,
+        # self.K), as BYOL does
+        whole = getattr(model, "whole_epochs", False)
+        self.horizon = self.steps if whole else int(len(folder) / self.recipe["batch_size"] * self.recipe["epochs"])
         if self.recipe["sync_bn"] and process.world_size > 1:
             model = dist.synchronised(model, self.device)
         self.model = model.train()

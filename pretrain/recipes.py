@@ -34,12 +34,12 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ),
     ("from 2 to the 362880 that there are", lambda x: 2 <= x <= 362_880, "permutations"),
     ("odd and at least 1", lambda x: x >= 1 and x % 2 == 1, "blur_kernel"),
-    ("0 or more", lambda x: x >= 0, "jitter blur_sigma negatives recent"),
+    ("0 or more", lambda x: x >= 0, "blur_sigma negatives recent"),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area jigsaw_side"),
     (
         "from 0 to 1",
         lambda x: 0 <= x <= 1,
-        "ema momentum bank_momentum center_momentum jitter_p gray_p blur_p solarize_p photometric_p flip_p",
+        "ema momentum bank_momentum center_momentum jitter jitter_p gray_p blur_p solarize_p photometric_p flip_p",
     ),
 )
 # the words of a field that is a word
@@ -320,6 +320,16 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
         raise ValueError(
             f"expected bn_group of at least 2 to divide the {local} images of each process, found {recipe['bn_group']}: "
             "change bn_group or --batch-size"
+        )
+    if "bn_group" in recipe and recipe["sync_bn"]:
+        raise ValueError(
+            "expected sync_bn false with bn_group, batch norm by groups, found true: bn_group is what to change"
+        )
+    if recipe.get("queue") and processes == 1 and recipe.get("bn_group", 0) >= batch:  # methods.md 0.1, trap 3
+        smaller = next((size for size in range(batch // 4, 1, -1) if batch % size == 0), 0)
+        raise ValueError(
+            f"expected batch norm in more than one group of the {batch} images, found bn_group {recipe['bn_group']}: keys that share "
+            f"their queries' statistics give themselves away; {f'bn_group={smaller}' if smaller else 'another --batch-size'}"
         )
     if "window" in recipe and not batch <= recipe["window"][0] <= len(folder):
         raise ValueError(

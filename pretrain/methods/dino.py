@@ -85,6 +85,7 @@ def head(width: int, hidden: int, dim: int) -> nn.Sequential:
 
 class DINO(nn.Module):
     kept = "teacher_"  # how the names of the parts begin that are looked at and written
+    whole_epochs = True  # the momentum reaches 1 after the steps that are taken: momentum_schedule
 
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()

@@ -11,7 +11,8 @@ Differences: the orders are drawn as VISSL's generate_jigsaw_permutations.py dra
 decay spares the heads' biases, which there decay, beside batch norm; VISSL begins its convolutions with torch's default (fan-in,
 uniform); the square is cut from the image and then resized, there the image is resized first; a patch moves in its cell by one pixel
 more; batch norm takes a process's whole share of the batch, there the 32 images of a GPU, the same on 8 GPUs; an epoch's incomplete
-batch is dropped.
+batch is dropped. The warm-up is the configuration's (methods.md 1.6.3), which VISSL's present code leaves out for one machine's 256
+images (utils/hydra_config.py, resolve_linear_schedule): warmup_epochs=0.
 """
 
 import itertools
@@ -22,6 +23,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pretrain import augmentations, dist, heads, jigsaw, optim
+
+WARMUP_FOLLOWS = (None,)  # --epochs: lengths of param_schedulers.lr are shares of the training
 
 
 def recipe(variant: str | None = None) -> dict:

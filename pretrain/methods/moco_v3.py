@@ -63,6 +63,8 @@ def contrastive_loss(q: torch.Tensor, k: torch.Tensor, temperature: float) -> tu
 
 
 class MoCoV3(nn.Module):
+    whole_epochs = True  # the momentum reaches 1 after the steps that are taken: adjust_moco_momentum
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.m, self.temperature = recipe["ema"], recipe["temperature"]

@@ -1,7 +1,8 @@
 """PIC: plain classification in which every image is a class, whose weight is learnt like any other; one view of an image a step.
 
 Paper: arXiv 2006.14618; code: bl0/PIC. "multi" is the release script (scripts/PIC.sh): one crop of 160 pixels and three of 96, which
-do not move the classes' weights; "single" is the README's command: one crop of 224.
+do not move the classes' weights; "single" is the README's command: one crop of 224 (not what the released code makes of the command: it
+draws two crops, which its PIC cannot read, contrast/data/dataset.py; so only its numbers are the README's).
 Expected, ResNet-50, ImageNet, multi, 200 / 400 / 1600 epochs: linear top-1 68.6 / 70.3 / 70.8 (README, which reports losses that
 become NaN at 1600).
 

@@ -82,6 +82,16 @@ def test_each_operation_is_the_loaders(folder, operation, kernel):
         assert apart.mean() < 1.3 and apart.quantile(0.99) <= 6, (operation, amount, apart.mean(), apart.max())
 
 
+@pytest.mark.parametrize("kernel", [None, 23])
+@pytest.mark.parametrize("largest", [0, 2.0])
+def test_a_blur_of_no_radius_changes_nothing(folder, kernel, largest):
+    image = views.resized(folder.image(0), 64, 64)
+    said = {"blur_sigma": (0, largest), "blur_kernel": kernel}
+    x = torch.from_numpy(image).movedim(-1, 0)[None].float()
+    assert torch.equal(colours.blurred(x, torch.zeros(1), said), x)
+    assert np.array_equal(views.blurred(image, 0, kernel), image)
+
+
 class Numbers(TorchFunctionMode):
     """Takes down what makes a tensor of numbers for another device: a GPU's queue is waited for until it is empty."""
 
