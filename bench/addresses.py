@@ -63,7 +63,8 @@ def parsed(address: str) -> Address:
     plain = all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,150}", part) for part in parts)
     if shape is None or not plain or not shape[0] <= len(parts) <= shape[1]:
         raise ValueError(
-            f"expected an address such as torchvision://resnet50, timm/NAME or hf-hub:OWNER/NAME, found {address!r}"
+            "expected an address such as torchvision://resnet50, detectron2://FILE, timm/NAME, hf-hub:OWNER/NAME or https://HOST/FILE, "
+            f"found {address!r}"
         )
     folder, file = parts, None
     if scheme == "detectron2://" or len(parts) > 2:
@@ -133,7 +134,7 @@ def _torchvision(name: str) -> str:
     arch, _, weights = name.partition(".")
     if arch not in models.list_models(module=models):
         raise ValueError(catalog.unknown("torchvision model", arch, models.list_models(module=models)))
-    entries = {entry.name.upper(): entry for entry in models.get_model_weights(arch)}
+    entries = {name.upper(): entry for name, entry in models.get_model_weights(arch).__members__.items()}  # DEFAULT too
     if weights and weights.upper() not in entries:
         raise ValueError(catalog.unknown(f"table of {arch}'s weights", weights, entries))
     # the first is IMAGENET1K_V1, which papers call the supervised baseline and mmengine torchvision://resnet50

@@ -55,16 +55,18 @@ class Level:
     wrapped: str  # in front of every key
     keys: dict[str, str]  # key without it: key in the file
     beginnings: frozenset[str]  # of these keys, up to and with each of the first dots and slashes
+    objects: dict[str, Any]  # what is no plain tensor: sparse and quantised ones, the training code's own
 
     @classmethod
     def of(cls, content: Mapping[Any, Any], outer: Outer) -> "Level":
-        from bench.unpickle import Stored
+        from bench.unpickle import Inert, Stored
 
         level: Any = content
         for key in outer:
             level = level.get(key) if isinstance(level, dict) else None
         pairs = level.items() if isinstance(level, dict) else ()
         tensors = {key: entry for key, entry in pairs if isinstance(key, str) and isinstance(entry, Stored)}
+        objects = {str(key): entry for key, entry in pairs if isinstance(entry, Inert)}
         wrapped = ""
         for more in WRAPPERS * 2:
             if tensors and all(key.startswith(wrapped + more) for key in tensors):
@@ -73,7 +75,7 @@ class Level:
         plain = {key.replace(COMPILED, ""): stored for key, stored in keys.items()}
         keys = plain if len(plain) == len(keys) else keys
         beginnings = {key[: m.end()] for key in keys for m in itertools.islice(re.finditer(r"[./]", key), 6)}
-        return cls(tensors, wrapped, keys, frozenset(beginnings))
+        return cls(tensors, wrapped, keys, frozenset(beginnings), objects)
 
     def has(self, pattern: str) -> bool:
         if pattern.startswith("*"):
@@ -151,6 +153,11 @@ def opened(path: Path, digest: Digest | None = None) -> File:
     if not isinstance(content, dict):
         what = repr(content) if isinstance(content, unpickle.Inert) else type(content).__name__
         raise ValueError(f"expected a dict of tensors, found {what} in {path}: save the model's state_dict() instead")
+    if isinstance(run := content.get("run"), dict) and {"method", "recipe"} <= run.keys():
+        raise ValueError(
+            f"expected weights, found {path}, from which a run of bench pretrain goes on: give backbone.pth beside it, which "
+            "the run writes at its end and which says what images are given to it"
+        )
     if isinstance(state := content.get("experiment_state"), unpickle.Inert):
         content = content | {"experiment_state": _fields(state)}
     sidecars = _configurations(path)
@@ -257,6 +264,8 @@ def _configurations(path: Path) -> dict[str, dict[str, Any]]:
     if path.name not in ("model.safetensors", "pytorch_model.bin"):
         return {}
     config = _json(path.with_name("config.json")) or {}
+    if {"architecture", "mean", "std"} <= config.keys():
+        config = {"pretrained_cfg": config} | config  # timm's older form, all in one
     if isinstance(config.get("pretrained_cfg"), dict):
         return {"timm": config}
     if config.get("model_type") == "resnet":

@@ -147,15 +147,18 @@ FAMILIES = (
         licence="Apache-2.0",
         unverified=("mean and std: they are in the model's configuration, not in the file; ImageNet's are assumed",),
     ),
-    Source(
-        name="timm",
-        summary="pytorch-image-models (huggingface/pytorch-image-models) with its config.json",
-        prefix="",
-        outer=("",),
-        has=("bn1.weight", "layer4."),
-        heads={"fc.": CLASSIFIER},
-        sidecar="timm",
-        licence="Apache-2.0",
+    *(
+        Source(
+            name="timm",
+            summary=f"pytorch-image-models (huggingface/pytorch-image-models) {form}",
+            prefix=prefix,
+            outer=("",),
+            has=(f"{prefix}bn1.weight", f"{prefix}layer4."),
+            heads={f"{prefix}fc.": CLASSIFIER},
+            sidecar="timm",
+            licence="Apache-2.0",
+        )
+        for form, prefix in (("with its config.json", ""), ("in transformers' TimmWrapper", "timm_model."))
     ),
     Source(
         name="timm",
@@ -302,6 +305,7 @@ FAMILIES = (
         prefix="module.base.",
         outer=("model",),
         has=("base.conv1.weight", "base.layer4."),
+        beside=("args",),
         heads={"fc.": CLASSIFIER, "base.fc.": CLASSIFIER, "classifier.": CLASSIFIER},
         licence="MIT",
     ),
@@ -380,7 +384,7 @@ FAMILIES = (
         prefix="module.encoder.",
         outer=("model",),
         has=("encoder.conv1.weight", "head.0.weight"),
-        lacks=("head_jig.",),
+        lacks=("head_jig.", "head.2."),
         alone=("model_ema",),
         heads=PYCONTRAST_HEADS,
         words=("insdis", "instdis", "instdisc"),
@@ -634,6 +638,7 @@ FAMILIES = (
         order=(PLAIN_ORDER[1], PLAIN_ORDER[0]),
         heads={"fc.": CLASSIFIER},
         input=UNIT,
+        unverified=("SimCLR, and pixels from 0 to 1: told by the order of the keys alone",),
         method="simclr",
         licence="Apache-2.0",
     ),

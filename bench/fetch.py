@@ -68,7 +68,7 @@ class _Final(Exception):
 
 def is_address(text: str) -> bool:
     """Whether this is an address and not a file that exists."""
-    return text.startswith(addresses.SCHEMES) and not Path(text).exists()
+    return (text.startswith(addresses.SCHEMES) or "://" in text) and not Path(text).exists()
 
 
 def tell(line: str) -> None:

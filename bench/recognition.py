@@ -236,13 +236,25 @@ def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int,
     lines.append(f"{found} tensors with prefix {wrapped + prefix!r}, {dropped} dropped by name")
     if compiled := sum(key.removeprefix(wrapped) != inner for inner, key in level.keys.items()):
         lines.append(f"read without the {COMPILED!r} that torch.compile put into {compiled:,} keys")
-    if foreign := [key for key, value in file.content.items() if type(value).__name__ == "Inert"]:
-        objects = _ten(foreign, lambda key: f"{key}: {file.content[key]!r}")
-        lines.append(f"objects of the training code, recorded and not run: {objects}")
-    unread = [key for key, value in file.content.items() if isinstance(value, dict) and key not in outer[:1]]
-    if unread:
+    if objects := file.level(()).objects | level.objects:
+        told = _ten([*objects], lambda key: f"{key}: {objects[key]!r}")
+        lines.append(f"objects of the training code, recorded and not run: {told}")
+    if unread := _beside(file, outer):
         lines.append(f"beside it and not read: {_ten(unread)}")
     return tuple(lines)
+
+
+def _beside(file: File, outer: Outer) -> list[str]:
+    """Dicts on the way to a level, and tensors above it, that are not of it."""
+    from bench.unpickle import Stored
+
+    found, around = [], file.content
+    for depth, step in enumerate((*outer, None)):
+        for key, value in around.items():
+            if key != step and (isinstance(value, dict) or (isinstance(value, Stored) and step is not None)):
+                found.append("/".join((*outer[:depth], str(key))))
+        around = around[step] if step is not None else around
+    return found
 
 
 def _ten(keys: list[Any], told: Callable[[Any], str] = str) -> str:

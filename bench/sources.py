@@ -11,6 +11,7 @@ import fnmatch
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import layouts
 from bench.content import Digest, File, opened
+from bench.families import FAMILIES
 from bench.recognition import Found, Several, no_resnet, on_trust, recognised
 from downstream import resnets
 from downstream.task import TRAITS
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+# arguments of timm's networks that leave the backbone's function as it is
+NEUTRAL = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last"}
+VIEWS = 2**28  # bytes that a backbone's tensors may be views of one another for: a ResNet-152 in single precision
 ABOUT = ("method", "variant", "epochs", "data", "scale", "seed", "licence")  # that travel into a converted file
 
 
@@ -83,16 +88,17 @@ def _backbone(
 ) -> Backbone:
     file = opened(path, digest)
     found = recognised(file, family)
-    plan, missing, _, problem = _compared(found, arch, allow_missing)
+    plan, missing, _, problem = _compared(found, file, arch, allow_missing)
     if problem := _trusted(problem, found, file, family, arch) or _otherwise_run(found, file, plan):
         raise ValueError(problem)
     size = sum(part.stat().st_size for part in file.files)
-    told = sum(math.prod(e.shape) * e.dtype.itemsize for e in found.detector.values())
-    if told > 4 * size:
-        raise ValueError(
-            f"expected the tensors of a detector to lie in the file one by one, found {len(found.detector):,} of {told:,} bytes "
-            f"together in a file of {size:,}: they are views of one another"
-        )
+    for what, entries in (("a detector", found.detector), ("a backbone", found.entries)):
+        told = sum(math.prod(e.shape) * e.dtype.itemsize for e in entries.values())
+        if told > max(4 * size, VIEWS if entries is found.entries else 0):
+            raise ValueError(
+                f"expected the tensors of {what} to lie in the file one by one, found {len(entries):,} of {told:,} bytes "
+                f"together in a file of {size:,}: they are views of one another"
+            )
     traits = _traits(found, file, plan)
     return Backbone(
         family=found.source.name,
@@ -123,7 +129,7 @@ def inspect(path: Path | str, family: str | None = None, allow_missing: Sequence
     """
     file = opened(Path(path))
     found = recognised(file, family)
-    plan, missing, unexpected, problem = _compared(found, None, allow_missing)
+    plan, missing, unexpected, problem = _compared(found, file, None, allow_missing)
     return {
         "family": found.source.name,
         "equal": list(found.equal),
@@ -227,7 +233,7 @@ def _planned(found: Found, asked: str | None) -> tuple[resnets.Arch, str | None]
 
 
 def _compared(
-    found: Found, asked: str | None, allow_missing: Sequence[str]
+    found: Found, file: File, asked: str | None, allow_missing: Sequence[str]
 ) -> tuple[resnets.Arch, tuple[str, ...], tuple[str, ...], str | None]:
     """Architecture, missing and unexpected names, and the sentence that refuses the file, if it must be refused."""
     entries = found.entries | found.filled
@@ -251,6 +257,8 @@ def _compared(
             f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
             f" Is this really a file of {found.source.name}?"
         )
+        if odd := [f"{key[:80]} {value!r:.80}" for key, value in file.level(found.outer).objects.items()]:
+            problem += f" What is no plain tensor there is not read{_listed(odd)}: save dense ones, dequantised"
     wrong = [
         f"{name} {list(entries[name].shape)} instead of {list(shape)}"
         for name, shape in wanted.items()
@@ -272,7 +280,7 @@ def _trusted(problem: str | None, found: Found, file: File, family: str | None, 
     """The sentence that refuses a file of no family that was asked for, and that it can be read without one, where it can."""
     if problem is None or family is not None or found.source.refused:
         return problem
-    whole = (other := on_trust(file)) and _compared(other, arch, ())[3] is None
+    whole = (other := on_trust(file)) and _compared(other, file, arch, ())[3] is None
     return f"{problem} --from generic reads it on trust" if whole else problem
 
 
@@ -284,10 +292,18 @@ def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
             f"expected timm's {plan}, whose tensors these are, found that config.json says {name[:80]!r}: its pooling or"
             " strides may differ, and neither engine here is built for it"
         )
-    said = str(file.content.get("arch"))[:80]
-    if found.source.name in ("timm", "torchvision") and said.startswith(("resnetaa", "resnetblur")):  # timm's train.py
+    arguments = timm.get("model_args")
+    if found.source.name == "timm" and isinstance(arguments, dict) and (odd := sorted({*arguments} - NEUTRAL)):
+        said = ", ".join(f"{key}={arguments[key]}" for key in odd)[:200]
         return (
-            f"expected a {_spoken(plan)} that strides, found that the file says {said!r}, which averages in these places:"
+            f"expected timm's plain {plan}, found model_args {said} in config.json: neither engine here is built for it"
+        )
+    named = re.search(
+        r"(?<![a-z])resnet(aa|blur)\d+\w*", file.words
+    )  # timm's train.py writes the arch, its releases are named so
+    if found.source.name in ("timm", "torchvision", "generic") and named:
+        return (
+            f"expected a {_spoken(plan)} that strides, found that the file says {named[0][:80]!r}, which averages in these places:"
             " neither engine here is built for it"
         )
     if found.source.name == "transformers":
@@ -453,8 +469,13 @@ def _origin(file: File) -> Mapping[str, Any]:
 
 def _licence(found: Found, file: File) -> str | None:
     """Of the repository that published the weights, as far as it is known."""
-    said = _origin(file).get("licence")
-    return said[:80] if isinstance(said, str) else found.source.licence
+    if isinstance(said := _origin(file).get("licence"), str):
+        return said[:200]
+    families = (found.source.name, *found.equal)
+    licences = {row.name: row.licence or "not known" for row in FAMILIES if row.name in families}
+    if len(set(licences.values())) > 1:  # the same file, whoever published it
+        return ", ".join(f"{licences[name]} ({name})" for name in families)
+    return found.source.licence
 
 
 def _notes(found: Found, file: File) -> tuple[str, ...]:

@@ -465,7 +465,8 @@ def _collected(sweep: Path, plan: Mapping[str, Any], found: Sequence[State], say
     missing = [(row, state) for row, state in zip(plan["trials"], found, strict=True) if state[0] != "done"]
     for row, (kind, words) in missing:
         say(f"{row['task']} of {row['model']}, seed {row['seed']} {kind}: {words}")
-        say(f"  {Path(row['folder']) / 'transfer.log'}")
+        if (log := Path(row["folder"]) / "transfer.log").exists():  # of one that was begun
+            say(f"  {log}")
     if missing:
         say(f"{len(missing)} of {len(found)} trials have no record; the same call goes on with them")
     say(f"Next: bench leaderboard --results {shlex.quote(str(sweep.parent.parent))}")

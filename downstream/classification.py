@@ -119,7 +119,7 @@ def _splits(task: Classification, data: Path) -> tuple[dict[str, Any], Split, Sp
     if task.kind == "knn" and max(task.neighbours) > len(train.files):
         raise ValueError(
             f"expected at least {max(task.neighbours)} training images for as many neighbours, found {len(train.files)} in "
-            f"{root / 'train'}: add images, or ask for fewer (neighbours [20, 10])"
+            f"{root / 'train'}: add images, or ask for fewer ('neighbours=[{min(20, len(train.files))}]')"
         )
     content = hashlib.sha256()
     for name, split in (("train", train), ("val", test)):

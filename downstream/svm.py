@@ -62,9 +62,10 @@ def _splits(task: LinearSVM, data: Path) -> list[list[datasets.Record]]:
     train, test = (sorted(datasets.records(name, data), key=lambda r: r["image_id"]) for name in SPLITS)
     for name, counts in zip(datasets.VOC_CLASSES, (labels(train) == PRESENT).sum(0), strict=True):
         if not task.folds <= counts <= len(train) - task.folds:
+            fewer = ", or ask for fewer folds (folds 2)" if task.folds > 2 and 2 <= counts <= len(train) - 2 else ""
             raise ValueError(
                 f"expected at least {task.folds} images with and without each class in {SPLITS[0]} for as many folds, found "
-                f"{counts} of {len(train)} with {name}: add images, or ask for fewer folds (folds 2)"
+                f"{counts} of {len(train)} with {name}: add images{fewer}"
             )
     for name, counts in zip(datasets.VOC_CLASSES, (labels(test) == PRESENT).sum(0), strict=True):
         if not counts:

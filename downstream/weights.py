@@ -4,6 +4,7 @@ Renaming can lose a tensor or swap two statistics without an error anywhere. So 
 detectron2's and mmsegmentation's, and the maps of all four stages must agree before a run starts or a file is written.
 """
 
+import errno
 import importlib.util
 import json
 import os
@@ -194,12 +195,6 @@ def prove(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -
     tensors, _ = separated(tensors)
     image = probe(traits)
     expected = stages(reference(tensors, arch, traits), image)
-    for number, a in enumerate(expected, 1):
-        if not torch.isfinite(a).all() or not a.any():
-            kind = "zeros" if torch.isfinite(a).all() else "infinity or NaN"
-            raise ValueError(
-                f"expected activations in layer{number} of torchvision's {arch}, found {kind}: the weights are broken"
-            )
     frameworks: dict[str, Callable[[], list[Tensor]]] = {
         "detectron2": lambda: detection.features(tensors, arch, image, traits),
         "mmseg": lambda: segmentation.features(tensors, arch, image, traits),
@@ -214,10 +209,15 @@ def prove(tensors: Mapping[str, Tensor], arch: str, traits: Mapping[str, Any]) -
 def difference(where: str, expected: list[Tensor], found: list[Tensor]) -> float:
     """The largest difference of four maps from torchvision's, as a fraction of the map's largest value.
 
-    Raises ValueError if the shapes differ or it exceeds TOLERANCE.
+    Raises ValueError if the shapes differ, it exceeds TOLERANCE or a map says nothing.
     """
     worst = 0.0
     for number, (a, b) in enumerate(zip(expected, found, strict=True), 1):
+        if not torch.isfinite(a).all() or not a.any():
+            kind = "zeros" if torch.isfinite(a).all() else "infinity or NaN"
+            raise ValueError(
+                f"expected activations in layer{number} of torchvision's network, found {kind}: the weights are broken"
+            )
         if a.shape != b.shape:
             raise ValueError(
                 f"expected layer{number} to be {list(a.shape)} as in torchvision, found {list(b.shape)} {where}: nothing"
@@ -314,6 +314,16 @@ def write(tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to
             beside.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n")
         for path, whole in parts.items():
             whole.replace(path)
+    except (OSError, RuntimeError) as error:  # torch has a RuntimeError in place of the file's OSError
+        cause: BaseException | None = error
+        while cause and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        size = sum(tensor.nbytes for tensor in plain.values())
+        raise OSError(
+            f"expected room for {size / 1e6:,.0f} MB in {out.parent}, found none ({cause}): make room there"
+        ) from error
     finally:
         for rest in parts.values():
             rest.unlink(missing_ok=True)
@@ -321,21 +331,24 @@ def write(tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to
 
 def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str) -> None:
     kept = json.dumps({key: value for key, value in notes.items() if key != "proof"})
-    if to == "detectron2":
-        arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
-        with path.open("wb") as file:
+    with path.open(
+        "wb"
+    ) as file:  # whose errors say what went wrong, which those of torch's and safetensors' own files do not
+        if to == "detectron2":
+            arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
             pickle.dump(
                 {"model": arrays, "__author__": "transfer-bench", "matching_heuristics": True, "bench": kept}, file
             )
-    elif to == "mmseg":
-        torch.save({"state_dict": to_mmseg(separated(tensors)[0]), "meta": {"bench": kept}}, path)
-    elif suffix == ".safetensors":
-        from safetensors.torch import save_file
+        elif to == "mmseg":
+            torch.save({"state_dict": to_mmseg(separated(tensors)[0]), "meta": {"bench": kept}}, file)
+        elif suffix == ".safetensors":
+            from safetensors.torch import save as serialised
 
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
-        save_file(tensors, path, metadata={"format": "pt", **{k: v for k, v in texts.items() if k != "format"}})
-    else:
-        torch.save(tensors, path)
+            texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
+            texts = {"format": "pt"} | {key: value for key, value in texts.items() if key != "format"}
+            file.write(serialised(tensors, metadata=texts))
+        else:
+            torch.save(tensors, file)
 
 
 def _hashed(part: Path, write: Callable[[], None]) -> str:

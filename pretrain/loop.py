@@ -95,7 +95,7 @@ def run(
     with checkpoint.locked(out, chief), checkpoint.signals(process) as stop:
         state = checkpoint.load(out, run_of, resume)
         checkpoint.shared(out, state, process)
-        if state and state["step"] == state["steps"] and (out / "backbone.json").exists():
+        if state and state["step"] == state["steps"] and outputs.written(out):
             if chief:
                 log.say(f"{out / 'backbone.pth'} is finished already")
             dist.leave()

@@ -87,6 +87,15 @@ def versions() -> dict[str, str]:
     }
 
 
+def written(out: Path) -> bool:
+    """Whether a run's backbone.pth is there, and the one that its backbone.json tells of."""
+    try:
+        said = json.loads((out / "backbone.json").read_text())["sha256"]
+        return bool(said == hashlib.sha256((out / "backbone.pth").read_bytes()).hexdigest())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
 def write_backbone(training: Any, overrides: dict[str, str], out: Path) -> None:
     """backbone.pth and backbone.json of a `loop.Training`; a detector's parts that were pretrained too stand under "detectron2/"."""
     model, run_of, recipe = training.model, training.run_of, dict(training.recipe)

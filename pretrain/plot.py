@@ -30,5 +30,8 @@ def draw(path: Path, out: Path) -> Path:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        print(draw(Path(name), Path(name).with_suffix(".png")))
+    try:
+        for name in sys.argv[1:]:
+            print(draw(Path(name), Path(name).with_suffix(".png")))
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))

@@ -43,6 +43,7 @@ def _table(group: Group, sha256: str) -> tuple[str, list[str], list[tuple[bool, 
     """All models of a group, best first; with published neighbours where the protocol is the paper's."""
     metrics = list(group.first["metrics"])
     head = headline(group)
+    head = best if (best := f"{head}_best") in metrics else head  # as the papers of the linear protocols have it
     rows: list[tuple[float, bool, list[str]]] = []
     for trials in group.trials.values():
         sums = {m: stats.summary(v) for m in metrics if (v := [t["metrics"][m] for t in trials if m in t["metrics"]])}
@@ -69,7 +70,8 @@ def _neighbours(group: Group, head: str, metrics: Sequence[str], value: float) -
     for figure in published.figures():
         if figure.protocol == group.task and figure.backbone == group.arch:
             key = figure.method, figure.data, figure.epochs, figure.source, figure.note
-            of.setdefault(key, {}).setdefault(figure.metric, str(figure.value))
+            metric = best if (best := f"{figure.metric}_best") in metrics else figure.metric
+            of.setdefault(key, {}).setdefault(metric, str(figure.value))
     known = sorted(((float(values[head]), key) for key, values in of.items() if head in values), key=lambda one: one[0])
     above = [one for one in known if one[0] > value][:NEIGHBOURS]
     below = [one for one in known if one[0] <= value][-NEIGHBOURS:]

@@ -114,12 +114,13 @@ class Group:
         )
 
     def described(self) -> str:
-        data, marks = self.first["data"], [m for m in self.union("marks") if m != "nonstandard"]
+        data, marks = self.first["data"], {*self.union("marks")} - {"nonstandard"}
+        marks |= set() if whole(self.task, data) else {"reduced"}  # which the first records were not marked as
         changed = self.union("nonstandard")
         return (
             f"`{self.first['protocol']['name']}`, protocol {self.hash[:12]}, data {self.digest[:8]} "
             f"({data['train']} training and {data['test']} test images), {self.arch}"
-            + (f", {', '.join(marks)}" if marks else "")
+            + (f", {', '.join(sorted(marks))}" if marks else "")
             + (f", nonstandard: {', '.join(changed)}" if changed else "")
         )
 

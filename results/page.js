@@ -160,7 +160,8 @@
     const filled = visible.filter((row) => shown.some((c) => c.id in row.cells));
     view = { rows: filled, columns: shown, now, base: baselines(now.base), drawn: 0 };
     view.tops = best();
-    if (!LEADS.some(([key]) => key === sort.by) && !shown.some((c) => c.id === sort.by)) sort = shown.length ? { by: shown[0].id, down: true } : { by: "model", down: false };
+    // a search that finds nothing keeps the order for what is found next
+    if (shown.length && !LEADS.some(([key]) => key === sort.by) && !shown.some((c) => c.id === sort.by)) sort = { by: shown[0].id, down: true };
     arrange();
     $("status").textContent = `${view.rows.length} of ${rows.length} rows, ${shown.length} columns` +
       (now.show ? `; differences from ${caption(bases.get(now.base))}, where it has one number under the same conditions` : "");
@@ -184,14 +185,18 @@
     $("detail").showModal();
   };
 
+  // Copied away from the page, a measured row says which weights it is of and under which conditions it was measured.
+  const leads = () => (view.rows.some((row) => row.kind === "measured") ? [...LEADS, ["conditions", "Conditions"]] : LEADS);
+  const led = (row, key) => key === "model" ? known(row) : key !== "conditions" ? String(row[key]) : row.kind === "measured"
+    ? [...new Set(view.columns.filter((c) => c.id in row.cells).map((c) => row.cells[c.id].note))].join("; ") : "";
   const table = () => [
-    [...LEADS.map(([, text]) => text), ...view.columns.map((c) => `${c.task} ${c.metric}`)],
-    ...view.rows.map((row) => [...LEADS.map(([key]) => String(row[key])),
+    [...leads().map(([, text]) => text), ...view.columns.map((c) => `${c.task} ${c.metric}`)],
+    ...view.rows.map((row) => [...leads().map(([key]) => led(row, key)),
       ...view.columns.map((c) => written(row, c.id, view.now, view.base))]),
   ].map((texts) => texts.map((text) => text.replace(/\s+/g, " ")));
   const markdown = () => {
     const [head, ...body] = table().map((cells) => cells.map((t) => t.replace(/([\\|`*<[])/g, "\\$1")));
-    const rule = head.map((_, i) => (i < LEADS.length ? "---" : "--:"));
+    const rule = head.map((_, i) => (i < leads().length ? "---" : "--:"));
     return [head, rule, ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n") + "\n";
   };
   const latex = () => {
@@ -200,7 +205,7 @@
       "[": "{[}", "*": "{*}" }; // after \\ these two would be its argument and its star
     const plain = (t) => t.replace(/[\\~^±−×<>|#$%&_{}[*]/g, (c) => special[c] ?? `\\${c}`);
     const [head, ...body] = table().map((cells) => `${cells.map(plain).join(" & ")} \\\\`);
-    return ["% \\usepackage{booktabs}", `\\begin{tabular}{${"l".repeat(LEADS.length)}${"r".repeat(view.columns.length)}}`, "\\toprule", head,
+    return ["% \\usepackage{booktabs}", `\\begin{tabular}{${"l".repeat(leads().length)}${"r".repeat(view.columns.length)}}`, "\\toprule", head,
       "\\midrule", ...body, "\\bottomrule", "\\end{tabular}", ""].join("\n");
   };
   const copy = async (text, what) => {

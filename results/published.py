@@ -42,8 +42,6 @@ TASKS: dict[tuple[str, str], str] = {
 RECIPES: dict[str, dict[str, str]] = {
     "imagenet_linear": {
         "facebookresearch/moco README": "imagenet_linear",
-        "HobbitLong/PyContrast README": "imagenet_linear",
-        "talk: InfoMin VOC table": "imagenet_linear",
         "facebookresearch/simsiam README": "imagenet_linear_simsiam",
         "facebookresearch/swav README": "imagenet_linear_swav",
         "facebookresearch/barlowtwins README": "imagenet_linear_swav",

@@ -231,7 +231,7 @@ def read(file: Path, root: Path) -> dict[str, Any]:
 
 
 def verified(file: Path, root: Path) -> dict[str, Any]:
-    """The same; also raises ValueError if the protocol's hash is not its content's, which tables never read."""
+    """The same; also raises ValueError if the protocol's hash or name is not its content's, which tables never read."""
     record = read(file, root)
     protocol = record["protocol"]
     found = hashlib.sha256(json.dumps(protocol["content"], sort_keys=True).encode()).hexdigest()
@@ -239,6 +239,14 @@ def verified(file: Path, root: Path) -> dict[str, Any]:
         raise ValueError(
             f"expected record.protocol.hash in {file} to be the sha256 of record.protocol.content, found {protocol['hash'][:12]} "
             f"for {found[:12]}: one of them was changed; remove it and run the trial again"
+        )
+    name = protocol["content"].get("name", protocol["name"])
+    said = {"protocol.name": protocol["name"], "task": record["task"], "scale": record["scale"]}
+    meant = {"protocol.name": name, "task": name.partition("@")[0], "scale": "mini" if "@mini" in name else "paper"}
+    if wrong := [key for key in said if said[key] != meant[key]]:
+        raise ValueError(
+            f"expected record.{wrong[0]} in {file} to be {meant[wrong[0]]}, as record.protocol.content says, found {said[wrong[0]]}: "
+            "one of them was changed; remove it and run the trial again"
         )
     return record
 

@@ -34,9 +34,7 @@ def evaluate(
     order = {name: number for number, name in enumerate(predictions)}
     ids = np.repeat(np.arange(len(order)), [len(scores) for _, scores, _ in predictions.values()])
     boxes, scores, labels = (
-        np.concatenate(
-            [np.asarray(p[i]).reshape(shape) for p in predictions.values()] or [np.empty(shape).reshape(0, 4)]
-        )
+        np.concatenate([np.asarray(p[i]).reshape(shape) for p in predictions.values()] or [np.empty((0, *shape[1:]))])
         for i, shape in ((0, (-1, 4)), (1, (-1,)), (2, (-1,)))
     )
     boxes, scores = _as_text(boxes + np.array([1, 1, 0, 0], boxes.dtype), 1), _as_text(scores, 3)

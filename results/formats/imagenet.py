@@ -7,11 +7,12 @@ trained differs between them, which the table says below itself. A measured row 
 from results.sheet import Column
 from results.table import BEST_EPOCH, Row, Table
 
-MOCO, SWAV, PIC, PYCONTRAST = (
+MOCO, SWAV, PIC, PYCONTRAST, VISSL = (
     "facebookresearch/moco README",
     "facebookresearch/swav README",
     "bl0/PIC README",
     "HobbitLong/PyContrast README",
+    "VISSL projects/PIRL/README",
 )
 
 RECIPES = (
@@ -35,7 +36,7 @@ TABLES = (
             Row(("Supervised", "-"), "supervised", source="talk: InfoMin VOC table"),
             row("InstDisc", "instdis", 200, "zhirongw/lemniscate README"),
             row("MoCo v1", "moco_v1", 200, MOCO, "released"),
-            row("PIRL", "pirl", 200, PYCONTRAST),
+            row("PIRL", "pirl", 200, VISSL, "Linear head"),
             row("MoCo v2", "moco_v2", 200, MOCO, "released"),
             row("SimSiam", "simsiam", 100, "facebookresearch/simsiam README", "batch 512"),
             row("PIC", "pic", 200, PIC),

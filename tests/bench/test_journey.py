@@ -1,5 +1,6 @@
 """What a transfer does around a trial, with an engine that only answers."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -72,3 +73,16 @@ def test_a_published_figure_of_a_metric_that_a_change_leaves_out_is_compared_wit
     assert "expected top1_k20 67.5" in said[-1] and "look at the data's counts" in said[-1]
     journey.transfer(planned({"temperature": "0.1"}, {"top1_k20": 9.0}), [0], tmp_path, False, said.append)
     assert "look at what was changed (temperature), the data's counts" in said[-1]
+
+
+def test_a_published_figure_is_compared_with_a_resnet_50_of_as_many_epochs(planned):
+    plan = planned({}, {"top1_k20": 9.0})
+    task = dataclasses.replace(plan.task, expected={"moco_v2 (200 epochs)": {"top1_k20": 55.0}})
+    for model, found in (
+        ({"name": "moco_v2", "epochs": 200, "arch": "resnet50"}, {"top1_k20": 55.0}),
+        ({"name": "moco_v2 (200 epochs)", "arch": "resnet50"}, {"top1_k20": 55.0}),
+        ({"name": "moco_v2", "epochs": 200, "arch": "resnet18"}, {}),
+        ({"name": "moco_v2", "epochs": 100, "arch": "resnet50"}, {}),
+        ({"name": "moco_v2", "arch": "resnet50"}, {}),
+    ):
+        assert journey._published(dataclasses.replace(plan, task=task, model=model)) == found

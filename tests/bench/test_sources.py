@@ -921,7 +921,7 @@ def test_lightlys_dino_is_its_moving_average(tmp_path: Path) -> None:
 def test_pycontrasts_files_without_a_momentum_encoder_are_what_their_name_says(
     tmp_path: Path, file: str, jig: bool, family: str, contrast: bool
 ) -> None:
-    content = pycontrast("resnet18", jig=jig, mlp=True, ema=False)
+    content = pycontrast("resnet18", jig=jig, mlp=family != "instdis", ema=False)
     torch.save(content if contrast else {"model": content["model"]}, tmp_path / file)
     report = sources.inspect(tmp_path / file)
     assert (report["family"], report["equal"], report["problem"]) == (family, [], None)
@@ -1918,3 +1918,106 @@ def test_listing_families_imports_no_torch() -> None:
     code = "import sys; from bench import families, sources; print(len(families.listed()), 'torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1:] == ["False", "False"]
+
+
+def test_a_run_that_is_gone_on_with_is_no_file_of_weights(tmp_path: Path) -> None:
+    run = {"method": "simclr", "recipe": {"mean": (0.0, 0.0, 0.0)}}
+    torch.save({"run": run, "model": under("backbone.", net()), "optimiser": SGD}, tmp_path / "last.pth")
+    with pytest.raises(ValueError, match=r"expected weights, found .*last\.pth.*: give backbone\.pth beside it"):
+        sources.inspect(tmp_path / "last.pth")
+
+
+@pytest.mark.parametrize("said", [{"act_layer": "silu"}, {"output_stride": 16, "num_classes": 10}])
+def test_timms_arguments_that_make_another_network_are_refused(tmp_path: Path, said: dict[str, Any]) -> None:
+    save_file({k: v.contiguous() for k, v in net().items()}, tmp_path / "model.safetensors")
+    config = {"architecture": "resnet18", "pretrained_cfg": {}, "model_args": said}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    key, value = next(iter(said.items()))
+    with pytest.raises(
+        ValueError, match=f"expected timm's plain resnet18, found model_args {key}={value} in config.json"
+    ):
+        sources.backbone(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": {"num_classes": 10, "in_chans": 3}}))
+    assert sources.inspect(tmp_path / "model.safetensors")["problem"] is None
+
+
+def test_timms_older_configuration_and_transformers_wrapper_of_timm_are_read(tmp_path: Path) -> None:
+    fed = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    file, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    save_file({k: v.contiguous() for k, v in net().items()}, file)
+    config.write_text(json.dumps({"architecture": "resnet18", "num_classes": 10, "first_conv": "conv1", **fed}))
+    found = sources.inspect(file)
+    assert (found["family"], found["traits"]["std"]) == ("timm", [63.75] * 3)
+    config.write_text(json.dumps({"architecture": "resnetblur18", **fed}))
+    assert "config.json says 'resnetblur18'" in sources.inspect(file)["problem"]
+
+    save_file({f"timm_model.{k}": v.contiguous() for k, v in net().items()}, file)
+    config.write_text(json.dumps({"model_type": "timm_wrapper", "architecture": "resnet18", "pretrained_cfg": fed}))
+    backbone = sources.backbone(file)
+    assert (backbone.family, backbone.traits["std"]) == ("timm", [63.75] * 3)
+    assert sources.prove(backbone)["source"] < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnetblur50-84f4748f.pth", "resnetaa50d_a1h-5a6d3d5c.pth"])
+def test_timms_antialiased_networks_are_refused_by_the_names_of_their_files(tmp_path: Path, name: str) -> None:
+    torch.save(net(), tmp_path / name)
+    assert f"the file says '{name.partition('-')[0]}'" in sources.inspect(tmp_path / name)["problem"]
+
+
+def test_home_made_files_are_of_no_family(tmp_path: Path) -> None:
+    for name, content in {
+        "mlp": under("encoder.", net()) | linear("head.0") | linear("head.2"),
+        "epoch": {"model": under("encoder.", net()) | linear("head.0") | linear("head.2"), "epoch": 90},
+        "base": under("base.", net()) | linear("fc"),
+        "model": {"model": under("base.", net()) | linear("classifier"), "epoch": 3},
+    }.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        found = sources.inspect(tmp_path / f"{name}.pth")
+        assert (found["family"], found["licence"], found["problem"]) == ("generic", None, None), name
+        assert "method" not in found["about"]
+
+
+def test_the_licence_of_a_file_that_several_publish_is_each_publishers(tmp_path: Path) -> None:
+    torch.save(net(), tmp_path / "resnet18.pth")
+    found = sources.inspect(tmp_path / "resnet18.pth")
+    assert found["licence"] == "BSD-3-Clause (torchvision), MIT (barlowtwins), MIT (vicreg), Apache-2.0 (dino)"
+
+
+def test_the_order_of_keys_that_tells_simclr_is_said_to_be_all_that_does(tmp_path: Path) -> None:
+    torch.save(tonylins("resnet18"), tmp_path / "a.pth")
+    assert any("told by the order of the keys" in note for note in sources.inspect(tmp_path / "a.pth")["notes"])
+
+
+@pytest.mark.parametrize("outer", [(), ("state_dict",)])
+def test_a_tensor_that_is_no_plain_one_is_named(tmp_path: Path, outer: tuple[str, ...]) -> None:
+    content: Any = dict(net()) | {"layer1.0.conv1.weight": net()["layer1.0.conv1.weight"].to_sparse()}
+    torch.save({"state_dict": content, "epoch": 3} if outer else content, tmp_path / "a.pth")
+    with pytest.raises(
+        ValueError, match=r"no plain tensor there is not read \(layer1.0.conv1.weight <.*sparse.*dequantised"
+    ):
+        sources.backbone(tmp_path / "a.pth")
+
+
+def test_what_stands_beside_a_state_dict_is_named(tmp_path: Path) -> None:
+    trunk = {"trunk": under("_feature_blocks.", net()), "heads": linear("0.clf.0")}
+    content = {"classy_state_dict": {"base_model": {"model": trunk, "loss": {}, "meters": {}}}, "iteration": 7}
+    torch.save(content, tmp_path / "vissl.pth")
+    (line,) = [line for line in sources.inspect(tmp_path / "vissl.pth")["evidence"] if "not read" in line]
+    assert "classy_state_dict/base_model/model/heads" in line and "classy_state_dict/base_model/loss" in line
+    torch.save({"state_dict": net(), "lost": torch.ones(3)}, tmp_path / "b.pth")
+    assert "beside it and not read: lost" in sources.inspect(tmp_path / "b.pth")["evidence"]
+
+
+def test_a_network_that_overflows_is_called_broken(tmp_path: Path) -> None:
+    torch.save({k: v * 1e30 if v.dim() == 4 else v for k, v in net().items()}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="found infinity or NaN: the weights are broken"):
+        sources.prove(sources.backbone(tmp_path / "a.pth"))
+
+
+def test_a_backbone_of_views_of_one_small_tensor_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "VIEWS", 1000)
+    one = torch.rand(512 * 512 * 9)
+    tensors = {k: one[: v.numel()].view(v.shape) if v.dim() == 4 else v for k, v in net().items()}
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"expected the tensors of a backbone to lie in the file one by one"):
+        sources.backbone(tmp_path / "a.pth")

@@ -14,6 +14,12 @@ from downstream.evaluation import voc
 CLASSES = ("cat", "dog", "car")
 
 
+def test_a_test_set_that_nothing_was_detected_in_has_no_precision():
+    images = [{"image_id": "a", "annotations": [{"bbox": [0, 0, 9, 9], "category_id": 0}]}]
+    for year in (2007, 2012):
+        assert set(voc.evaluate({}, images, 2, year).values()) == {0}
+
+
 def scene(rng, images=12, difficult=0.3):
     """Images with 0 to 5 objects and 0 to 12 detections, many of them near an object, with tied scores."""
     records, predictions = [], {}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import pickle
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -342,20 +343,25 @@ def test_nothing_is_written_without_a_proof(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, resnet18: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [("a.pth", "torchvision"), ("a.safetensors", "torchvision"), ("a.pkl", "detectron2"), ("a.pth", "mmseg")],
+)
+def test_a_file_that_has_no_room_is_said_and_leaves_the_old_one(
+    tmp_path: Path, resnet18: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, name: str, to: str
 ) -> None:
-    (tmp_path / "a.pth").write_text("old")
-
-    def full(content: Any, path: Path) -> None:
-        path.write_text("half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
+    (tmp_path / name).write_text("old")
     monkeypatch.setattr(weights, "prove", lambda *_: {})
-    with pytest.raises(OSError, match="no space"):
-        weights.save(resnet18, "resnet18", TRAITS, tmp_path / "a.pth", to="torchvision")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"] and (tmp_path / "a.pth").read_text() == "old"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, hard))
+    try:
+        with pytest.raises(
+            OSError, match=rf"expected room for 45 MB in {tmp_path}, found none \(.*\): make room there"
+        ):
+            weights.save(resnet18, "resnet18", TRAITS, tmp_path / name, to=to)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "old"
 
 
 def test_notes_that_cannot_be_written_leave_the_old_file(

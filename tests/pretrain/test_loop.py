@@ -216,6 +216,13 @@ def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_
     written = path.stat().st_mtime_ns
     assert run(supervised, photos, tmp_path / "out", epochs=1, resume=True) == path
     assert path.stat().st_mtime_ns == written
+    whole = path.read_bytes()
+    for damage in (path.unlink, lambda: path.write_bytes(whole[:1000]), (tmp_path / "out" / "backbone.json").unlink):
+        damage()
+        assert run(supervised, photos, tmp_path / "out", epochs=1, resume=True).read_bytes() == whole
+        assert (
+            json.loads((tmp_path / "out" / "backbone.json").read_text())["sha256"] == hashlib.sha256(whole).hexdigest()
+        )
     with pytest.raises(ValueError, match="--resume"):
         run(supervised, photos, tmp_path / "out", epochs=1)
     with pytest.raises(ValueError, match="epochs 1 -> 3"):

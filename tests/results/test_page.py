@@ -303,7 +303,7 @@ def test_every_column_has_one_baseline_and_a_best_of_every_protocol(browser, tri
     assert re.search("differences from supervised, 3 epochs, [0-9a-f]{8},", browser.find_element("id", "status").text)
     browser.execute_script("navigator.clipboard.writeText = (t) => { window.got = t; return Promise.resolve(); }")
     browser.find_element("id", "latex").click()
-    assert "\n{[}2ex]{*}\\_it & " in browser.execute_script("return window.got")
+    assert re.search(r"\n\{\[\}2ex\]\{\*\}\\_it [0-9a-f]{8} & ", browser.execute_script("return window.got"))
 
 
 def test_a_view_is_shared_by_its_address(opened):
@@ -344,6 +344,16 @@ def test_the_table_is_copied_as_markdown_and_latex(opened):
         and r"\toprule" in latex
         and link.endswith("#kind=measured")
     )
+    (row,) = [line for line in lines if line.startswith("| moco_v2 ")]
+    assert re.match(r"\| moco_v2 [0-9a-f]{8} \|", row) and "voc_c4@mini" in row  # which weights, under which protocol
+
+
+def test_a_search_that_finds_nothing_keeps_the_order(opened):
+    browser = opened("#kind=measured&q=nothing-at-all")
+    box = browser.find_element("name", "q")
+    box.clear()
+    browser.execute_script("arguments[0].dispatchEvent(new Event('input', {bubbles: true}))", box)
+    assert "sort=" not in browser.current_url and browser.find_element("css selector", "th[aria-sort=descending]")
 
 
 def test_on_a_phone_the_page_does_not_overflow_and_controls_fold(opened):

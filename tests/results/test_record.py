@@ -155,6 +155,19 @@ def test_a_protocol_that_was_altered_is_found_by_its_hash(one, tmp_path):
         record.verified(file, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("scale", "paper"), ("task", "voc_semantic"), ("protocol", {"name": "voc_c4"})]
+)
+def test_a_record_that_says_another_name_than_its_protocols_content_is_found(one, tmp_path, key, value):
+    content = {"name": "voc_c4@mini"}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    one["protocol"] = {"name": "voc_c4@mini", "hash": digest, "content": content}
+    assert record.verified(record.write(one, tmp_path), tmp_path) == one
+    changed = one | {key: one[key] | value if isinstance(value, dict) else value}
+    with pytest.raises(ValueError, match=rf"expected record\.{key}.* as record\.protocol\.content says"):
+        record.verified(record.write(changed, tmp_path), tmp_path)
+
+
 def test_a_copied_record_does_not_count_as_another_trial(one, tmp_path):
     file = record.write(one, tmp_path)
     file.with_name("1.json").write_text(file.read_text())

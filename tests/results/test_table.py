@@ -292,7 +292,7 @@ def test_the_heading_tells_protocol_hash_data_and_marks(world, trial):
     digest = plain["data"]["digest"][:8]
     assert (
         f"`voc_c4@mini`, protocol {plain['protocol']['hash'][:12]}, data {digest} "
-        "(400 training and 200 test images), resnet18, mini." in text
+        "(400 training and 200 test images), resnet18, mini, reduced." in text
     )
     assert f"protocol {changed['protocol']['hash'][:12]}" in text
     assert "nonstandard: SOLVER.MAX_ITER" in text
