@@ -307,8 +307,7 @@ def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
             " neither engine here is built for it"
         )
     if found.source.name == "transformers":
-        odd = {"hidden_act": "relu", "downsample_in_first_stage": False}
-        for key, usual in odd.items():
+        for key, usual in {"hidden_act": "relu", "downsample_in_first_stage": False}.items():
             if transformers.get(key, usual) != usual:
                 said = str(transformers[key])[:80]
                 return f"expected {key} {usual} of a ResNet in config.json, found {said}: neither engine here is built for it"
