@@ -257,7 +257,8 @@ def _compared(
             f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
             f" Is this really a file of {found.source.name}?"
         )
-        if odd := [f"{key[:80]} {value!r:.80}" for key, value in file.level(found.outer).objects.items()]:
+        objects = file.level(found.outer).objects
+        if odd := [f"{key[:80]} {value!r:.80}" for key, value in objects.items() if key.endswith(tuple(lost))]:
             problem += f" What is no plain tensor there is not read{_listed(odd)}: save dense ones, dequantised"
     wrong = [
         f"{name} {list(entries[name].shape)} instead of {list(shape)}"
@@ -298,9 +299,8 @@ def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
         return (
             f"expected timm's plain {plan}, found model_args {said} in config.json: neither engine here is built for it"
         )
-    named = re.search(
-        r"(?<![a-z])resnet(aa|blur)\d+\w*", file.words
-    )  # timm's train.py writes the arch, its releases are named so
+    # timm's train.py writes the arch, its releases are named so
+    named = re.search(r"(?<![a-z])resnet(aa|blur)\d+\w*", file.words)
     if found.source.name in ("timm", "torchvision", "generic") and named:
         return (
             f"expected a {_spoken(plan)} that strides, found that the file says {named[0][:80]!r}, which averages in these places:"

@@ -331,9 +331,8 @@ def write(tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to
 
 def _write(tensors: dict[str, Tensor], notes: Mapping[str, Any], path: Path, suffix: str, to: str) -> None:
     kept = json.dumps({key: value for key, value in notes.items() if key != "proof"})
-    with path.open(
-        "wb"
-    ) as file:  # whose errors say what went wrong, which those of torch's and safetensors' own files do not
+    # a file of Python's: its errors say what went wrong, those of torch's and safetensors' own do not
+    with path.open("wb") as file:
         if to == "detectron2":
             arrays = {name: tensor.numpy() for name, tensor in to_detectron2(tensors).items()}
             pickle.dump(

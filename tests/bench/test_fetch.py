@@ -653,6 +653,11 @@ def test_a_run_is_named_by_its_folder_or_by_its_name_in_runs_and_a_file_of_that_
     assert fetch.located("moco") == Path("moco")
 
 
+def test_torchvisions_default_weights_have_their_address():
+    assert addresses.remote(addresses.parsed("torchvision://resnet50.DEFAULT")).file == "resnet50-11ad3fa6.pth"
+    assert addresses.remote(addresses.parsed("torchvision://resnet50")).file == "resnet50-0676ba61.pth"
+
+
 @pytest.mark.parametrize("address", ["open-mmlab://resnet50", "file:///tmp/a.pth", "hf://owner/name"])
 def test_an_address_of_another_kind_is_told_which_are_known(address):
     with pytest.raises(ValueError, match=rf"expected an address such as torchvision://resnet50, .*, found '{address}'"):

@@ -234,6 +234,7 @@ def test_a_trial_that_fails_is_named_with_its_last_line_and_the_others_go_on(tmp
     assert not run(tmp_path, plan, said)
     assert [kind for kind, _ in sweep.states(tmp_path / "sweeps/grid")] == ["done", "failed", "done"]
     assert "task of model, seed 1 failed: bench: expected luck" in said
+    assert [line for line in said if line.endswith("transfer.log")] == [f"  {tmp_path}/task/group/model/1/transfer.log"]
     assert "2/3" in capsys.readouterr().out
     assert (tmp_path / "task/group/model/1/transfer.log").read_text().splitlines().count(
         "begun"

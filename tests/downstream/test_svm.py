@@ -161,6 +161,10 @@ def test_what_cannot_run_is_one_sentence(data, tmp_path, monkeypatch):
         svm.found(TINY, tmp_path)
     with pytest.raises(ValueError, match="folds 2"):
         svm.found(dataclasses.replace(TINY, folds=4), tmp_path)
+    for split in ("trainval", "test"):
+        write(tmp_path / "few", split, [[(i, 0)] for i in range(20)])
+    with pytest.raises(ValueError, match="found 1 of 20 with aeroplane: add images$"):
+        svm.found(dataclasses.replace(TINY, folds=2), tmp_path / "few")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one process"):
         svm.run(TINY, None, task.TRAITS, "resnet18", data, tmp_path, 0)

@@ -1,5 +1,7 @@
 import hashlib
 import json
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -187,7 +189,7 @@ def test_nothing_is_warned_of_before_batch_norm_has_seen_enough(photos, tmp_path
     assert "collapsed" not in capsys.readouterr().err
 
 
-def test_a_picture_comes_from_the_log_alone(tmp_path):
+def test_a_picture_comes_from_the_log_alone(tmp_path, monkeypatch):
     path = tmp_path / "log.jsonl"
     path.write_text(
         "".join(json.dumps({"epoch": e, "step": e, "loss": 3 - e}) + "\n" for e in range(3))
@@ -204,3 +206,7 @@ def test_a_picture_comes_from_the_log_alone(tmp_path):
         plot.draw(path, tmp_path / "three.png")
     with pytest.raises(FileNotFoundError, match=r"log\.jsonl"):
         plot.draw(tmp_path / "absent.jsonl", tmp_path / "three.png")
+    for name, sentence in (("log.jsonl", "has not begun"), ("absent.jsonl", "found no file")):
+        monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / name)])
+        with pytest.raises(SystemExit, match=sentence):
+            runpy.run_path(plot.__file__, run_name="__main__")
