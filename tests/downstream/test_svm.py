@@ -163,7 +163,7 @@ def test_what_cannot_run_is_one_sentence(data, tmp_path, monkeypatch):
         svm.found(dataclasses.replace(TINY, folds=4), tmp_path)
     for split in ("trainval", "test"):
         write(tmp_path / "few", split, [[(i, 0)] for i in range(20)])
-    with pytest.raises(ValueError, match="found 1 of 20 with aeroplane: add images$"):
+    with pytest.raises(ValueError, match=r"found 1 of 20 with aeroplane: add images$"):
         svm.found(dataclasses.replace(TINY, folds=2), tmp_path / "few")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one process"):
