@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretrain import checkpoint, colours, dist, faults, log, monitor, optim, outputs
 from pretrain.data import Folder, Pixels, Steps, Survey, batches
-from pretrain.recipes import check_parts, resolved
+from pretrain.recipes import check_parts, leak, resolved
 
 TRAITS = {
     "channel_order": "RGB",
@@ -104,6 +104,8 @@ def run(
             faults.preflight(folder, skip_bad, chief)
             if chief:
                 log.say(outputs.title(run_of, process))
+                if warning := leak(recipe):
+                    log.say(warning)
             training = Training(model, folder, run_of, process)
             if state:
                 training.restore(state)

@@ -325,12 +325,6 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
         raise ValueError(
             "expected sync_bn false with bn_group, batch norm by groups, found true: bn_group is what to change"
         )
-    if recipe.get("queue") and processes == 1 and recipe.get("bn_group", 0) >= batch:  # methods.md 0.1, trap 3
-        smaller = next((size for size in range(batch // 4, 1, -1) if batch % size == 0), 0)
-        raise ValueError(
-            f"expected batch norm in more than one group of the {batch} images, found bn_group {recipe['bn_group']}: keys that share "
-            f"their queries' statistics give themselves away; {f'bn_group={smaller}' if smaller else 'another --batch-size'}"
-        )
     if "window" in recipe and not batch <= recipe["window"][0] <= len(folder):
         raise ValueError(
             f"expected a window of at least a batch and at most the {len(folder)} images, found {recipe['window'][0]}: "
@@ -354,6 +348,18 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
             f"expected training images in {folder.root}, found the splits {splits}, of which others are to test on: "
             f"--data {folder.root / training[0]}"
         )
+
+
+def leak(recipe: Mapping[str, Any]) -> str | None:
+    """Why shuffling hides nothing where a single process normalises its batch as one group (methods.md 0.1, trap 3)."""
+    batch = recipe["batch_size"]
+    if not recipe.get("queue") or int(os.environ.get("WORLD_SIZE", 1)) > 1 or recipe.get("bn_group", 0) < batch:
+        return None
+    smaller = next((size for size in range(batch // 4, 1, -1) if batch % size == 0), 0)
+    return (
+        f"warning: batch norm takes the {batch} images as one group (bn_group {recipe['bn_group']}): keys that share their queries' "
+        f"statistics give themselves away; {f'bn_group={smaller}' if smaller else 'another --batch-size'} hides them"
+    )
 
 
 def check_parts(name: str, model: Any, recipe: Mapping[str, Any], parts: int) -> None:

@@ -19,13 +19,16 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-def test_a_curve_has_a_mean_for_every_tenth_of_the_epoch_and_goes_on_where_it_was(images, tmp_path, monkeypatch):
+def test_a_curve_has_a_mean_for_every_tenth_of_the_epoch_and_goes_on_where_it_was(
+    images, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(precision, "BATCH", 4)
     curve = precision.curve("bf16", 0, images, tmp_path / "runs", "resnet18")
     assert (curve["precision"], curve["steps"], len(curve["loss"])) == ("bf16", 10, 10)
     assert curve["data"]["images"] == 40 and len(curve["sha256"]) == 64 and curve["machine"]["cores"] >= 1
     assert str(tmp_path) not in json.dumps(curve)
     assert precision.curve("bf16", 0, images, tmp_path / "runs", "resnet18") == curve
+    assert "warning: batch norm takes the 4 images as one group" in capsys.readouterr().err
 
 
 def test_the_sentence_compares_with_float32_and_with_another_seed(tmp_path):
