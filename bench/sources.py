@@ -92,9 +92,9 @@ def _backbone(
     if problem := _trusted(problem, found, file, family, arch) or _otherwise_run(found, file, plan):
         raise ValueError(problem)
     size = sum(part.stat().st_size for part in file.files)
-    for what, entries in (("a detector", found.detector), ("a backbone", found.entries)):
+    for what, entries, least in (("a detector", found.detector, 0), ("a backbone", found.entries, VIEWS)):
         told = sum(math.prod(e.shape) * e.dtype.itemsize for e in entries.values())
-        if told > max(4 * size, VIEWS if entries is found.entries else 0):
+        if told > max(4 * size, least):
             raise ValueError(
                 f"expected the tensors of {what} to lie in the file one by one, found {len(entries):,} of {told:,} bytes "
                 f"together in a file of {size:,}: they are views of one another"

@@ -36,7 +36,7 @@ def room(file: Path, size: int) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if (cause := _full(error)) is None:
+        if (cause := full(error)) is None:
             raise
         whole = "call again with --resume; what was written before is whole"
         if cause == errno.EFBIG:
@@ -52,7 +52,7 @@ def room(file: Path, size: int) -> Iterator[None]:
         ) from None
 
 
-def _full(error: BaseException | None) -> int | None:
+def full(error: BaseException | None) -> int | None:
     """The errno of a disk, a quota or a file's size that is used up, by which an error came; torch.save raises its own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

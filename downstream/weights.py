@@ -4,7 +4,6 @@ Renaming can lose a tensor or swap two statistics without an error anywhere. So 
 detectron2's and mmsegmentation's, and the maps of all four stages must agree before a run starts or a file is written.
 """
 
-import errno
 import importlib.util
 import json
 import os
@@ -23,7 +22,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
-from downstream import resnets
+from downstream import checkpoint, resnets
 
 TOLERANCE = 1e-4  # of the largest value in the map, in fp32
 DETECTOR = "detectron2/"  # before the names of tensors of a detector's neck and heads that come with a backbone
@@ -314,15 +313,12 @@ def write(tensors: Mapping[str, Tensor], notes: Mapping[str, Any], out: Path, to
             beside.write_text(json.dumps({**notes, "sha256": digest}, indent=2) + "\n")
         for path, whole in parts.items():
             whole.replace(path)
-    except (OSError, RuntimeError) as error:  # torch has a RuntimeError in place of the file's OSError
-        cause: BaseException | None = error
-        while cause and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+    except (OSError, RuntimeError) as error:
+        if (cause := checkpoint.full(error)) is None:
             raise
         size = sum(tensor.nbytes for tensor in plain.values())
         raise OSError(
-            f"expected room for {size / 1e6:,.0f} MB in {out.parent}, found none ({cause}): make room there"
+            f"expected room for {size / 1e6:,.0f} MB in {out.parent}, found none ({os.strerror(cause)}): make room there"
         ) from error
     finally:
         for rest in parts.values():
