@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.layouts import CAFFE, IMAGENET, LAB, LAYOUTS, SWAV, UNIT, Input, Layout
+from bench.layouts import BGR, CAFFE, IMAGENET, LAB, LAYOUTS, SWAV, UNIT, Input, Layout
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class Source:
     alone: tuple[str, ...] = ()  # keys of the file itself that must not
     order: tuple[str, str] | None = None  # two keys, the first of which must stand before the second
     heads: Mapping[str, str] = field(default_factory=dict)  # pattern: the reason it is dropped
-    others: str | None = None  # the reason to drop whatever else is outside the prefix; None: it is an error
+    others: str | None = (
+        None  # the reason to drop what is outside the prefix, or without one the layout; None: it is an error
+    )
     layout: str = "torchvision"  # of bench.layouts
     input: Input = IMAGENET
     words: tuple[str, ...] = ()  # in the file's name or notes, they settle between families that fit equally
@@ -990,16 +992,39 @@ FAMILIES = (
         prefix="",
         outer=("", "blobs", "model"),
         has=("conv1_w", "res_conv1_bn_s", "res2_0_branch2a_w"),
+        any=("conv1_b", "fc1000_w"),  # FAIR's self-supervised files for Detectron have neither, and stride in the 3x3
+        lacks=("res_conv1_bn_riv",),
         heads={
             "conv1_b": "bias of the stem's convolution, which detectron2 leaves out too",
             "fc1000_w": CLASSIFIER,
             "fc1000_b": CLASSIFIER,
             "*_momentum": "state of the optimizer",
         },
-        layout="caffe2",
+        layout="caffe2_affine",
         input=CAFFE,
         method="supervised",
         licence="CC-BY-SA-3.0",
+    ),
+    *(
+        Source(
+            name="goyal19",
+            summary="FAIR's self-supervision benchmark (facebookresearch/fair_self_supervision_benchmark): Caffe2's names, BGR",
+            prefix="",
+            outer=("blobs", ""),
+            has=(f"conv1{tower}_w", f"res_conv1_bn{tower}_riv", f"res2_0_branch2a{tower}_w"),
+            heads={
+                "*_momentum": "state of the optimizer",
+                **{
+                    f"*_bn_s{n}_{leaf}": "another tower's norm" for n in range(1, 9) for leaf in ("s", "b", "rm", "riv")
+                },
+            },
+            others="outside the network",
+            layout="caffe2",
+            input=BGR,
+            method=method,
+            licence="CC-BY-NC-4.0",
+        )
+        for tower, method in (("", None), ("_s0", "jigsaw"))
     ),
 )
 

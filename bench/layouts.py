@@ -57,6 +57,9 @@ class Input:
 IMAGENET = Input((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SWAV = Input((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))  # facebookresearch/swav src/multicropdataset.py has .228
 UNIT = Input((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # google-research/simclr data_util.py: pixels in [0, 1], nothing else
+BGR = Input(
+    (0.406, 0.456, 0.485), (0.225, 0.224, 0.229), "BGR"
+)  # FAIR's self-supervision benchmark, data/data_input.py
 CAFFE = Input((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "BGR", 1.0)  # detectron2 config/defaults.py PIXEL_MEAN
 LAB = Input(
     (50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675), "Lab", 1.0
@@ -188,14 +191,24 @@ def _detectron2(place: Place, index: int, plan: "Arch") -> Keys:
     return f"{part}.weight", *_norm(f"{part}.norm")
 
 
-_LEAVES = {"w": "weight", "bn_s": "weight", "bn_b": "bias"}
+_LEAVES = {"w": "weight", "bn_s": "weight", "bn_b": "bias", "bn_rm": "running_mean", "bn_riv": "running_var"}
+
+
+def _of_affine_caffe2(key: str) -> str | None:
+    """Caffe2's names in a network whose norms have no statistics."""
+    return None if key.endswith(("_rm", "_riv")) else _of_caffe2(key)
 
 
 def _of_caffe2(key: str) -> str | None:
-    """Caffe2's names: branch1 is the shortcut, branch2a to c the convolutions; _bn_s and _bn_b scale and shift."""
-    if match := re.fullmatch(r"(?:conv1_(w)|res_conv1_(bn_[sb]))", key):
+    """Caffe2's names: branch1 is the shortcut, branch2a to c the convolutions; _bn_s and _bn_b scale and shift.
+
+    _bn_riv is the running variance, in spite of its name: extra_scripts/pickle_caffe2_detection.py of FAIR's benchmark divides
+    by its root.
+    """
+    key = _plain_caffe2(key)
+    if match := re.fullmatch(r"(?:conv1_(w)|res_conv1_(bn_(?:s|b|rm|riv)))", key):
         return "conv1.weight" if match[1] else f"bn1.{_LEAVES[match[2]]}"
-    match = re.fullmatch(r"res([2-5])_(\d+)_branch(1|2[abc])_(w|bn_[sb])", key)
+    match = re.fullmatch(r"res([2-5])_(\d+)_branch(1|2[abc])_(w|bn_(?:s|b|rm|riv))", key)
     if not match:
         return None
     stage, block, branch, leaf = int(match[1]) - 1, match[2], match[3], match[4]
@@ -204,12 +217,20 @@ def _of_caffe2(key: str) -> str | None:
     return f"layer{stage}.{block}.{'conv' if leaf == 'w' else 'bn'}{'abc'.index(branch[1]) + 1}.{_LEAVES[leaf]}"
 
 
+def _plain_caffe2(key: str) -> str:
+    """Without the number of the first of a jigsaw's nine towers: they share kernels, and that one's norms are transferred."""
+    return key.replace("_s0_", "_")
+
+
+def _affine_caffe2(place: Place, index: int, plan: "Arch") -> Keys:
+    return *_caffe2(place, index, plan)[:3], None, None
+
+
 def _caffe2(place: Place, index: int, plan: "Arch") -> Keys:
     stage, block, k = place
-    if stage == 0:
-        return "conv1_w", "res_conv1_bn_s", "res_conv1_bn_b", None, None
-    part = f"res{stage + 1}_{block}_branch{'1' if k == 0 else '2' + ' abc'[k]}"
-    return f"{part}_w", f"{part}_bn_s", f"{part}_bn_b", None, None
+    part = f"res{stage + 1}_{block}_branch{'1' if k == 0 else '2' + ' abc'[k]}" if stage else "conv1"
+    norm = f"{part}_bn" if stage else "res_conv1_bn"
+    return f"{part}_w", f"{norm}_s", f"{norm}_b", f"{norm}_rm", f"{norm}_riv"
 
 
 # --- TensorFlow's layers, numbered in the order in which they were made: in a block the shortcut comes first
@@ -367,7 +388,8 @@ LAYOUTS = {
     "resnetv1c": Layout(_by(_from_v1c), _v1c),
     "mmpretrain": Layout(_from_mmpretrain, _mmpretrain),
     "detectron2": Layout(_from_detectron2, _detectron2),
-    "caffe2": Layout(_by(_of_caffe2), _caffe2, stride_in_1x1=True),
+    "caffe2": Layout(_by(_of_caffe2), _caffe2, plain=_plain_caffe2),
+    "caffe2_affine": Layout(_by(_of_affine_caffe2), _affine_caffe2, stride_in_1x1=True),
     "transformers": Layout(_by(_of_transformers), _transformers),
     "separius": Layout(_by(_of_separius), _separius),
     "tensorflow": Layout(_from_tensorflow, _tensorflow, kernels="HWIO", same_pool=True, note=TENSORFLOW_POOL),
@@ -392,7 +414,7 @@ def turned(layout: Layout, name: str, entry: "Stored") -> "Stored":
 
 def filled(layout: Layout, entries: Mapping[str, "Stored"]) -> dict[str, "Stored"]:
     """The statistics of a layout whose norms have none: mean 0, and the variance with which BatchNorm divides by one."""
-    if layout is not LAYOUTS["caffe2"]:
+    if layout is not LAYOUTS["caffe2_affine"]:
         return {}
     made: dict[str, Stored] = {}
     for name, entry in entries.items():

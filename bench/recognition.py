@@ -185,7 +185,9 @@ def _divided(source: Source, file: File, outer: Outer, prefix: str, reason: Call
     places: dict[str, str] = {}
     for part, entry in stored.items():
         key, name = keys[prefix + part], names.get(part)
-        if name is None or name in entries:
+        if name is None and source.others and not prefix:
+            dropped[key] = source.others
+        elif name is None or name in entries:
             strangers.append(key)
         else:
             entries[name], places[name] = layouts.turned(source.stored, name, entry), key

@@ -298,6 +298,22 @@ def msra(arch: str) -> dict[str, Any]:
     return arrays | {"conv1_b": zeros, "fc1000_w": np.ones((8, 8), np.float32), "fc1000_b": np.ones(8, np.float32)}
 
 
+def goyal19(arch: str, tower: str = "") -> dict[str, Any]:
+    """FAIR's benchmark: its `no_prefix` names, with the tower's number where the jigsaw's network was nine of them."""
+    leaves = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+    blobs: dict[str, Any] = {"model_iter": 5, "lr": np.float32(0.1), "fc_8_w": np.ones((8, 8), np.float32)}
+    for name, tensor in counted(arch).items():
+        place, leaf = name.rsplit(".", 1)
+        kernel = caffe2_name(name) if name.endswith("weight") and tensor.ndim == 4 else None
+        blob = kernel or f"{str(caffe2_name(f'{place}.weight')).removesuffix('_s')}_{leaves[leaf]}"
+        stem, _, last = blob.rpartition("_")
+        blobs[f"{stem}{tower}_{last}"] = tensor.numpy()
+        if tower and not kernel:
+            blobs |= {f"{stem}_s{n}_{last}": tensor.numpy() + n for n in range(1, 9)}
+        blobs[f"{stem}{tower}_{last}_momentum"] = tensor.numpy() * 0
+    return {"blobs": blobs}
+
+
 def frozen(arch: str) -> Tensors:
     """What a file without statistics says: scale and shift, as BatchNorm with a mean of 0 and a variance of 1 - 1e-5."""
     found = {}
@@ -602,6 +618,7 @@ class Case:
 
 PLAIN = ("barlowtwins", "vicreg", "dino")
 CAFFE = {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "stride_in_1x1": True}
+BGR = {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395]}
 SWAV = {"std": [58.14, 57.12, 57.375]}
 UNIT = {"mean": [0.0, 0.0, 0.0], "std": [255.0, 255.0, 255.0]}
 
@@ -719,6 +736,8 @@ PUBLISHED = {
     "timm": Case("timm", lambda a: dict(network(a).state_dict()), file="timm_resnet18.pth"),
     "detectron2": Case("detectron2", detectron2, "resnet50", file="moco.pkl"),
     "msra": Case("msra", msra, "resnet50", file="R-50.pkl", truth=frozen, traits=CAFFE),
+    "goyal19": Case("goyal19", goyal19, "resnet50", file="resnet50_in1k_supervised.pkl", truth=counted, traits=BGR, level="blobs"),
+    "goyal19-towers": Case("goyal19", lambda a: goyal19(a, "_s0"), "resnet50", file="resnet50_jigsaw_in1k_pretext.pkl", truth=counted, traits=BGR, level="blobs"),
     "transformers": Case("transformers", lambda a: transformers(a, "resnet."), "resnet50", file="pytorch_model.bin"),
     "transformers-bare": Case("transformers", lambda a: transformers(a, ""), file="bare.bin"),
 }  # fmt: skip
@@ -991,6 +1010,14 @@ def test_the_proof_fails_with_a_wrong_trait(tmp_path: Path) -> None:
             ValueError, match=r"in the layout of msra, fed as its publisher does, as in torchvision, found"
         ):
             sources.prove(dataclasses.replace(found, traits=found.traits | change))
+
+
+def test_norms_folded_for_detectron_are_not_taken_for_msras_whose_stride_is_elsewhere(tmp_path: Path) -> None:
+    """FAIR's benchmark writes them with the very names of MSRA's, and reads them with STRIDE_1X1: False."""
+    folded = {key: value for key, value in msra("resnet50").items() if key not in ("conv1_b", "fc1000_w", "fc1000_b")}
+    (tmp_path / "jigsaw.pkl").write_bytes(pickle.dumps({"blobs": folded}))
+    with pytest.raises(ValueError, match="expected a ResNet of a known family"):
+        sources.inspect(tmp_path / "jigsaw.pkl")
 
 
 @pytest.mark.parametrize("name", ["simclrv2-pytorch", "transformers", "detectron2", "lightly-sequential"])
