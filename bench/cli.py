@@ -131,6 +131,11 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         if not fine:
             what = f"expected a {'whole ' if kind is int else ''}number, {least} or more, in ${name}"
             raise ValueError(f"{what}, found {value!r}: unset it or correct it")
+    rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if rank >= size:  # such a process would speak, write and wait for nobody
+        raise ValueError(
+            f"expected $RANK below $WORLD_SIZE, found {rank} and {size}: set both for each process, as torchrun does, or unset RANK"
+        )
 
 
 @app.command()
@@ -840,13 +845,14 @@ def sentence(error: Exception) -> str:
 def end(why: str, code: int) -> NoReturn:
     """Ends this process with a line that says why.
 
-    Of torchrun's processes the first says what befalls them all. Another one waits with its line for torchrun, which ends all
-    processes once one has ended: what is said after that has befallen this process alone.
+    Of several processes the first says what befalls them all. Another one waits with its line for torchrun, which ends all
+    processes once one has ended: what is said after that has befallen this process alone. srun ends none, so all may speak.
     """
-    if not first() and "TORCHELASTIC_RUN_ID" in os.environ:
+    if not first():
         time.sleep(LATER)
         print(f"bench: process {os.environ['RANK']}: {why}", file=sys.stderr, flush=True)
-    say(f"bench: {why}")
+    else:
+        say(f"bench: {why}")
     sys.exit(code)
 
 

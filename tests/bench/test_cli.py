@@ -202,14 +202,21 @@ def test_dry_run_prints_protocol_data_batch_rate_iterations_and_time_and_starts_
 def test_of_many_processes_the_first_alone_prints_the_document(bench, datasets, monkeypatch):
     call = ("transfer", "--task", "voc_c4", "--scale", "mini", "--data", datasets, "--dry-run", "--json")
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert bench(*call) == (0, "", "")
 
 
-def test_what_befalls_one_of_torchruns_processes_alone_is_said_by_it(bench, monkeypatch):
+def test_a_rank_without_its_world_is_refused(bench, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(cli, "LATER", 0)
-    assert bench("table", "nonsense") == (2, "", "")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    code, _, err = bench("list", "tasks")
+    assert code == 2 and "expected $RANK below $WORLD_SIZE, found 1 and 1" in err
+
+
+def test_what_befalls_one_of_many_processes_alone_is_said_by_it(bench, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(cli, "LATER", 0)
     code, _, err = bench("table", "nonsense")
     assert code == 2 and err.startswith("bench: process 1: ") and err.count("\n") == 1
     monkeypatch.setenv("RANK", "0")
