@@ -7,8 +7,8 @@ what was interrupted goes on.
 
 `python -m bench.track` alone prints the tables of the records that are there.
 
-Of a pretraining, named METHOD-EPOCHS, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record;
-the trials are made in runs/mini/transfer, and their records are copied to results/measured. Trials go on when this process is
+Of a pretraining, named METHOD-EPOCHS, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record
+(NAME-SHA256.json, eight letters of it, where NAME.json is of other weights: another processor sums in another order); the trials are made in runs/mini/transfer, and their records are copied to results/measured. Trials go on when this process is
 ended: `bench sweep --watch --out runs/mini/transfer`, or `--cancel`.
 """
 
@@ -84,7 +84,10 @@ def pretrained(name: str, data: Path, runs: Path = RUNS, records: Path = RECORDS
     method, _, epochs = name.rpartition("-")
     folder = data / "imagenet"
     found = run(method, int(epochs), runs / name, folder / "train", folder)
-    record.replaced(records / "pretraining" / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    file = records / "pretraining" / f"{name}.json"
+    if file.is_file() and json.loads(file.read_text())["sha256"] != found["sha256"]:
+        file = file.with_name(f"{name}-{found['sha256'][:8]}.json")
+    record.replaced(file, json.dumps(found, indent=1) + "\n")
     return found
 
 
@@ -131,8 +134,11 @@ def table(records: Path = RECORDS) -> str:
 
 def measured(records: Path = RECORDS, epochs: Sequence[int] = (EPOCHS, LONG)) -> dict[str, groups.Group]:
     """The track's trials by task: of random weights and its pretrainings of so many epochs, under today's mini protocols."""
-    files = [records / "pretraining" / f"{name}.json" for name in names() if int(name.rpartition("-")[2]) in epochs]
-    own = {json.loads(file.read_text())["sha256"] for file in files if file.is_file()}
+    wanted = [name for name in names() if int(name.rpartition("-")[2]) in epochs]
+    files = [
+        file for name in wanted for end in ("", "-*") for file in (records / "pretraining").glob(f"{name}{end}.json")
+    ]
+    own = {json.loads(file.read_text())["sha256"] for file in files}
     hashes = {protocols.digest(journey.resolve(column.task, "mini", {})) for column in TABLE.columns}
     trials = [
         trial

@@ -70,6 +70,16 @@ def test_a_pretraining_leaves_a_record_with_what_explains_it_and_its_row(tmp_pat
     assert f"| {written['knn']['last']:.2f} |" in row
 
 
+def test_the_record_of_other_weights_of_the_same_name_stands(tmp_path, monkeypatch):
+    ran = {"sha256": "a" * 64}
+    monkeypatch.setattr(track, "run", lambda *args: ran)
+    for letter in "aba":
+        ran["sha256"] = letter * 64
+        track.pretrained("simsiam-3", tmp_path, tmp_path, tmp_path)
+    kept = {file.name: json.loads(file.read_text())["sha256"][0] for file in (tmp_path / "pretraining").iterdir()}
+    assert kept == {"simsiam-3.json": "a", "simsiam-3-bbbbbbbb.json": "b"}
+
+
 def test_the_track_pretrains_and_sweeps_and_does_nothing_twice(tmp_path, capsys, request):
     data, runs, records = tmp_path / "data", tmp_path / "runs", tmp_path / "records"
     synthetic.synthesize(data, seed=0, voc=0, coco=0, cityscapes=0, imagenet=12, side=96)
@@ -109,12 +119,14 @@ def test_a_pretraining_that_fails_is_named_after_the_others_have_ended(tmp_path,
     assert [file.stem for file in (records / "pretraining").iterdir()] == ["simsiam-3"]
 
 
-PRETRAININGS = {"a": "supervised-3", "b": "moco-3", "c": "simclr-3", "f": "swav-12", "9": "supervised-10"}
+PRETRAININGS = {
+    "a": "supervised-3", "b": "moco-3", "c": "simclr-3", "8": "simclr-3-88888888", "f": "swav-12", "9": "supervised-10"
+}  # fmt: skip
 
 
 @pytest.fixture
 def records(tmp_path):
-    """Of five pretrainings, and trials of them, of random weights and of what is not the track's."""
+    """Of six pretrainings, and trials of them, of random weights and of what is not the track's."""
     (tmp_path / "pretraining").mkdir()
     for sha, name in PRETRAININGS.items():
         (tmp_path / "pretraining" / f"{name}.json").write_text(json.dumps({"sha256": sha * 64}))
@@ -128,7 +140,7 @@ def records(tmp_path):
             "sha256": sha and sha * 64,
             "arch": "resnet18",
             "method": method,
-            "epochs": sha and int(PRETRAININGS.get(sha, "-3").rpartition("-")[2]),
+            "epochs": sha and int(PRETRAININGS.get(sha, "-3").split("-")[1]),
         }
         one = json.loads(like.read_text())
         one |= {"task": task, "protocol": about, "seed": seed, "metrics": dict.fromkeys(protocol.metrics, value)}
@@ -145,6 +157,7 @@ def records(tmp_path):
         trial("voc_c4", None, "random", 2.0 + seed, seed)
         trial("voc_c4", "a", "supervised", 4.0 + seed, seed)
     trial("imagenet_knn", "c", "simclr", 11.25)
+    trial("imagenet_knn", "8", "simclr", 11.5)
     trial("imagenet_knn", "f", "swav", 12.25)
     trial("voc_c4", "9", "supervised", 89.0)
     trial("voc_c4", "e", "stranger", 90.0)
@@ -169,7 +182,7 @@ def test_each_budgets_table_has_mean_deviation_n_and_difference_of_the_tracks_ow
     assert three["moco (3 epochs) bbbbbbbb"][1] == "11.00 ± 1.00 (−10.00)"
     assert three["simclr (3 epochs) cccccccc"][0] == "11.25"
     assert {row for row in set(three) - set(twelve) if "(" in row} == {
-        f"{PRETRAININGS[sha][:-2]} (3 epochs) {sha * 8}" for sha in "abc"
+        f"{PRETRAININGS[sha].split('-')[0]} (3 epochs) {sha * 8}" for sha in "abc8"
     }
     assert twelve["swav (12 epochs) ffffffff"][0] == "12.25" and twelve["random"] == three["random"]
     assert not any(f"{stranger}.00" in track.transfers(records) for stranger in (89, 90, 91, 92, 93))
