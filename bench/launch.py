@@ -11,6 +11,7 @@ something runs is asked of the lock, never of a file's existence: a lock ends wi
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -103,16 +104,34 @@ def _lock(file: int, kind: int) -> bool:
 
 def last_line(log: Path) -> str:
     """The last line of a log that says something; of the last start's, `bench`'s own where torchrun's stand below it."""
+    if (last := _last_start(log)) is None:
+        return "it wrote no log"
+    own = [line for line in last if line.startswith("bench: ")]
+    return (own or last or ["it said nothing"])[-1]
+
+
+def _last_start(log: Path) -> list[str] | None:
+    """The lines of a log's end that say something, of the last start; None if there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 16384))
             lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
     except FileNotFoundError:
-        return "it wrote no log"
+        return None
     last = [line.strip() for line in lines if line.strip()]
-    last = last[max((i for i, line in enumerate(last) if line.startswith("$ ")), default=-1) + 1 :]
-    own = [line for line in last if line.startswith("bench: ")]
-    return (own or last or ["it said nothing"])[-1]
+    return last[max((i for i, line in enumerate(last) if line.startswith("$ ")), default=-1) + 1 :]
+
+
+def cause(code: int, log: Path) -> int:
+    """How a start ended: its exit code, and for the 1 of torchrun's that of the process that it reports to have ended first.
+
+    Below 0 for a signal, also for one that torchrun itself was sent.
+    """
+    text = "\n".join(_last_start(log) or ()) if code == 1 else ""
+    if first := re.search(r"Root Cause .*?exitcode\s*: (-?\d+)", text, re.DOTALL):
+        return int(first[1])
+    sent = re.search(r"SignalException: Process \d+ got signal: (\d+)", text)
+    return -int(sent[1]) if sent else code
 
 
 class Trial:
@@ -164,7 +183,7 @@ class Trial:
                     stderr=file,
                     pass_fds=(lock,),
                 )
-            code = self.child.wait()
+            code = cause(self.child.wait(), log)
             if self.stopped or not (code < 0 or code in SIGNALLED):
                 break
         return code

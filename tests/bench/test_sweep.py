@@ -271,6 +271,34 @@ def test_a_killed_trial_is_started_again_but_not_for_ever(tmp_path):
     assert any("killed by signal 9" in line for line in said)
 
 
+def test_a_trial_of_several_processes_is_started_again_when_one_of_them_is_killed(tmp_path):
+    again = "test -e {folder}/mark && {{ " + DONE + "; exit 0; }}; "
+    plan = planned(
+        tmp_path, again + "test $RANK = 0 && sleep 60; touch {folder}/mark; kill -9 $$$$"
+    )  # torchrun makes $ of $$
+    trial = plan["trials"][0]
+    group = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    trial["command"] = [sys.executable, "-m", *group, *trial["command"]]
+    assert run(tmp_path, plan)
+    assert (Path(trial["folder"]) / "transfer.log").read_text().count("$ ") == 2
+
+
+def test_how_torchrun_ended_is_what_it_says_of_the_first_process_to_end(tmp_path):
+    log = tmp_path / "transfer.log"
+    row = "[{}]:\n  rank      : {} (local_rank: 0)\n  exitcode  : {} (pid: 7)  (SIGTERM)\n"
+    log.write_text(
+        "$ torchrun\nFailures:\n"
+        + row.format(1, 0, -15)
+        + "Root Cause (first observed failure):\n"
+        + row.format(0, 1, -9)
+    )
+    assert [launch.cause(code, log) for code in (1, 0, 2, -6)] == [-9, 0, 2, -6]
+    log.write_text(log.read_text() + "$ torchrun\ntorch.api.SignalException: Process 3695 got signal: 15\n")
+    assert launch.cause(1, log) == -15
+    log.write_text(log.read_text() + "$ torchrun\nbench: expected luck\n")
+    assert launch.cause(1, log) == 1
+
+
 SLOW = "echo + >> {folder}/starts; until test -e {out}/go; do sleep 0.1; done; " + DONE
 
 
