@@ -43,7 +43,7 @@ def _plain(c: str) -> str:
     if " " <= c <= "~":
         return c
     stripped = unicodedata.normalize("NFKD", c).encode("ascii", "ignore").decode()
-    return "".join(COMMANDS.get(s, s) for s in stripped) or "?"
+    return "".join(COMMANDS.get(s, s) for s in stripped if s.isprintable()) or "?"
 
 
 def _table(sheet: Sheet, number: int) -> str:

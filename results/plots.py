@@ -6,6 +6,8 @@ method's first preprint. Measured bars are means over trials, their error bars t
 
 import io
 import json
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -211,9 +213,9 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 
 def svg(figure: "Figure") -> str:
-    """The figure as an <svg> element; the same figure gives the same text."""
+    """The figure as an <svg> element; the same figure gives the same text. A sign that XML cannot hold becomes a question mark."""
     text = _drawn(figure, "svg").decode()
-    return text[text.index("<svg") :]
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "?", text[text.index("<svg") :])
 
 
 def png(figure: "Figure") -> bytes:
@@ -224,7 +226,9 @@ def _drawn(figure: "Figure", kind: str) -> bytes:
     import matplotlib
 
     file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": figure.axes[0].get_title(), "svg.fonttype": "none"}):
+    style = {"svg.hashsalt": figure.axes[0].get_title(), "svg.fonttype": "none"}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name's, which matplotlib's font has not
         figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
     return file.getvalue()
 

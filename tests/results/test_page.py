@@ -141,6 +141,14 @@ def test_a_name_with_dollars_is_no_formula(trial, tmp_path, name):
     assert len(own) == 5 and all(name in text for text in own.values())
 
 
+def test_a_plot_is_xml_and_without_warnings_whatever_a_model_is_called(trial):
+    (group,) = leaderboard.grouped(
+        [trial("voc_c4", name, {"AP": 1.0}) for name in ("\x1b[31m\x07", "\u6a21\u578b \U0001f980")]
+    )
+    text = plots.svg(plots.bars(group, "AP"))
+    assert ElementTree.fromstring(text) is not None and "?[31m?" in text and "\u6a21\u578b \U0001f980" in text
+
+
 def test_of_many_models_the_best_are_drawn_and_the_title_says_so(trial):
     (group,) = leaderboard.grouped([trial("voc_c4", f"m{i}", {"AP": i / 10}) for i in range(plots.NAMED + 5)])
     figure = plots.bars(group, "AP")

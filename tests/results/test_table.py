@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from results import record, table
+from results import latex, record, table
 from results import sheet as sheets
 
 TALK = Path(table.__file__).parents[2] / "shared" / "talk.txt"
@@ -575,6 +575,10 @@ def test_every_table_compiles_in_latex_whatever_a_model_is_called(world, trial, 
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") >= 12
     assert not re.search(r"^[\[*]", text, flags=re.M) and "\n{[}2cm] x " in text and "\n{*}star " in text
     compiled(text, tmp_path)
+
+
+def test_a_sign_that_latex_cannot_print_becomes_a_question_mark():
+    assert latex.escaped("\x1b[31mr\u00e9d\x07\u540d") == "?{[}31mred??"
 
 
 def test_latex_has_the_papers_cells_and_booktabs_rules():
