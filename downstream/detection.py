@@ -75,7 +75,7 @@ from downstream.trial import (
     unsynchronised,
     write_json,
 )
-from downstream.weights import fitting, land, separated, to_detectron2
+from downstream.weights import detectron2_size, fitting, land, separated, to_detectron2
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 
@@ -187,10 +187,7 @@ DECIDED_ELSEWHERE = (
     "INPUT.FORMAT",
     "MODEL.PIXEL_",
     "MODEL.RESNETS.STRIDE_IN_1X1",
-    "MODEL.RESNETS.DEPTH",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    "MODEL.RESNETS.WIDTH_PER_GROUP",
+    *detectron2_size(resnets.arch("resnet50")),
     "MODEL.WEIGHTS",
     "MODEL.DEVICE",
     "MODEL.META_ARCHITECTURE",
@@ -270,10 +267,7 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
     cfg.MODEL.PIXEL_MEAN = list(traits["mean"])
     cfg.MODEL.PIXEL_STD = list(traits["std"])
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = traits["stride_in_1x1"]
-    cfg.MODEL.RESNETS.DEPTH = plan.depth
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64 * plan.width
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = (256 if plan.bottleneck else 64) * plan.width
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64 * plan.width * plan.inner
+    cfg.merge_from_list([word for pair in detectron2_size(plan).items() for word in pair])
     if changed := [key for key in task.nonstandard if key in task.settings]:
         try:
             _build(cfg.clone(), task)

@@ -74,7 +74,7 @@ from downstream.trial import (
     unsynchronised,
     write_json,
 )
-from downstream.weights import land, mmseg_kind, to_mmseg
+from downstream.weights import land, mmseg_backbone, to_mmseg
 
 CLASSES = {
     "cityscapes": tuple(name for name, label in LABELS.items() if label in TRAIN_IDS),
@@ -412,15 +412,7 @@ def _backbone(arch: str, traits: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"expected the stem of a {arch}, which is {plan.stem}, found stem {traits['stem']!r} in the traits"
         )
-    kind, style = mmseg_kind(plan, traits)
-    return {
-        "type": kind,
-        "depth": plan.depth,
-        "stem_channels": 64 * plan.width,
-        "base_channels": 64 * plan.width,
-        "style": style,
-        "norm_cfg": {"type": "BN"},
-    }
+    return {**mmseg_backbone(plan, traits), "norm_cfg": {"type": "BN"}}
 
 
 def network(task: Segmentation, arch: str, traits: Mapping[str, Any] = TRAITS) -> nn.Module:

@@ -269,22 +269,53 @@ def save(
     return proof
 
 
-def mmseg_kind(plan: resnets.Arch, traits: Mapping[str, Any]) -> tuple[str, str]:
-    """mmsegmentation's class of a ResNet and its style, which says where the stride is."""
-    kind = "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet"
-    return kind, "caffe" if traits["stride_in_1x1"] else "pytorch"
+def detectron2_size(plan: resnets.Arch) -> dict[str, int]:
+    """detectron2's keys of a network's size."""
+    return {
+        "MODEL.RESNETS.DEPTH": plan.depth,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 64 * plan.width,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": (256 if plan.bottleneck else 64) * plan.width,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 64 * plan.width * plan.inner,
+    }
+
+
+def mmseg_backbone(plan: resnets.Arch, traits: Mapping[str, Any]) -> dict[str, Any]:
+    """mmsegmentation's class of a ResNet, its size and its style, which says where the stride is."""
+    return {
+        "type": "ResNetV1d" if plan.pooled else "ResNetV1c" if plan.deep else "ResNet",
+        "depth": plan.depth,
+        "stem_channels": 64 * plan.width,
+        "base_channels": 64 * plan.width,
+        "style": "caffe" if traits["stride_in_1x1"] else "pytorch",
+    }
+
+
+# detectron2's own projects.deeplab has the stem of three convolutions; its networks dilate the last stage, torchvision's do not.
+DEEP = {
+    "MODEL.BACKBONE.NAME": "build_resnet_deeplab_backbone",
+    "MODEL.RESNETS.STEM_TYPE": "deeplab",
+    "MODEL.RESNETS.RES5_MULTI_GRID": [1, 1, 1],
+}
 
 
 def usage(traits: Mapping[str, Any], arch: str, to: str) -> str:
-    """What a framework has to be told, in its own words, for converted weights to be the same function there."""
+    """What a framework has to be told, in its own words, for converted weights to be the same function there.
+
+    The depth always; a width where it is not a ResNet-50's.
+    """
     order, inside, mean, std = (traits[key] for key in ("channel_order", "stride_in_1x1", "mean", "std"))
-    mean, std = list(mean), list(std)
+    mean, std, plan = list(mean), list(std), resnets.arch(arch)
     if to == "detectron2":
-        pixels = f"INPUT.FORMAT {order}, MODEL.PIXEL_MEAN {mean}, MODEL.PIXEL_STD {std}"
-        return f"{pixels}, MODEL.RESNETS.STRIDE_IN_1X1 {inside}"
+        pixels = {"INPUT.FORMAT": order, "MODEL.PIXEL_MEAN": mean, "MODEL.PIXEL_STD": std}
+        usual = detectron2_size(resnets.arch("resnet50"))
+        size = {k: v for k, v in detectron2_size(plan).items() if v != usual[k] or k.endswith("DEPTH")}
+        keys = pixels | size | {"MODEL.RESNETS.STRIDE_IN_1X1": inside} | (DEEP if plan.deep else {})
+        deep = "projects.deeplab.add_deeplab_config, then " * plan.deep
+        return deep + ", ".join(f"{key} {value}" for key, value in keys.items())
     if to == "mmseg":
-        kind, style = mmseg_kind(resnets.arch(arch), traits)
-        return f"type='{kind}', style='{style}', mean={mean}, std={std}, bgr_to_rgb={order == 'RGB'}"
+        about = mmseg_backbone(plan, traits)
+        about = {k: v for k, v in about.items() if v != 64} | {"mean": mean, "std": std, "bgr_to_rgb": order == "RGB"}
+        return ", ".join(f"{key}={value!r}" for key, value in about.items())
     strides = "; its stages stride in the 1x1 convolution, where torchvision's own networks do in the 3x3" * inside
     return f"{order} pixels from 0 to 255 less {mean}, divided by {std}{strides}"
 

@@ -450,7 +450,7 @@ def test_inspect_and_convert_round_trip(bench, resnet18, tmp_path):
         assert {
             "torchvision": f"  to be used with RGB pixels from 0 to 255 less {usual}, divided by [58.395, 57.12, 57.375]\n",
             "detectron2": f"  to be used with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN {usual}, MODEL.PIXEL_STD",
-            "mmseg": f"  to be used with type='ResNet', style='pytorch', mean={usual}, std=",
+            "mmseg": f"  to be used with type='ResNet', depth=18, style='pytorch', mean={usual}, std=",
         }[to] in err
 
 

@@ -277,7 +277,7 @@ def test_a_trial_of_several_processes_is_started_again_when_one_of_them_is_kille
         tmp_path, again + "test $RANK = 0 && sleep 60; touch {folder}/mark; kill -9 $$$$"
     )  # torchrun makes $ of $$
     trial = plan["trials"][0]
-    group = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    group = [*sweep.TORCHRUN, "--nproc-per-node", "2", "--no-python"]
     trial["command"] = [sys.executable, "-m", *group, *trial["command"]]
     assert run(tmp_path, plan)
     assert (Path(trial["folder"]) / "transfer.log").read_text().count("$ ") == 2
@@ -297,6 +297,19 @@ def test_how_torchrun_ended_is_what_it_says_of_the_first_process_to_end(tmp_path
     assert launch.cause(1, log) == -15
     log.write_text(log.read_text() + "$ torchrun\nbench: expected luck\n")
     assert launch.cause(1, log) == 1
+
+
+def test_slurms_warning_reaches_every_process_of_a_trial(tmp_path):
+    told = "trap 'touch {folder}/told$RANK; exit 143' USR1; touch {folder}/up$RANK; while :; do sleep 0.1; done"
+    folder = tmp_path / "task/group/model/0"
+    folder.mkdir(parents=True)
+    group = [*sweep.TORCHRUN, "--nproc-per-node", "2", "--no-python", "sh", "-c", told.replace("{folder}", str(folder))]
+    with (tmp_path / "log").open("wb") as log:
+        torchrun = subprocess.Popen([sys.executable, "-m", *group], stdout=log, stderr=log)
+    until(lambda: all((folder / f"up{rank}").exists() for rank in (0, 1)))
+    torchrun.send_signal(signal.SIGUSR1)
+    assert launch.cause(torchrun.wait(timeout=60), tmp_path / "log") == -signal.SIGUSR1
+    assert {file.name for file in folder.iterdir()} == {"up0", "up1", "told0", "told1"}
 
 
 SLOW = "echo + >> {folder}/starts; until test -e {out}/go; do sleep 0.1; done; " + DONE

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import pickle
+import re
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,32 @@ def resnet18() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def resnet50() -> dict[str, torch.Tensor]:
     return backbone("resnet50")
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet101", "wide_resnet50_2", "resnet50c"])
+def test_detectron2_is_the_same_function_with_the_keys_that_convert_prints(arch: str, tmp_path: Path) -> None:
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_backbone
+    from detectron2.projects.deeplab import add_deeplab_config
+
+    deep = arch == "resnet50c"
+    traits = TRAITS | {"stem": "3x3x3" if deep else "7x7"}
+    tensors = deepened(backbone("resnet50")) if deep else backbone(arch)
+    weights.save(tensors, arch, traits, tmp_path / "x.pkl", "detectron2")
+    said = weights.usage(traits, arch, "detectron2")
+    cfg = get_cfg()
+    if said.startswith("projects.deeplab.add_deeplab_config, then "):
+        add_deeplab_config(cfg)
+    cfg.merge_from_list([word for pair in re.findall(r"([A-Z][A-Z0-9_.]+) (\[.*?\]|[^,]+)", said) for word in pair])
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", ["res2", "res3", "res4", "res5"]
+    network = build_backbone(cfg)
+    DetectionCheckpointer(network).load(str(tmp_path / "x.pkl"))
+    image = torch.randn(1, 3, 65, 97)
+    expected = weights.stages(weights.reference(tensors, arch, traits), image)
+    with torch.no_grad():
+        found = list(network.eval()(image).values())
+    assert all(torch.allclose(a, b, atol=1e-4 * a.abs().max().item()) for a, b in zip(expected, found, strict=True))
 
 
 def test_names_are_those_of_checkpoints_in_detectron2s_zoo(resnet50: dict[str, torch.Tensor]) -> None:
