@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -74,7 +75,7 @@ Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY VALUE]...", h
 # Variables of the environment, torchrun's and our own, that hold a number: its kind, and the smallest.
 NUMBERS: dict[str, tuple[type, int]] = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "BENCH_WORKERS", "BENCH_CACHE_BYTES"), (int, 0)),
-    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), (int, 1)),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"), (int, 1)),
     "BENCH_SAVE_SECONDS": (float, 0),
 }
 LATER = 3.0  # seconds that one of torchrun's processes waits before it says why it ends
@@ -95,8 +96,12 @@ def say(line: str) -> None:
 
 
 def printable(text: str) -> str:
-    """A line that no name in a file or of a file can break or use to command a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A line that no name in a file or of a file can break or use to command a terminal. Spaces of any width and joiners stay."""
+
+    def harmless(c: str) -> bool:
+        return c.isprintable() or unicodedata.category(c) == "Zs" or c in "\u00ad\u200c\u200d"
+
+    return text if text.isprintable() else "".join(c if harmless(c) else ascii(c)[1:-1] for c in text)
 
 
 def put(line: str) -> None:
@@ -584,7 +589,7 @@ def table(
     from bench import journey
     from results import table as tables
 
-    for line in tables.render(format, journey.measured(results), style, allow_mixed).split("\n"):
+    for line in tables.render(format, journey.measured(results), style, allow_mixed).rstrip("\n").split("\n"):
         put(line)
 
 

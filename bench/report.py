@@ -69,7 +69,11 @@ def _commands(
     for trial in mine:
         task, scale, seed, protocol = (trial[key] for key in ("task", "scale", "seed", "protocol"))
         if not trial["nonstandard"] and _offered(task, scale) == protocol["hash"]:
-            commands.append(f"bench transfer --task {task} --checkpoint {name}{stated} --scale {scale} --seed {seed}")
+            row = trial["model"]["name"]
+            called = f" --name {shlex.quote(row)}" if row != model["name"] and row.isprintable() else ""
+            commands.append(
+                f"bench transfer --task {task} --checkpoint {name}{stated} --scale {scale} --seed {seed}{called}"
+            )
             continue
         changed = ", ".join(trial["nonstandard"])
         why = f"has changed {changed}: see the record" if changed else "is no longer offered"

@@ -277,6 +277,10 @@ def _kind(path: Path, file: File) -> tuple[str, Callable[[File], Any]]:
             raise _Foreign(what)
     if re.match(rb"[\x81-\x8f][\xa1-\xbf]", head):  # a map whose first key is a text
         raise _Foreign("MessagePack (Flax), which no family here uses")
+    if re.match(
+        rb"\x08[\x03-\x0f][\x12\x1a\x22\x28\x32\x3a\x42]", head
+    ):  # a ModelProto: its version, then another field
+        raise _Foreign("an ONNX graph: give the checkpoint that it was exported from")
     if head[257:262] == b"ustar":
         raise _Foreign("a tar archive: unpack it first")
     if head.startswith(b"PK"):

@@ -109,9 +109,14 @@ def measured_agreement(join: Mapping[str, Group]) -> "Figure":
     xs, ys = [accuracies[key] for key in keys], [precisions[key] for key in keys]
     xerr, yerr = [x.std or 0 for x in xs], [y.std or 0 for y in ys]
     axes.errorbar([x.mean for x in xs], [y.mean for y in ys], yerr, xerr, fmt="o", color="C0", markersize=4)
-    words = [label(group.trials[key][0]["model"]) for key in keys]
+    words = [_short(label(group.trials[key][0]["model"])) for key in keys]
     _labelled(axes, [(x.mean, y.mean, name) for x, y, name in zip(xs, ys, words, strict=True)][-NAMED:])
     return figure
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the plot; its end, which tells the weights, stays."""
+    return name if len(name) <= 60 else f"{name[:40]} ... {name[-15:]}"
 
 
 def _means(group: Group, metric: str) -> dict[tuple[str, str], stats.Summary]:
@@ -131,7 +136,7 @@ def bars(group: Group, metric: str, also: str | None = None) -> "Figure":
     having = _means(group, metric)
     order = sorted(having, key=lambda key: having[key].mean)
     order = [key for place, key in enumerate(order, NAMED - len(order)) if place >= 0 or key[1] == also]
-    names = [label(group.trials[key][0]["model"]) for key in order]
+    names = [_short(label(group.trials[key][0]["model"])) for key in order]
     spread = [having[key].std or 0.0 for key in order]
     title = f"{protocols({group.task: group})}, {group.arch}"
     title += f": the best {NAMED} of {len(having)} models" if len(having) > NAMED else ""

@@ -73,8 +73,14 @@ def place(record: Mapping[str, Any]) -> str:
 
 
 def named(model: Mapping[str, Any]) -> str:
-    """A model as a part of a file's name: what it is called and its weights, or the architecture of random ones."""
-    return f"{plain(model['name'])}-{model['sha256'][:8] if model['sha256'] else plain(model['arch'])}"
+    """A model as a part of a file's name: what it is called and its weights, or the architecture of random ones.
+
+    A name that no file can have is followed by letters of its own hash: another one may look the same without its odd signs.
+    """
+    name = plain(model["name"])
+    if name != model["name"]:
+        name += f"-{hashlib.sha256(model['name'].encode(errors='surrogatepass')).hexdigest()[:4]}"
+    return f"{name}-{model['sha256'][:8] if model['sha256'] else plain(model['arch'])}"
 
 
 @lru_cache

@@ -64,6 +64,9 @@ class PIRL(contrast.Banked):
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__(arch, recipe)
         self.patch_weight = recipe["patch_weight"]
+        self.image_first = (
+            recipe["variant"] == "pycontrast"
+        )  # networks/build_backbone.py; VISSL's INPUT_KEY_NAMES: patches, images
         bank = self.instances.bank.bank
         bank.copy_(F.normalize(bank, dim=1))  # vissl/losses/nce_loss.py, norm_init; PyContrast, memory/mem_bank.py
         self.jigsaw = jigsaw.Jigsaw(nn.Linear(self.width, recipe["dim"]), recipe["dim"])
@@ -75,8 +78,9 @@ class PIRL(contrast.Banked):
         indices: [N], the number of each image in the folder
         """
         image, patches = views
+        v = self.embedded(image) if self.image_first else None  # the statistics of batch norm lean to what passes last
         v_patches = self.jigsaw(self.backbone, patches, self.bn_group)  # [N, C]
-        v = self.embedded(image)
+        v = self.embedded(image) if v is None else v
         with heads.full_precision(v):
             of_patches, accuracy_patches = self.instances(
                 v_patches, indices

@@ -206,6 +206,12 @@ def test_of_many_processes_the_first_alone_prints_the_document(bench, datasets, 
     assert bench(*call) == (0, "", "")
 
 
+def test_a_name_in_any_script_stands_in_a_table_as_it_is():
+    for name in ("ResNet\u300050", "a\u00a0b", "co\u00adop", "\U0001f468\u200d\U0001f469"):
+        assert cli.printable(name) == name
+    assert cli.printable("a\x1b[2J\u202eb\n\u2028") == r"a\x1b[2J\u202eb\n\u2028"
+
+
 def test_a_rank_without_its_world_is_refused(bench, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(cli, "LATER", 0)

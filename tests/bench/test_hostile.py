@@ -342,6 +342,8 @@ def odd_files(folder: Path) -> None:
     (folder / "zeros.pth").write_bytes(bytes(10_000))
     (folder / "text.pth").write_text("epoch 200, all is well\n" * 100)
     (folder / "packed.pth.gz").write_bytes(b"\x1f\x8b\x08\0" + bytes(100))
+    (folder / "net.onnx").write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x052.9.0:\x04\n\x02\x08\x01")
+    torch.save(torch.ones(3), folder / "tensor.pth")
     (folder / "tape.tar").write_bytes(bytes(257) + b"ustar" + bytes(1000))
     (folder / "keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (folder / "index.json").write_text('{"weight_map": {"conv1.weight": "model-00001.safetensors"}}')

@@ -17,14 +17,16 @@ def trial(task, scale, seed, nonstandard=(), **protocol):
         "seed": seed,
         "nonstandard": list(nonstandard),
         "protocol": offered | protocol,
-        "model": {"sha256": "a" * 64},
+        "model": {"sha256": "a" * 64, "name": "weights"},
     }
 
 
 def commands(*trials, family=None, arch=None):
     """Without the first two, which every card has."""
     other = copy.deepcopy(trials[0]) | {"model": {"sha256": "b" * 64}}
-    return report._commands("my  weights.pth", {"sha256": "a" * 64}, [other, *trials], family, arch)[2:]
+    return report._commands("my  weights.pth", {"sha256": "a" * 64, "name": "weights"}, [other, *trials], family, arch)[
+        2:
+    ]
 
 
 def test_a_trial_of_a_protocol_that_is_offered_has_its_command():
@@ -40,6 +42,12 @@ def test_what_a_card_was_told_of_the_file_its_commands_are_told_too():
     assert line == (
         "bench transfer --task voc_c4 --checkpoint 'my  weights.pth' --from moco --arch resnet50 --scale paper --seed 0"
     )
+
+
+def test_a_trial_whose_row_has_another_name_is_made_again_under_that_name():
+    one = trial("voc_c4", "mini", 0)
+    one["model"] = one["model"] | {"name": "we ird <b>"}
+    assert commands(one)[0].endswith(" --seed 0 --name 'we ird <b>'")
 
 
 def test_a_trial_of_the_first_mini_protocol_has_none():

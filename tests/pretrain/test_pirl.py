@@ -100,12 +100,13 @@ def test_every_trainable_tensor_gets_a_gradient_and_the_bank_takes_the_image_not
     torch.testing.assert_close(net.instances.bank.bank, expected, atol=1e-5, rtol=0)
 
 
-def test_batch_norm_sees_the_patches_of_one_group_of_images():
-    net, outs = model(), []
+@pytest.mark.parametrize(("variant", "sizes"), [("vissl", (36, 4)), ("pycontrast", (4, 36))])
+def test_batch_norm_sees_the_patches_of_one_group_of_images_and_what_the_authors_pass_last(variant, sizes):
+    net, outs = model(variant), []
     net.backbone.bn1.register_forward_hook(lambda _, __, out: outs.append(out.detach().clone()))
     net(views(), indices=torch.arange(4))
-    assert [len(out) for out in outs] == [36, 4]
-    for out, size in zip(outs, (18, 2), strict=True):  # of two images
+    assert tuple(len(out) for out in outs) == sizes
+    for out, size in ((out, len(out) // 2) for out in outs):  # of two images
         for group in out.split(size):
             assert group.mean(dim=(0, 2, 3)).abs().max() < 1e-5
         assert out[: size // 2].mean(dim=(0, 2, 3)).abs().max() > 1e-3

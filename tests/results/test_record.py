@@ -47,6 +47,14 @@ def test_a_name_cannot_leave_the_root(one, tmp_path):
     assert len(file.relative_to(tmp_path / "root").parts) == 4
 
 
+def test_two_names_never_share_a_file(one, tmp_path):
+    places = []
+    for name in ("my model", "my-model", "my_model", "\u6a21\u578b", "\u540d\u524d", "unnamed", "a" * 90, "a" * 91):
+        one["model"]["name"] = name
+        places.append(record.place(one))
+    assert len({*places}) == len(places) and "/my-model-" in places[1]
+
+
 def test_nothing_but_the_record_is_left_after_writing(one, tmp_path):
     file = record.write(one, tmp_path)
     record.write(one, tmp_path)
