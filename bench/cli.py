@@ -845,6 +845,8 @@ def doctor() -> None:
 
 def sentence(error: Exception) -> str:
     """An error on one line."""
+    if "/gloo/transport/" in str(error) or "ncclRemoteError" in str(error):
+        return "expected every process of this run to stay, found that one has ended: its own line says why, if it was not killed"
     return printable(" ".join(str(error).split()))
 
 

@@ -146,10 +146,8 @@ def _printed(table: Table, beside: Mapping[str, Group]) -> Sheet:
                 cell.delta = float(figure.value - baseline[position].value)
             cells[position] = cell
         about = {"model": row.texts[0], "method": row.method, "pretrain_data": row.data, "epochs": row.epochs}
-        about |= {
-            "arch": next((figure.arch for figure in figures[index].values()), None),
-            "source": row.source or table.source,
-        }
+        archs = dict.fromkeys(figure.arch for figure in figures[index].values() if figure.arch)
+        about |= {"arch": ", ".join(archs) or None, "source": row.source or table.source}
         lines.append(Line("published", row.texts, cells, "", about))
         notes += _elsewhere(table, row, figures[index])
     tasks = ", ".join(f"`{task}`" for task in dict.fromkeys(column.task for column in table.columns))

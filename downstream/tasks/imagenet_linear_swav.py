@@ -2,7 +2,7 @@
 
 Trains one linear layer on frozen, globally pooled features: learning rate 0.3 for a batch of 256, weight decay 1e-6, 100 epochs,
 a cosine that moves with the epoch. Both codes report the best epoch, chosen on the test images; the record has the last (top1,
-top5) and the best (top1_best, top5_best). Released weights: SwAV 75.3 (800 epochs), DeepCluster-v2 75.2, Barlow Twins 73.5
+top5) and the one with the best top1 (top1_best, top5_best). Released weights: SwAV 75.3 (800 epochs), DeepCluster-v2 75.2, Barlow Twins 73.5
 (READMEs). VICReg's README trains the same classifier with a learning rate of 0.02: `lr 0.02`, nonstandard.
 
 SwAV's images are divided by 0.228 in red: its checkpoints bring that, as their traits.
@@ -29,7 +29,7 @@ TASK = Classification(
         "barlow_twins": {"top1_best": 73.5, "top5_best": 91.0},
     },
     unverified=(
-        "top5 of the best epoch: SwAV's code keeps only the best top1",
+        "top5_best: of the epoch with the best top1; SwAV's code keeps no top5, Barlow Twins' the best of any epoch",
         "the number of trials behind the READMEs' values is not stated",
     ),
 )

@@ -212,6 +212,13 @@ def test_a_name_in_any_script_stands_in_a_table_as_it_is():
     assert cli.printable("a\x1b[2J\u202eb\n\u2028") == r"a\x1b[2J\u202eb\n\u2028"
 
 
+def test_what_gloo_says_of_another_processes_end_is_no_riddle():
+    said = RuntimeError(
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:1: Connection reset"
+    )
+    assert cli.sentence(said).endswith("found that one has ended: its own line says why, if it was not killed")
+
+
 def test_a_rank_without_its_world_is_refused(bench, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(cli, "LATER", 0)
