@@ -41,7 +41,11 @@ IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
     **dict.fromkeys(("cityscapes_semantic", "cityscapes_instance"), ((2975,), 500)),
     "voc_semantic": ((10582,), 1449),
     **dict.fromkeys(
-        ("imagenet_linear", "imagenet_linear_simsiam", "imagenet_linear_swav", "imagenet_knn"), ((1281167,), 50000)
+        (
+            *("imagenet_linear", "imagenet_linear_simsiam", "imagenet_linear_swav", "imagenet_linear_moco_v3"),
+            *("imagenet_linear_vicreg", "imagenet_knn"),
+        ),
+        ((1281167,), 50000),
     ),
     "imagenet_semi_1": ((12811,), 50000),
     "imagenet_semi_10": ((128116,), 50000),

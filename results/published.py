@@ -45,6 +45,8 @@ RECIPES: dict[str, dict[str, str]] = {
         "facebookresearch/simsiam README": "imagenet_linear_simsiam",
         "facebookresearch/swav README": "imagenet_linear_swav",
         "facebookresearch/barlowtwins README": "imagenet_linear_swav",
+        "facebookresearch/moco-v3 README": "imagenet_linear_moco_v3",
+        "facebookresearch/vicreg README": "imagenet_linear_vicreg",
     },
     "imagenet_knn": {},
     "imagenet_semi_1": {},

@@ -5,8 +5,8 @@ best epoch, chosen on the test images; the record has the last (top1, top5) and 
 weights have 60.6 (v1), 67.7 (v2, 200 epochs) and 71.1 (v2, 800). The README's five trials, 60.8 +- 0.2 and 67.5 +- 0.1, are five
 pretrainings, each with a classifier of its own; five of one checkpoint scatter less.
 
-A learning rate of 30 is for MoCo's features. SwAV and Barlow Twins train this classifier with other numbers:
-`imagenet_linear_swav`.
+A learning rate of 30 is for MoCo's features. Others train this classifier with other numbers: `imagenet_linear_swav` (Barlow
+Twins' too), `imagenet_linear_simsiam`, `imagenet_linear_moco_v3`, `imagenet_linear_vicreg`.
 """
 
 from downstream.task import Classification

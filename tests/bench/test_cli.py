@@ -270,6 +270,8 @@ def test_two_protocols_are_told_apart_by_what_differs(bench):
         ("imagenet_linear", ("500500 iterations", "x0.1 at 300300, 400400", "lr: 30.0")),
         ("imagenet_linear schedule cosine", ("500500 iterations, cosine, fp32",)),
         ("imagenet_linear_simsiam", ("28170 iterations", "cosine", "optimiser: lars")),
+        ("imagenet_linear_moco_v3", ("112680 iterations", "cosine", "lr: 0.4", "weight_decay: 0.0")),
+        ("imagenet_linear_vicreg", ("500500 iterations", "cosine", "lr: 0.02", "weight_decay: 1e-06")),
         ("imagenet_linear_swav", ("500500 iterations, cosine, fp32", "lr: 0.3", "weight_decay: 1e-06")),
         ("imagenet_knn", ("training    none", "neighbours: [200, 100, 20, 10]")),
         ("imagenet_semi_1", ("1020 iterations", "x0.2 at 612, 816", "head_lr: 5.0")),

@@ -30,8 +30,10 @@ from downstream.task import TRAITS, Classification, digest, iterations, mini, ov
 from downstream.tasks import (
     imagenet_knn,
     imagenet_linear,
+    imagenet_linear_moco_v3,
     imagenet_linear_simsiam,
     imagenet_linear_swav,
+    imagenet_linear_vicreg,
     imagenet_semi_1,
     imagenet_semi_10,
 )
@@ -39,8 +41,8 @@ from downstream.trial import Place
 
 LINEAR, SIMSIAM, KNN = imagenet_linear.TASK, imagenet_linear_simsiam.TASK, imagenet_knn.TASK
 SEMI_1, SEMI_10 = imagenet_semi_1.TASK, imagenet_semi_10.TASK
-SWAV = imagenet_linear_swav.TASK
-TASKS = (LINEAR, SIMSIAM, SWAV, KNN, SEMI_1, SEMI_10)
+SWAV, MOCO_V3, VICREG = imagenet_linear_swav.TASK, imagenet_linear_moco_v3.TASK, imagenet_linear_vicreg.TASK
+TASKS = (LINEAR, SIMSIAM, SWAV, MOCO_V3, VICREG, KNN, SEMI_1, SEMI_10)
 SMALL: dict[str, Any] = {"view": 32, "resize": 36, "batch": 16}
 TINY = dataclasses.replace(LINEAR, name="tiny", **SMALL, epochs=2, lr=1.0, steps=(1,))
 TINY_KNN = dataclasses.replace(KNN, name="tiny_knn", **SMALL, neighbours=(20, 5))
@@ -119,6 +121,15 @@ def test_swavs_linear_is_a_cosine_over_100_epochs_with_a_hundredth_of_mocos_rate
     changed = {key for key in vars(SWAV) if getattr(SWAV, key) != getattr(LINEAR, key)}
     about = {"name", "cite", "expected", "unverified", "trials"}
     assert changed - about == {"lr", "weight_decay", "schedule", "steps"}
+
+
+def test_moco_v3s_linear_is_a_cosine_over_90_epochs_and_vicregs_is_swavs_at_another_rate() -> None:
+    recipe = (MOCO_V3.lr, MOCO_V3.batch, MOCO_V3.epochs, MOCO_V3.optimiser, MOCO_V3.weight_decay, MOCO_V3.head_std)
+    assert recipe == (0.4, 1024, 90, "sgd", 0, 0.01)
+    rates = [classification.learning_rate(MOCO_V3, epoch, 0.4) for epoch in (0, 30, 89)]
+    assert rates == pytest.approx([0.2 * (1 + math.cos(math.pi * epoch / 90)) for epoch in (0, 30, 89)])
+    changed = {key for key in vars(VICREG) if getattr(VICREG, key) != getattr(SWAV, key)}
+    assert changed - {"name", "cite", "expected", "unverified"} == {"lr"} and VICREG.lr == 0.02
 
 
 def test_semi_has_swavs_two_learning_rates() -> None:

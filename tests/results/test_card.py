@@ -50,6 +50,8 @@ def test_at_another_scale_only_measured_models_of_the_same_conditions_stand_besi
         ("imagenet_linear", "top1", (1281167, 50000), {"facebookresearch/moco README"}),
         ("imagenet_linear_simsiam", "top1", (1281167, 50000), {"facebookresearch/simsiam README"}),
         ("imagenet_linear_swav", "top1", (1281167, 50000), {"facebookresearch/swav README"}),
+        ("imagenet_linear_moco_v3", "top1", (1281167, 50000), {"facebookresearch/moco-v3 README"}),
+        ("imagenet_linear_vicreg", "top1", (1281167, 50000), {"facebookresearch/vicreg README"}),
         ("imagenet_semi_1", "top1", (12811, 50000), set()),
     ],
 )
