@@ -231,8 +231,8 @@ def _drawn(figure: "Figure", kind: str) -> bytes:
     import matplotlib
 
     file = io.BytesIO()
-    style = {"svg.hashsalt": figure.axes[0].get_title(), "svg.fonttype": "none"}
-    with matplotlib.rc_context(style), warnings.catch_warnings():
+    salt = figure.axes[0].get_title()
+    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name's, which matplotlib's font has not
         figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
     return file.getvalue()
