@@ -310,7 +310,7 @@ def usage(traits: Mapping[str, Any], arch: str, to: str) -> str:
         usual = detectron2_size(resnets.arch("resnet50"))
         size = {k: v for k, v in detectron2_size(plan).items() if v != usual[k] or k.endswith("DEPTH")}
         keys = pixels | size | {"MODEL.RESNETS.STRIDE_IN_1X1": inside} | (DEEP if plan.deep else {})
-        deep = "projects.deeplab.add_deeplab_config, then " * plan.deep
+        deep = "detectron2.projects.deeplab.add_deeplab_config(cfg), then " * plan.deep
         return deep + ", ".join(f"{key} {value}" for key, value in keys.items())
     if to == "mmseg":
         about = mmseg_backbone(plan, traits)

@@ -66,7 +66,7 @@ def test_detectron2_is_the_same_function_with_the_keys_that_convert_prints(arch:
     weights.save(tensors, arch, traits, tmp_path / "x.pkl", "detectron2")
     said = weights.usage(traits, arch, "detectron2")
     cfg = get_cfg()
-    if said.startswith("projects.deeplab.add_deeplab_config, then "):
+    if said.startswith("detectron2.projects.deeplab.add_deeplab_config(cfg), then "):
         add_deeplab_config(cfg)
     cfg.merge_from_list([word for pair in re.findall(r"([A-Z][A-Z0-9_.]+) (\[.*?\]|[^,]+)", said) for word in pair])
     cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", ["res2", "res3", "res4", "res5"]
