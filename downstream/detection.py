@@ -989,13 +989,22 @@ def _evaluated(
     return metrics
 
 
+MASKS = 2**28  # values of all classes' masks that are tested together: 1 GB in fp32
+
+
 def _predictions(
     cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], together: int
 ) -> list[tuple[Any, ...]]:
     """What the network finds in each image: image_id, boxes, scores, classes and, of each kind or None, encoded masks, keypoints and
     encoded charts."""
     mapper, found = DatasetMapper(cfg, is_train=False), {}
-    size = max(1, together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST))
+    size = together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST)
+    if (
+        cfg.MODEL.MASK_ON and not cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK
+    ):  # a mask of every class for each object: LVIS's 1.1 GB
+        side = 2 * cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
+        size = min(size, MASKS // (cfg.TEST.DETECTIONS_PER_IMAGE * cfg.MODEL.ROI_HEADS.NUM_CLASSES * side**2))
+    size = max(1, size)
     inputs = ahead(lambda batch: [mapped(mapper, image) for image in batch], _alike(images, size), depth=2)
     model.eval()
     progress = Progress(f"testing on {name}", len(images), quiet=not comm.is_main_process())
