@@ -78,7 +78,7 @@ NUMBERS: dict[str, tuple[type, int]] = {
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"), (int, 1)),
     "BENCH_SAVE_SECONDS": (float, 0),
 }
-LATER = 3.0  # seconds that one of torchrun's processes waits before it says why it ends
+LATER = 3.0  # seconds that any but the first of several processes waits before it says why it ends
 
 INTERRUPTED = "bench: interrupted; the same call goes on"
 
@@ -213,8 +213,9 @@ def pretrain(
     """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, run.json, last.pth, log.jsonl, tensorboard/.
 
     SIGTERM, Ctrl-C and Slurm's warning (SIGUSR1, SIGUSR2) end a run with a checkpoint after the step under way, exit code 143 or
-    130; torchrun passes the warning on if it is called with --signals-to-handle SIGTERM,SIGINT,SIGUSR1,SIGUSR2. Of last.pth the one before stays as previous.pth, should it be damaged. The environment has BENCH_WORKERS (processes that
-    prepare batches), BENCH_CACHE_BYTES (of decoded images in memory) and BENCH_SAVE_SECONDS (between checkpoints).
+    130; torchrun passes the warning on if it is called with --signals-to-handle SIGTERM,SIGINT,SIGUSR1,SIGUSR2. Of last.pth the
+    one before stays as previous.pth, should it be damaged. The environment has BENCH_WORKERS (processes that prepare batches),
+    BENCH_CACHE_BYTES (of decoded images in memory) and BENCH_SAVE_SECONDS (between checkpoints).
 
     --monitor DIR has train/ and val/ with class folders, or class folders of which a fifth is set apart for validation. A log that
     is there already is drawn by `python -m pretrain.plot OUT/log.jsonl`.
@@ -856,11 +857,10 @@ def end(why: str, code: int) -> NoReturn:
     Of several processes the first says what befalls them all. Another one waits with its line for torchrun, which ends all
     processes once one has ended: what is said after that has befallen this process alone. srun ends none, so all may speak.
     """
-    if not first():
+    whose = "" if first() else f"process {os.environ['RANK']}: "
+    if whose:
         time.sleep(LATER)
-        print(f"bench: process {os.environ['RANK']}: {why}", file=sys.stderr, flush=True)
-    else:
-        say(f"bench: {why}")
+    print(f"bench: {whose}{why}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -151,8 +151,8 @@ def opened(path: Path, digest: Digest | None = None) -> File:
         )
     content = unpickle.read(path)
     if not isinstance(content, dict):
-        what = repr(content) if isinstance(content, unpickle.Inert) else type(content).__name__
-        what = "a single tensor" if isinstance(content, unpickle.Stored) else what
+        named = repr(content) if isinstance(content, unpickle.Inert) else type(content).__name__
+        what = "a single tensor" if isinstance(content, unpickle.Stored) else named
         raise ValueError(f"expected a dict of tensors, found {what} in {path}: save the model's state_dict() instead")
     if isinstance(run := content.get("run"), dict) and {"method", "recipe"} <= run.keys():
         raise ValueError(

@@ -89,7 +89,7 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
     tasks = sorted(catalog.names("task"), key=lambda name: "_c4" not in name)  # the longest first
     say(f"bench demo: one trial of each of {len(tasks)} tasks at mini scale from random weights -> {out}")
     draw(data, seed, ALL_SIZES, say)
-    with workers.pool(out / "log.txt", tasks=1) as pool:  # what a task keeps in memory ends with it
+    with workers.pool(out / "log.txt") as pool:
         jobs = {
             pool.submit(recorded, task, "random", data, records, seed, ALL_CHANGES.get(task)): task for task in tasks
         }

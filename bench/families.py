@@ -34,7 +34,7 @@ class Source:
     order: tuple[str, str] | None = None  # two keys, the first of which must stand before the second
     heads: Mapping[str, str] = field(default_factory=dict)  # pattern: the reason it is dropped
     others: str | None = (
-        None  # the reason to drop what is outside the prefix, or without one the layout; None: it is an error
+        None  # the reason to drop what is outside the prefix or, without one, the layout; None: an error
     )
     layout: str = "torchvision"  # of bench.layouts
     input: Input = IMAGENET

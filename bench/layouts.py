@@ -57,9 +57,7 @@ class Input:
 IMAGENET = Input((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SWAV = Input((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))  # facebookresearch/swav src/multicropdataset.py has .228
 UNIT = Input((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # google-research/simclr data_util.py: pixels in [0, 1], nothing else
-BGR = Input(
-    (0.406, 0.456, 0.485), (0.225, 0.224, 0.229), "BGR"
-)  # FAIR's self-supervision benchmark, data/data_input.py
+BGR = Input((0.406, 0.456, 0.485), (0.225, 0.224, 0.229), "BGR")  # fair_self_supervision_benchmark data/data_input.py
 CAFFE = Input((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "BGR", 1.0)  # detectron2 config/defaults.py PIXEL_MEAN
 LAB = Input(
     (50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675), "Lab", 1.0

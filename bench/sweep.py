@@ -41,10 +41,10 @@ from downstream import task as protocols
 V100 = 4.9e12
 
 # Of a trial of several processes. Slurm's warnings must reach them, and end them no sooner than one process alone.
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 TORCHRUN = (
-    *("torch.distributed.run", "--standalone", "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"),
-    *("--shutdown-timeout", f"{launch.PATIENCE:.0f}"),
-)
+    "torch.distributed.run", "--standalone", "--signals-to-handle", SIGNALS, "--shutdown-timeout", f"{launch.PATIENCE:.0f}"
+)  # fmt: skip
 
 # done, running, waiting, failed, killed (a job that ended and left no word) or left (not started); and more in words
 State = tuple[str, str]

@@ -82,6 +82,7 @@ SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 # Pixels of small images that a bf16 network sees at a time in the test: seven of 160 x 213. An fp32 network sees one image at a
 # time, as detectron2's does, to the bit.
 TOGETHER = 2**18
+MASKS = 2**28  # values of all classes' masks that are tested at a time: 1 GB in fp32
 
 PRODUCTS = 2**25  # numbers between the two products of a pooling: 128 MB
 
@@ -989,7 +990,12 @@ def _evaluated(
     return metrics
 
 
-MASKS = 2**28  # values of all classes' masks that are tested together: 1 GB in fp32
+def _mask_values(cfg: CfgNode) -> int:
+    """Of an image at most: each object found has a mask of every class, of which one is taken. LVIS's are 1.1 GB, COCO's 25 MB."""
+    if not cfg.MODEL.MASK_ON:
+        return 1
+    classes = 1 if cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    return cfg.TEST.DETECTIONS_PER_IMAGE * classes * (2 * cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION) ** 2
 
 
 def _predictions(
@@ -998,13 +1004,7 @@ def _predictions(
     """What the network finds in each image: image_id, boxes, scores, classes and, of each kind or None, encoded masks, keypoints and
     encoded charts."""
     mapper, found = DatasetMapper(cfg, is_train=False), {}
-    size = together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST)
-    if (
-        cfg.MODEL.MASK_ON and not cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK
-    ):  # a mask of every class for each object: LVIS's 1.1 GB
-        side = 2 * cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
-        size = min(size, MASKS // (cfg.TEST.DETECTIONS_PER_IMAGE * cfg.MODEL.ROI_HEADS.NUM_CLASSES * side**2))
-    size = max(1, size)
+    size = max(1, min(together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST), MASKS // _mask_values(cfg)))
     inputs = ahead(lambda batch: [mapped(mapper, image) for image in batch], _alike(images, size), depth=2)
     model.eval()
     progress = Progress(f"testing on {name}", len(images), quiet=not comm.is_main_process())

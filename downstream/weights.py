@@ -314,8 +314,9 @@ def usage(traits: Mapping[str, Any], arch: str, to: str) -> str:
         return deep + ", ".join(f"{key} {value}" for key, value in keys.items())
     if to == "mmseg":
         about = mmseg_backbone(plan, traits)
-        about = {k: v for k, v in about.items() if v != 64} | {"mean": mean, "std": std, "bgr_to_rgb": order == "RGB"}
-        return ", ".join(f"{key}={value!r}" for key, value in about.items())
+        size = {k: v for k, v in about.items() if v != 64 or not k.endswith("_channels")}
+        keys = size | {"mean": mean, "std": std, "bgr_to_rgb": order == "RGB"}
+        return ", ".join(f"{key}={value!r}" for key, value in keys.items())
     strides = "; its stages stride in the 1x1 convolution, where torchvision's own networks do in the 3x3" * inside
     return f"{order} pixels from 0 to 255 less {mean}, divided by {std}{strides}"
 

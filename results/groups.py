@@ -42,8 +42,8 @@ IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
     "voc_semantic": ((10582,), 1449),
     **dict.fromkeys(
         (
-            *("imagenet_linear", "imagenet_linear_simsiam", "imagenet_linear_swav", "imagenet_linear_moco_v3"),
-            *("imagenet_linear_vicreg", "imagenet_knn"),
+            *("imagenet_linear", "imagenet_linear_simsiam", "imagenet_linear_swav"),
+            *("imagenet_linear_moco_v3", "imagenet_linear_vicreg", "imagenet_knn"),
         ),
         ((1281167,), 50000),
     ),

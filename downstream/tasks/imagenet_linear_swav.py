@@ -2,8 +2,8 @@
 
 Trains one linear layer on frozen, globally pooled features: learning rate 0.3 for a batch of 256, weight decay 1e-6, 100 epochs,
 a cosine that moves with the epoch. Both codes report the best epoch, chosen on the test images; the record has the last (top1,
-top5) and the one with the best top1 (top1_best, top5_best). Released weights: SwAV 75.3 (800 epochs), DeepCluster-v2 75.2, Barlow Twins 73.5
-(READMEs). VICReg's README trains the same classifier with another learning rate: `imagenet_linear_vicreg`.
+top5) and the one with the best top1 (top1_best, top5_best). Released weights: SwAV 75.3 (800 epochs), DeepCluster-v2 75.2, Barlow
+Twins 73.5 (READMEs). VICReg's README trains the same classifier with another learning rate: `imagenet_linear_vicreg`.
 
 SwAV's images are divided by 0.228 in red: its checkpoints bring that, as their traits.
 """

@@ -64,9 +64,8 @@ class PIRL(contrast.Banked):
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__(arch, recipe)
         self.patch_weight = recipe["patch_weight"]
-        self.image_first = (
-            recipe["variant"] == "pycontrast"
-        )  # networks/build_backbone.py; VISSL's INPUT_KEY_NAMES: patches, images
+        # The running statistics of batch norm lean to what passes last: PyContrast, networks/build_backbone.py; VISSL, INPUT_KEY_NAMES.
+        self.image_first = recipe["variant"] == "pycontrast"
         bank = self.instances.bank.bank
         bank.copy_(F.normalize(bank, dim=1))  # vissl/losses/nce_loss.py, norm_init; PyContrast, memory/mem_bank.py
         self.jigsaw = jigsaw.Jigsaw(nn.Linear(self.width, recipe["dim"]), recipe["dim"])
@@ -78,9 +77,10 @@ class PIRL(contrast.Banked):
         indices: [N], the number of each image in the folder
         """
         image, patches = views
-        v = self.embedded(image) if self.image_first else None  # the statistics of batch norm lean to what passes last
-        v_patches = self.jigsaw(self.backbone, patches, self.bn_group)  # [N, C]
-        v = self.embedded(image) if v is None else v
+        if self.image_first:
+            v, v_patches = self.embedded(image), self.jigsaw(self.backbone, patches, self.bn_group)  # [N, C] both
+        else:
+            v_patches, v = self.jigsaw(self.backbone, patches, self.bn_group), self.embedded(image)
         with heads.full_precision(v):
             of_patches, accuracy_patches = self.instances(
                 v_patches, indices

@@ -24,9 +24,8 @@ def trial(task, scale, seed, nonstandard=(), **protocol):
 def commands(*trials, family=None, arch=None):
     """Without the first two, which every card has."""
     other = copy.deepcopy(trials[0]) | {"model": {"sha256": "b" * 64}}
-    return report._commands("my  weights.pth", {"sha256": "a" * 64, "name": "weights"}, [other, *trials], family, arch)[
-        2:
-    ]
+    model = {"sha256": "a" * 64, "name": "weights"}
+    return report._commands("my  weights.pth", model, [other, *trials], family, arch)[2:]
 
 
 def test_a_trial_of_a_protocol_that_is_offered_has_its_command():

@@ -299,7 +299,7 @@ def msra(arch: str) -> dict[str, Any]:
 
 
 def goyal19(arch: str, tower: str = "") -> dict[str, Any]:
-    """FAIR's benchmark: its `no_prefix` names, with the tower's number where the jigsaw's network was nine of them."""
+    """FAIR's benchmark: Caffe2's blobs, with the tower's number in their names where the jigsaw's network was nine of them."""
     leaves = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
     blobs: dict[str, Any] = {"model_iter": 5, "lr": np.float32(0.1), "fc_8_w": np.ones((8, 8), np.float32)}
     for name, tensor in counted(arch).items():
@@ -1945,6 +1945,12 @@ def test_listing_families_imports_no_torch() -> None:
     code = "import sys; from bench import families, sources; print(len(families.listed()), 'torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1:] == ["False", "False"]
+
+
+def test_a_lone_tensor_is_called_so(tmp_path: Path) -> None:
+    torch.save(torch.ones(3), tmp_path / "to.pth")
+    with pytest.raises(ValueError, match=r"expected a dict of tensors, found a single tensor in .*to\.pth"):
+        sources.inspect(tmp_path / "to.pth")
 
 
 def test_a_run_that_is_gone_on_with_is_no_file_of_weights(tmp_path: Path) -> None:

@@ -273,9 +273,8 @@ def test_a_killed_trial_is_started_again_but_not_for_ever(tmp_path):
 
 def test_a_trial_of_several_processes_is_started_again_when_one_of_them_is_killed(tmp_path):
     again = "test -e {folder}/mark && {{ " + DONE + "; exit 0; }}; "
-    plan = planned(
-        tmp_path, again + "test $RANK = 0 && sleep 60; touch {folder}/mark; kill -9 $$$$"
-    )  # torchrun makes $ of $$
+    torchruns = "$$$$"  # which makes $ of $$
+    plan = planned(tmp_path, again + f"test $RANK = 0 && sleep 60; touch {{folder}}/mark; kill -9 {torchruns}")
     trial = plan["trials"][0]
     group = [*sweep.TORCHRUN, "--nproc-per-node", "2", "--no-python"]
     trial["command"] = [sys.executable, "-m", *group, *trial["command"]]

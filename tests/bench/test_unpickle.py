@@ -512,6 +512,9 @@ def test_of_a_sound_file_that_is_not_read_the_way_out_is_said_and_not_another_do
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
     with pytest.raises(ValueError, match=r"found in .* a TorchScript program: save its state_dict\(\) instead$"):
         unpickle.read(file)
+    file.write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x052.9.0:\x04\n\x02\x08\x01")
+    with pytest.raises(ValueError, match=r"found in .* an ONNX graph: give the checkpoint that it was exported from$"):
+        unpickle.read(file)
     exported = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
     torch.export.save(exported, tmp_path / "file.pt2")
     with pytest.raises(

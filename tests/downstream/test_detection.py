@@ -429,6 +429,20 @@ def test_images_of_one_size_are_tested_together_with_the_predictions_of_one_at_a
         assert np.allclose(one[1], other[1], atol=1e-2) and np.allclose(one[2], other[2], atol=1e-5)
 
 
+def test_no_more_images_are_tested_together_than_the_masks_of_all_their_classes_have_room(voc, monkeypatch):
+    values = [detection._mask_values(detection.configuration(one.TASK)) for one in (lvis_v1_1x, coco_fpn_1x, voc_c4)]
+    assert values == [300 * 1203 * 28 * 28, 100 * 80 * 28 * 28, 1]
+    assert [detection.MASKS // value for value in values[:2]] == [0, 42]
+    cfg, seen = configured(tiny(), "resnet18"), []
+    model, name = detection.network(cfg), "voc_2007_trainval"
+    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    images = datasets.records(name, voc)
+    for room in (3, 2, 0):
+        monkeypatch.setattr(detection, "MASKS", room)
+        detection._predictions(cfg, model, name, images, 2**20)
+    assert seen == [len(batch) for most in (3, 2, 1) for batch in detection._alike(images, most)]
+
+
 def test_the_norms_statistics_too_are_those_of_parts_of_a_batch(voc, tmp_path, monkeypatch):
     seen, forward = [], detection.GeneralizedRCNN.forward
 
