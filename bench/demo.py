@@ -24,6 +24,7 @@ METHODS = ("moco", "pixpro")
 TASKS = ("voc_c4", "cityscapes_semantic")
 ARCH = "resnet18"
 EPOCHS = 3
+TRIALS = 2
 SIZES = {"voc": 4, "coco": 0, "cityscapes": 8, "imagenet": 12}  # pictures a split; of imagenet a class
 # Enough for 200 neighbours, and for an SVM of every class of VOC with three folds.
 ALL_SIZES = {"voc": 40, "coco": 16, "cityscapes": 8, "imagenet": 12, "side": 128}
@@ -45,17 +46,17 @@ def run(out: Path, seed: int, say: Callable[[str], None]) -> None:
     draw(data, seed, SIZES, lambda line: say(f"[1/4] {line}"))
 
     say(f"[2/4] pretraining {' and '.join(METHODS)} at mini scale ({elapsed(start)})")
-    say(f"[3/4] two trials of {' and '.join(TASKS)} from random weights, then from {' and '.join(METHODS)}")
+    say(f"[3/4] {TRIALS} trials of {' and '.join(TASKS)} from random weights, then from {' and '.join(METHODS)}")
     with workers.pool(out / "log.txt") as pool:
         jobs: dict[Future[str], str] = {pool.submit(pretrained, method, data, out, seed): method for method in METHODS}
 
         def transfer(name: str, weights: str) -> None:
             for task in TASKS:
-                for trial in (seed, seed + 1):
+                for trial in range(seed, seed + TRIALS):
                     jobs[pool.submit(transferred, task, weights, data, records, trial)] = f"{name} to {task}"
 
         transfer("random", "random")
-        done, total = 0, (len(METHODS) + 1) * len(TASKS) * 2 + len(METHODS)
+        done, total = 0, (len(METHODS) + 1) * len(TASKS) * TRIALS + len(METHODS)
         while jobs:
             job = next(as_completed(jobs))
             name = jobs.pop(job)

@@ -1,4 +1,4 @@
-"""The whole journey, on fewer pictures than `make demo` draws."""
+"""The whole journey, on fewer pictures and with fewer trials than `make demo` has."""
 
 import csv
 
@@ -11,15 +11,13 @@ from results import record
 def test_the_demo_goes_from_pictures_to_tables_and_does_nothing_twice(tmp_path, monkeypatch, capsys, request):
     monkeypatch.setattr(demo, "SIZES", {"voc": 2, "coco": 0, "cityscapes": 2, "imagenet": 2})
     monkeypatch.setattr(demo, "METHODS", ("moco",))
+    monkeypatch.setattr(demo, "TRIALS", 1)
     said = []
     demo.run(tmp_path / "demo", 0, said.append)
     printed = capsys.readouterr().out
     records = record.load(tmp_path / "demo" / "transfer")
     assert {(r["task"], r["model"]["name"], r["seed"]) for r in records} == {
-        (task, model, seed)
-        for task in ("voc_c4", "cityscapes_semantic")
-        for model in ("random", "moco_v2")
-        for seed in (0, 1)
+        (task, model, 0) for task in ("voc_c4", "cityscapes_semantic") for model in ("random", "moco_v2")
     }
     assert len({r["protocol"]["hash"] for r in records}) == 2
     for one in records:
