@@ -1,5 +1,6 @@
 """Names against detectron2's and mmsegmentation's own models, the proof against weights that were tampered with."""
 
+import ast
 import hashlib
 import json
 import logging
@@ -76,6 +77,30 @@ def test_detectron2_is_the_same_function_with_the_keys_that_convert_prints(arch:
     expected = weights.stages(weights.reference(tensors, arch, traits), image)
     with torch.no_grad():
         found = list(network.eval()(image).values())
+    assert all(torch.allclose(a, b, atol=1e-4 * a.abs().max().item()) for a, b in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet101", "resnet50c"])
+def test_mmsegmentation_is_the_same_function_with_the_words_that_convert_prints(
+    arch: str, inside: bool, tmp_path: Path
+) -> None:
+    from mmengine.runner import load_checkpoint
+    from mmseg.registry import MODELS
+
+    deep = arch == "resnet50c"
+    traits = TRAITS | {"stem": "3x3x3" if deep else "7x7", "stride_in_1x1": inside}
+    tensors = deepened(backbone("resnet50")) if deep else backbone(arch)
+    weights.save(tensors, arch, traits, tmp_path / "x.pth", "mmseg")
+    said = weights.usage(traits, arch, "mmseg").partition(", mean=")[0]
+    words = {k: ast.literal_eval(v) for k, v in (word.split("=") for word in said.split(", "))}
+    network = MODELS.build(words | {"norm_cfg": {"type": "BN"}})
+    load_checkpoint(network, str(tmp_path / "x.pth"), strict=True)
+    network.eval()  # which gives nothing back there
+    image = torch.randn(1, 3, 65, 97)
+    expected = weights.stages(weights.reference(tensors, arch, traits), image)
+    with torch.no_grad():
+        found = network(image)
     assert all(torch.allclose(a, b, atol=1e-4 * a.abs().max().item()) for a, b in zip(expected, found, strict=True))
 
 
