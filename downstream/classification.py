@@ -16,7 +16,7 @@ record names the list, and tells SimCLR's own by its sha256.
 
 Every training crop is a function of (seed, epoch, place in the epoch), so a resumed training sees the same ones, and the
 number of processes changes none. An epoch ends with a smaller batch, filled up from its start to a multiple of the number of
-processes, as torch's DistributedSampler does. After each epoch the validation images are tested: top1 and top5 are the last
+processes, as torch's DistributedSampler does, unless the protocol's batches run on over the ends of epochs. After each epoch the validation images are tested: top1 and top5 are the last
 epoch's, top1_best and top5_best those of the epoch with the best top1, which is chosen on the test images.
 
 Backbone and features run in the protocol's precision, the classifier and its loss always in float32.
@@ -68,7 +68,7 @@ CHECKED_IMAGES = 64  # of a split that are opened before a training
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
 COLDEST = 0.0125  # of nearest neighbours: the votes exp(1 / temperature) of less are infinite in float32
 TRAINING = (  # what nearest neighbours do not read
-    "area", "epochs", "lr", "head_lr", "head_std", "optimiser", "trust", "momentum", "weight_decay", "schedule", "steps", "gamma",
+    "area", "epochs", "lr", "head_lr", "head_std", "optimiser", "trust", "momentum", "weight_decay", "schedule", "steps", "gamma", "continuous",
 )  # fmt: skip
 DRAW_SEED = 0  # of the labelled images where there is no list
 SIMCLR = {  # sha256 of google-research/simclr imagenet_subsets/{1,10}percent.txt: 12,811 and 128,116 names
@@ -139,7 +139,7 @@ def _check(task: Classification) -> None:
 
     choices = {
         "kind": ("linear", "knn", "finetune"),
-        "optimiser": ("sgd", "lars"),
+        "optimiser": ("sgd", "nesterov", "lars"),
         "schedule": ("step", "cosine"),
         "interpolation": tuple(RESAMPLING),
         "precision": ("fp32", "bf16"),
@@ -156,6 +156,8 @@ def _check(task: Classification) -> None:
         raise wants(f"resize to be a whole number from {task.view}, the view", task.resize)
     if trained and not (isinstance(task.lr, int | float) and 0 < task.lr < math.inf):
         raise wants("lr to be a positive number", task.lr)
+    if task.optimiser == "nesterov" and not task.momentum > 0:
+        raise wants("momentum to be above 0, which nesterov needs,", task.momentum)
     if not trained:
         counts = task.neighbours if isinstance(task.neighbours, tuple) else ()
         if not counts or not all(isinstance(k, int) and k > 0 for k in counts):
@@ -347,14 +349,22 @@ def _order(seed: int, epoch: int, images: int) -> np.ndarray:
     return np.random.default_rng((0, seed, epoch)).permutation(images)
 
 
-def places(images: int, batch: int, world: int, rank: int) -> list[list[int]]:
-    """For every iteration of an epoch, this process's places in the epoch's order; a place past the end is its start again."""
-    shares = []
-    for start in range(0, images, batch):
-        end = min(images, start + batch)
-        end += -(end - start) % world
-        shares.append(list(range(start + rank, end, world)))
-    return shares
+def epoch_of(task: Classification, images: int, iteration: int) -> int:
+    """The epoch in which an iteration begins, counted from 0."""
+    if task.continuous:
+        return min(iteration * task.batch // images, task.epochs - 1)
+    return iteration // -(-images // task.batch)
+
+
+def places(task: Classification, images: int, iteration: int, world: int, rank: int) -> list[tuple[int, int]]:
+    """This process's share of an iteration: epochs, and places in the epoch's order, where one past the end is its start again."""
+    if task.continuous:
+        first = iteration * task.batch
+        return [divmod(place, images) for place in range(first + rank, first + task.batch, world)]
+    epoch, i = divmod(iteration, -(-images // task.batch))
+    start, end = i * task.batch, min(images, (i + 1) * task.batch)
+    end += -(end - start) % world
+    return [(epoch, place) for place in range(start + rank, end, world)]
 
 
 def _batch(views: Sequence[np.ndarray], traits: Mapping[str, Any], device: torch.device) -> Tensor:
@@ -436,8 +446,8 @@ def forward_macs(arch: str, view: int) -> float:
 # Training
 
 
-def learning_rate(task: Classification, epoch: int, peak: float) -> float:
-    """Of an epoch, counted from 0."""
+def learning_rate(task: Classification, epoch: float, peak: float) -> float:
+    """Of an epoch, counted from 0, or, where the schedule is continuous, a fraction of it."""
     if task.schedule == "cosine":
         return peak * (1 + math.cos(math.pi * epoch / task.epochs)) / 2
     return peak * task.gamma ** sum(epoch >= step for step in task.steps)
@@ -463,8 +473,8 @@ def _optimiser(task: Classification, model: Network) -> torch.optim.SGD:
     groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "peak": head_lr}]
     if not model.frozen:
         groups.append({"params": list(model.backbone.parameters()), "peak": task.lr})
-    decay = 0.0 if task.optimiser == "lars" else task.weight_decay
-    return torch.optim.SGD(groups, lr=task.lr, momentum=task.momentum, weight_decay=decay)
+    decay, ahead = 0.0 if task.optimiser == "lars" else task.weight_decay, task.optimiser == "nesterov"
+    return torch.optim.SGD(groups, lr=task.lr, momentum=task.momentum, weight_decay=decay, nesterov=ahead)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -567,8 +577,10 @@ def _train(
         dist.barrier()  # no process looks for a checkpoint after the first has taken it away
         parallel = nn.parallel.DistributedDataParallel(model)
     images, shown, tested = len(job.train.files), Pictures(job.train), Pictures(job.test)
-    shares = places(images, task.batch, where.world, where.rank)
-    total = task.epochs * len(shares)
+    total = iterations(task, images)[0]
+
+    def shared(iteration: int) -> list[tuple[int, int]]:
+        return places(task, images, iteration, where.world, where.rank)
 
     def view(wanted: tuple[int, int]) -> tuple[np.ndarray, int]:
         epoch, position = wanted
@@ -576,8 +588,8 @@ def _train(
         draw = np.random.default_rng((1, job.seed, epoch, position))
         return training_view(shown[number], task, draw), job.train.labels[number]
 
-    wanted = ((i // len(shares), position) for i in range(start, total) for position in shares[i % len(shares)])
-    samples = ahead(view, wanted, depth=min(2 * len(shares[0]), 512))
+    wanted = (one for iteration in range(start, total) for one in shared(iteration))
+    samples = ahead(view, wanted, depth=min(2 * len(shared(0)), 512))
     progress = Progress(task.name, total, task.batch, start, job.out / "log.jsonl", quiet=where.rank > 0)
     watch = Watch(job.out, task.batch, total, SAVE_SECONDS, where.device)
     began = time.monotonic()
@@ -596,7 +608,7 @@ def _train(
 
     def test(epochs: int) -> None:
         """The test after so many epochs, unless it has been made; a checkpoint stands, so it may be interrupted."""
-        if len(tests) < epochs:
+        if epochs > (tests[-1]["epoch"] if tests else 0):
             spend("train")
             with watch.paused():
                 tests.append({"epoch": epochs} | _test(model, job, tested))
@@ -604,12 +616,13 @@ def _train(
 
     with contextlib.closing(samples), progress, watch:
         for iteration in range(start, total):
-            epoch, i = divmod(iteration, len(shares))
+            epoch = epoch_of(task, images, iteration)
             test(epoch)
             model.train()
+            gone = task.epochs * iteration / total if task.continuous else epoch
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(task, epoch, group["peak"])
-            views, labels = zip(*(next(samples) for _ in shares[i]), strict=True)
+                group["lr"] = learning_rate(task, gone, group["peak"])
+            views, labels = zip(*(next(samples) for _ in shared(iteration)), strict=True)
             parts, value, lr = in_parts(range(len(labels)), task.accumulate), 0.0, optimiser.param_groups[-1]["lr"]
             optimiser.zero_grad(set_to_none=True)
             for part in parts:
@@ -626,7 +639,8 @@ def _train(
                 larc(learning, task.trust, task.weight_decay)
             optimiser.step()
             progress.step(iteration + 1, {"loss": value}, lr)
-            if watch.due(iteration + 1) or i + 1 == len(shares):
+            ends = iteration + 1 == total or epoch_of(task, images, iteration + 1) > epoch
+            if watch.due(iteration + 1) or ends:
                 save(iteration + 1)
             watch.pass_on(iteration + 1)
         test(task.epochs)

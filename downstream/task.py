@@ -102,11 +102,14 @@ class Classification(Protocol):
     epochs: int = 0
     lr: float = 0.0
     head_lr: float | None = None  # of the classifier where it is not the backbone's
-    optimiser: str = "sgd"  # or "lars": apex's LARC (clip off) round SGD
+    optimiser: str = "sgd"  # or "nesterov": SGD that looks ahead; or "lars": apex's LARC (clip off) round SGD
     trust: float = 0.001  # of LARS
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "step"  # or "cosine", to 0; both change with the epoch
+    continuous: bool = (
+        False  # batches run on over the ends of epochs, all of one size, and the schedule moves with each
+    )
     steps: tuple[int, ...] = ()  # epochs at which the learning rate falls
     gamma: float = 0.1  # by this factor
     head_std: float | None = (
@@ -191,7 +194,7 @@ IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that
 PASSES = 12  # at most this often over the training set, as COCO's 1x schedule does
 VIEW = Fraction(2, 7)  # of a classifier's view and the image around it: 64 of 224 pixels, 73 of 256
 COSTS = 3  # of every so many of an SVM's costs one is tried
-EPOCHS = 20  # of a training on all labels; one on few of them keeps its own
+EPOCHS = 20  # of a training on all labels, fewer where its steps need it; one on few labels keeps its own
 
 GPUS = 8  # of the papers' runs, which share a protocol's batch
 
@@ -241,10 +244,11 @@ def mini(task: Task) -> Task:
             costs=task.costs[::COSTS],
         )
     if isinstance(task, Classification):
-        by = EPOCHS if task.labels == 100 else 1
+        by = math.gcd(EPOCHS, *task.steps) if task.labels == 100 else 1  # so that the steps stay where they are
         # A step of LARS is a fraction of the weights' norm: a few hundred of them need the full learning rate, and a batch
         # that leaves a few hundred.
         lars = task.optimiser == "lars"
+        batch = min(256, task.batch) // BATCH
         return dataclasses.replace(
             task,
             **common,
@@ -252,9 +256,9 @@ def mini(task: Task) -> Task:
             resize=round(task.resize * VIEW),
             epochs=task.epochs // by,
             steps=_divided(task.steps, by),
-            batch=min(256, task.batch) // BATCH,
-            lr=task.lr if lars else task.lr / BATCH,
-            head_lr=None if task.head_lr is None else task.head_lr / BATCH,
+            batch=batch,
+            lr=task.lr if lars else task.lr * batch / task.batch,
+            head_lr=None if task.head_lr is None else task.head_lr * batch / task.batch,
         )
     common["passes"] = PASSES
     if isinstance(task, Segmentation):
@@ -312,8 +316,11 @@ def iterations(task: Task, images: int) -> tuple[int, tuple[int, ...]]:
     if isinstance(task, LinearSVM):  # no training of the network
         return 0, ()
     if isinstance(task, Classification):
-        epoch = -(-images // task.batch)
         falls = task.steps if task.schedule == "step" else ()
+        if task.continuous:  # one more than whole batches, as google-research/simclr model_util.py counts
+            total = task.epochs * images // task.batch + 1
+            return total, tuple(-(-step * total // task.epochs) for step in falls)
+        epoch = -(-images // task.batch)
         return task.epochs * epoch, tuple(step * epoch for step in falls)
     if isinstance(task, Segmentation):
         total, batch = task.iterations, task.batch
@@ -448,9 +455,10 @@ def at(task: Task, precision: str) -> Task:
 
 
 def protocol(task: Task) -> dict[str, Any]:
-    """All that decides the numbers, as plain JSON values; `accumulate` and `skip_bad` only where a user asked for them."""
+    """All that decides the numbers, as plain JSON values; `accumulate` and `skip_bad` only where a user asked for them, and
+    `continuous` only where it is so."""
     content = {"engine": task.engine} | {k: v for k, v in dataclasses.asdict(task).items() if k not in _DESCRIPTION}
-    for key, usual in (("accumulate", 1), ("skip_bad", 0)):
+    for key, usual in (("accumulate", 1), ("skip_bad", 0), ("continuous", False)):
         if content.get(key) == usual:
             del content[key]
     return json.loads(json.dumps(content, sort_keys=True))

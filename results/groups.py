@@ -43,12 +43,18 @@ IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
     **dict.fromkeys(
         (
             *("imagenet_linear", "imagenet_linear_simsiam", "imagenet_linear_swav"),
-            *("imagenet_linear_moco_v3", "imagenet_linear_vicreg", "imagenet_knn"),
+            *(
+                "imagenet_linear_moco_v3",
+                "imagenet_linear_vicreg",
+                "imagenet_linear_simclr",
+                "imagenet_linear_pycontrast",
+            ),
+            "imagenet_knn",
         ),
         ((1281167,), 50000),
     ),
-    "imagenet_semi_1": ((12811,), 50000),
-    "imagenet_semi_10": ((128116,), 50000),
+    **dict.fromkeys(("imagenet_semi_1", "imagenet_semi_1_simclr"), ((12811,), 50000)),
+    **dict.fromkeys(("imagenet_semi_10", "imagenet_semi_10_simclr"), ((128116,), 50000)),
     "voc07_svm": ((5011,), 4952),
 }
 
@@ -77,8 +83,9 @@ HEADLINES = {
     "voc_semantic": "mIoU",
     "imagenet_linear": "top1",
     "imagenet_knn": "top1",
-    "imagenet_semi_1": "top5",
-    "imagenet_semi_10": "top5",
+    **dict.fromkeys(
+        ("imagenet_semi_1", "imagenet_semi_10", "imagenet_semi_1_simclr", "imagenet_semi_10_simclr"), "top5"
+    ),
 }
 
 
@@ -180,7 +187,7 @@ def joined(groups: Sequence[Group], tasks: Sequence[str]) -> list[dict[str, Grou
 
     Each task has one group at most in every join, and each group stands in one join.
     """
-    rest = sorted(groups, key=lambda g: (-len(g.trials), g.task, g.hash, g.digest))
+    rest = sorted(groups, key=lambda g: (-len(g.trials), g.task, g.task == g.first["task"], g.hash, g.digest))
     joins = []
     while rest:
         seed = rest.pop(0)

@@ -38,7 +38,7 @@ TASKS: dict[tuple[str, str], str] = {
     ("voc_sem", ""): "voc_semantic",
 }
 
-# One id for what every source measures in its own way: this project's protocol, if any, by what source or note contains.
+# One id for what every source measures in its own way: this project's protocol, if any, by what method, source and note contain.
 RECIPES: dict[str, dict[str, str]] = {
     "imagenet_linear": {
         "facebookresearch/moco README": "imagenet_linear",
@@ -47,10 +47,11 @@ RECIPES: dict[str, dict[str, str]] = {
         "facebookresearch/barlowtwins README": "imagenet_linear_swav",
         "facebookresearch/moco-v3 README": "imagenet_linear_moco_v3",
         "facebookresearch/vicreg README": "imagenet_linear_vicreg",
+        "HobbitLong/PyContrast README": "imagenet_linear_pycontrast",
     },
     "imagenet_knn": {},
-    "imagenet_semi_1": {},
-    "imagenet_semi_10": {},
+    "imagenet_semi_1": {"simclr, talk: SimCLR Table 7": "imagenet_semi_1_simclr"},
+    "imagenet_semi_10": {"simclr, talk: SimCLR Table 7": "imagenet_semi_10_simclr"},
     "voc07_svm": {"best layer feat5": "voc07_svm", "best layer feature5": "voc07_svm"},
 }
 
@@ -80,7 +81,8 @@ class Figure:
         """The protocol of this project that the figure may be compared under; None: the source's own."""
         if self.task not in RECIPES:
             return self.task
-        return next((task for part, task in RECIPES[self.task].items() if part in f"{self.source}; {self.note}"), None)
+        told = f"{self.method}, {self.source}; {self.note}"
+        return next((task for part, task in RECIPES[self.task].items() if part in told), None)
 
 
 @cache

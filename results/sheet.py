@@ -17,8 +17,9 @@ class Column:
     """One metric of one task."""
 
     head: str
-    task: str  # this project's name of the protocol
+    task: str  # this project's name of the protocol, or of what every source measures in its own way
     metric: str
+    recipe: str = ""  # of the latter, the protocol that is the table's own; measured rows of `task` stand in for it
     also: str = ""  # the task under which the sources file this column's supervised figure
 
 

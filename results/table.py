@@ -15,7 +15,7 @@ A measured cell is the mean over trials ± their standard deviation; n counts th
 import importlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,11 @@ def render(name: str, records: Sequence[Record] = (), fmt: str = "md", mixed: bo
 def sheets(table: Table, groups: Sequence[Group] = (), mixed: bool = False) -> list[Sheet]:
     """The published table, with the measured rows that may stand in it, and then the others' own tables."""
     tasks = list(dict.fromkeys(column.task for column in table.columns))
+    own = {column.recipe: column.task for column in table.columns if column.recipe}
+    groups = [replace(group, task=own.get(group.task, group.task)) for group in groups]
     groups = [group for group in groups if group.task in tasks]
     claims = {task: [g for g in groups if g.task == task and g.papers(table.arch)] for task in tasks}
+    claims = {task: [g for g in claiming if g.first["task"] in own] or claiming for task, claiming in claims.items()}
     beside = {task: claiming[0] for task, claiming in claims.items() if len(claiming) == 1}
     printed = _printed(table, beside)
     printed.notes += [
@@ -300,7 +303,7 @@ def _line(table: Table, join: Mapping[str, Group], key: tuple[str, str], model: 
     files = [f"{folder}/{trial['seed']}.json" for folder, trials in folders for trial in trials]
     about |= {"model": model["name"], "source": " ".join(files)}
     about |= {"protocol": " ".join(f"{g.first['protocol']['name']}#{g.hash[:12]}" for g in join.values())}
-    about |= {"data": " ".join(f"{g.task}#{g.digest[:8]}" for g in join.values())}
+    about |= {"data": " ".join(f"{g.first['task']}#{g.digest[:8]}" for g in join.values())}
     return Line("measured", texts, cells, _counts(counts), about)
 
 

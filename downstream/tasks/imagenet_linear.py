@@ -6,7 +6,8 @@ weights have 60.6 (v1), 67.7 (v2, 200 epochs) and 71.1 (v2, 800). The README's f
 pretrainings, each with a classifier of its own; five of one checkpoint scatter less.
 
 A learning rate of 30 is for MoCo's features. Others train this classifier with other numbers: `imagenet_linear_swav` (Barlow
-Twins' too), `imagenet_linear_simsiam`, `imagenet_linear_moco_v3`, `imagenet_linear_vicreg`.
+Twins' too), `imagenet_linear_simsiam`, `imagenet_linear_moco_v3`, `imagenet_linear_vicreg`,
+`imagenet_linear_pycontrast` (InfoMin's), `imagenet_linear_simclr`.
 """
 
 from downstream.task import Classification

@@ -31,22 +31,29 @@ from downstream.tasks import (
     imagenet_knn,
     imagenet_linear,
     imagenet_linear_moco_v3,
+    imagenet_linear_pycontrast,
+    imagenet_linear_simclr,
     imagenet_linear_simsiam,
     imagenet_linear_swav,
     imagenet_linear_vicreg,
     imagenet_semi_1,
+    imagenet_semi_1_simclr,
     imagenet_semi_10,
+    imagenet_semi_10_simclr,
 )
 from downstream.trial import Place
 
 LINEAR, SIMSIAM, KNN = imagenet_linear.TASK, imagenet_linear_simsiam.TASK, imagenet_knn.TASK
 SEMI_1, SEMI_10 = imagenet_semi_1.TASK, imagenet_semi_10.TASK
 SWAV, MOCO_V3, VICREG = imagenet_linear_swav.TASK, imagenet_linear_moco_v3.TASK, imagenet_linear_vicreg.TASK
-TASKS = (LINEAR, SIMSIAM, SWAV, MOCO_V3, VICREG, KNN, SEMI_1, SEMI_10)
+PYCONTRAST, SIMCLR = imagenet_linear_pycontrast.TASK, imagenet_linear_simclr.TASK
+SIMCLR_1, SIMCLR_10 = imagenet_semi_1_simclr.TASK, imagenet_semi_10_simclr.TASK
+TASKS = (LINEAR, SIMSIAM, SWAV, MOCO_V3, VICREG, PYCONTRAST, SIMCLR, KNN, SEMI_1, SEMI_10, SIMCLR_1, SIMCLR_10)
 SMALL: dict[str, Any] = {"view": 32, "resize": 36, "batch": 16}
 TINY = dataclasses.replace(LINEAR, name="tiny", **SMALL, epochs=2, lr=1.0, steps=(1,))
 TINY_KNN = dataclasses.replace(KNN, name="tiny_knn", **SMALL, neighbours=(20, 5))
 TINY_SEMI = dataclasses.replace(SEMI_10, name="tiny_semi", **SMALL, labels=50, epochs=2, steps=(1,))
+TINY_SIMCLR = dataclasses.replace(SIMCLR_10, name="tiny_simclr", **SMALL, labels=50, epochs=2, lr=0.1)
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("DETECTRON2_DATASETS", ROOT.parent / "shared" / "data"))
 
@@ -145,6 +152,60 @@ def test_semi_has_swavs_two_learning_rates() -> None:
         assert rates_of_the_head == pytest.approx([rates[1], rates[1] / 5, rates[1] / 25])
 
 
+def test_pycontrasts_linear_takes_larger_crops_and_falls_three_times() -> None:
+    changed = {
+        key: getattr(PYCONTRAST, key) for key in vars(PYCONTRAST) if getattr(PYCONTRAST, key) != getattr(LINEAR, key)
+    }
+    about = {"name", "cite", "expected", "unverified", "trials"}
+    assert {key: value for key, value in changed.items() if key not in about} == {
+        "area": (0.2, 1.0), "epochs": 60, "steps": (30, 40, 50), "gamma": 0.2, "head_std": None
+    }  # fmt: skip
+    rates = [classification.learning_rate(PYCONTRAST, epoch, 30) for epoch in (29, 30, 40, 50)]
+    assert rates == pytest.approx([30, 6, 1.2, 0.24])
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "rate", "epochs", "images", "total"),
+    [
+        (SIMCLR_1, 1, 0.8, 60, 12_811, 188),
+        (SIMCLR_10, 10, 0.8, 30, 128_116, 939),
+        (SIMCLR, 100, 1.6, 90, 1_281_167, 28_151),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_simclrs_schedule_is_a_cosine_over_batches_of_4096_that_run_on(
+    task: Classification, labels: int, rate: float, epochs: int, images: int, total: int
+) -> None:
+    recipe = (task.labels, task.lr, task.epochs, task.batch, task.momentum, task.weight_decay, task.interpolation)
+    assert recipe == (labels, rate, epochs, 4096, 0.9, 0, "bicubic") and task.head_lr is None
+    assert iterations(task, images) == (total, ()) and total == images * epochs // 4096 + 1
+    for iteration in (0, total // 3, total - 1):  # tf.train.cosine_decay of google-research/simclr model_util.py
+        found = classification.learning_rate(task, task.epochs * iteration / total, rate)
+        assert found == pytest.approx(rate * 0.5 * (1 + np.cos(np.pi * iteration / total)))
+    with torch.device("meta"):
+        model = classification.network(task, "resnet18", 10)
+        groups = classification._optimiser(task, model).param_groups
+    assert all(group["nesterov"] and group["momentum"] == 0.9 and group["weight_decay"] == 0 for group in groups)
+    assert sum(len(group["params"]) for group in groups) == (
+        2 if task.kind == "linear" else len(list(model.parameters()))
+    )
+    assert not classification.network(task, "resnet18", 10).head.weight.any()
+
+
+def test_nesterov_takes_the_steps_of_tensorflows_momentum_written_out_in_numpy() -> None:
+    draw = np.random.default_rng(0)
+    model = classification.Network(nn.Identity(), nn.Linear(7, 5).double(), frozen=True)
+    optimiser = classification._optimiser(SIMCLR, model)
+    w, momentum = model.head.weight.detach().numpy().copy(), np.zeros((5, 7))
+    for lr in (1.6, 1.2, 0.3):
+        slope = draw.normal(size=(5, 7))
+        model.head.weight.grad, optimiser.param_groups[0]["lr"] = torch.tensor(slope), lr
+        optimiser.step()
+        momentum = 0.9 * momentum + slope
+        w -= lr * (slope + 0.9 * momentum)
+    assert np.allclose(model.head.weight.detach().numpy(), w, rtol=1e-12)
+
+
 def test_larc_and_sgd_take_the_steps_written_out_in_numpy() -> None:
     draw = np.random.default_rng(0)
     w = draw.normal(size=(5, 7))
@@ -178,10 +239,11 @@ def test_every_expected_value_names_a_metric_and_mini_is_another_protocol(task: 
 
 
 def test_mini_halves_the_batch_and_the_rate_and_lars_keeps_its_rate() -> None:
-    small, lars, semi = mini(LINEAR), mini(SIMSIAM), mini(SEMI_1)
+    small, lars, semi, large = mini(LINEAR), mini(SIMSIAM), mini(SEMI_1), mini(SIMCLR_1)
     assert (small.batch, small.lr, small.epochs, small.steps) == (128, 15.0, 5, (3, 4))
     assert (lars.batch, lars.lr, lars.epochs) == (128, 1.6, 4)
     assert (semi.batch, semi.lr, semi.head_lr, semi.epochs) == (128, 0.01, 2.5, 20)
+    assert (large.batch, large.lr, large.epochs) == (128, 0.025, 60)  # 0.05 x 128 / 256
 
 
 def test_a_changed_field_is_named_and_an_unknown_or_wrong_one_refused(data: Path) -> None:
@@ -262,12 +324,30 @@ def test_a_batch_is_normalised_in_the_checkpoints_order() -> None:
 
 @pytest.mark.parametrize(("images", "batch", "world"), [(10, 4, 2), (9, 4, 2), (8, 4, 4), (3, 8, 4), (7, 7, 1)])
 def test_processes_share_an_epoch_evenly(images: int, batch: int, world: int) -> None:
-    shares = [classification.places(images, batch, world, rank) for rank in range(world)]
-    assert {len(share) for share in shares} == {-(-images // batch)}
-    for parts in zip(*shares, strict=True):
-        assert len({len(part) for part in parts}) == 1
-    seen = Counter(p for share in shares for part in share for p in part)
-    assert set(seen) >= set(range(images)) and sum(seen.values()) < images + world
+    task, each = dataclasses.replace(LINEAR, batch=batch), -(-images // batch)
+    for epoch in (0, 3):
+        seen: Counter[int] = Counter()
+        for iteration in range(epoch * each, (epoch + 1) * each):
+            parts = [classification.places(task, images, iteration, world, rank) for rank in range(world)]
+            assert len({len(part) for part in parts}) == 1 and {e for part in parts for e, _ in part} == {epoch}
+            assert classification.epoch_of(task, images, iteration) == epoch
+            seen.update(place for part in parts for _, place in part)
+        assert set(seen) >= set(range(images)) and sum(seen.values()) < images + world
+
+
+@pytest.mark.parametrize(("images", "batch", "world"), [(10, 4, 2), (9, 4, 2), (8, 4, 4), (3, 8, 4), (7, 7, 1)])
+def test_continuous_batches_are_whole_and_run_on_over_the_ends_of_epochs(images: int, batch: int, world: int) -> None:
+    task = dataclasses.replace(SIMCLR_1, batch=batch, epochs=5)
+    total, _ = iterations(task, images)
+    seen: list[tuple[int, int]] = []
+    for iteration in range(total):
+        parts = [classification.places(task, images, iteration, world, rank) for rank in range(world)]
+        assert {len(part) for part in parts} == {batch // world}
+        begins = min(5 - 1, len(seen) // images)
+        assert classification.epoch_of(task, images, iteration) == begins
+        seen += [one for many in zip(*parts, strict=True) for one in many]
+    assert seen == [(epoch, place) for epoch in range(5 + batch) for place in range(images)][: len(seen)]
+    assert images * 5 < len(seen) <= images * 5 + batch
 
 
 # Data
@@ -498,7 +578,9 @@ def test_last_and_best_are_told_apart(data: Path, tmp_path: Path, monkeypatch: p
     assert tuple(metrics) == LINEAR.metrics
 
 
-@pytest.mark.parametrize("task", [TINY, dataclasses.replace(TINY_SEMI, precision="bf16")], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "task", [TINY, dataclasses.replace(TINY_SEMI, precision="bf16"), TINY_SIMCLR], ids=lambda t: t.name
+)
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     task: Classification, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,7 +603,9 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     resumed = run(task, None, drawn, tmp_path / "parts", resume=True)
     assert resumed["metrics"] == whole["metrics"]
     ends = [torch.load(tmp_path / name / "last.pth", weights_only=True) for name in ("whole", "parts")]
-    assert ends[0]["tests"] == ends[1]["tests"] and len(ends[0]["tests"]) == 2
+    assert ends[0]["tests"] == ends[1]["tests"] and [test["epoch"] for test in ends[0]["tests"]] == [1, 2]
+    tested = json.loads((tmp_path / "whole/log.jsonl").read_text().splitlines()[-1])["iteration"]
+    assert tested == whole["effective"]["iterations"] == ends[0]["iteration"]
     assert all(torch.equal(ends[0]["model"][name], ends[1]["model"][name]) for name in ends[0]["model"])
     with pytest.raises(ValueError, match="found another protocol"):
         run(dataclasses.replace(task, lr=2.0), None, drawn, tmp_path / "parts", resume=True)

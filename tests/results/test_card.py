@@ -52,7 +52,10 @@ def test_at_another_scale_only_measured_models_of_the_same_conditions_stand_besi
         ("imagenet_linear_swav", "top1", (1281167, 50000), {"facebookresearch/swav README"}),
         ("imagenet_linear_moco_v3", "top1", (1281167, 50000), {"facebookresearch/moco-v3 README"}),
         ("imagenet_linear_vicreg", "top1", (1281167, 50000), {"facebookresearch/vicreg README"}),
+        ("imagenet_linear_pycontrast", "top1", (1281167, 50000), {"HobbitLong/PyContrast README"}),
+        ("imagenet_linear_simclr", "top1", (1281167, 50000), set()),
         ("imagenet_semi_1", "top1", (12811, 50000), set()),
+        ("imagenet_semi_1_simclr", "top5", (12811, 50000), {"talk: SimCLR Table 7"}),
     ],
 )
 def test_figures_of_another_recipe_stand_in_no_card(trial, task, metric, images, sources):

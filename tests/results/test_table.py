@@ -466,6 +466,34 @@ def test_a_difference_within_noise_is_marked_in_tables_with_arrows_too(trial):
     assert rows["near"].endswith("(↑0.1≈)") and rows["far"].endswith("(↑5.0)")
 
 
+def test_what_a_tables_own_recipe_measured_stands_in_it_and_another_recipes_in_a_table_of_its_own(trial):
+    whole = {"scale": "paper", "arch": "resnet50", "test": 50000, "protocol": "p"}
+    own, other = (
+        [
+            trial(f"imagenet_semi_{percent}{recipe}", "mine", {"top5": value}, train=train, **whole)
+            for percent, train in ((1, 12811), (10, 128116))
+        ]
+        for recipe, value in (("_simclr", 77.7), ("", 66.6))
+    )
+    for records in (own, other):  # where one recipe alone was measured, it stands in
+        ((*_, printed),) = read(table.render("simclr", records))
+        assert (
+            "mine" in printed[0]
+            and printed[2] == printed[3]
+            and printed[2].startswith(f"{records[0]['metrics']['top5']}")
+        )
+    text = table.render("simclr", [*own, *other])
+    (*_, printed), (_, apart) = read(text)
+    assert (printed[2][:4], apart[2][:4]) == ("77.7", "66.6")
+    assert "Measured: `imagenet_semi_1_simclr`" in text and "Measured: imagenet_semi_1, imagenet_semi_10" in text
+    small = [trial(f"imagenet_semi_{n}{recipe}", "mine", {"top5": 9.0}) for recipe in ("_simclr", "") for n in (1, 10)]
+    apart = table.render("simclr", small)
+    assert "Measured: imagenet_semi_1_simclr@mini, imagenet_semi_10_simclr@mini" in apart
+    assert "Measured: imagenet_semi_1@mini, imagenet_semi_10@mini" in apart
+    line = next(r for r in csv.DictReader(io.StringIO(table.render("simclr", own, "csv"))) if r["model"] == "mine")
+    assert line["data"].split("#")[0] == "imagenet_semi_1_simclr"
+
+
 def test_for_one_trial_or_a_published_row_mocos_spread_stands_in_and_only_at_the_papers_protocol(trial):
     one, near = (
         paper(trial, "moco_v2")[:1],
