@@ -15,4 +15,5 @@ test: setup
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 mini-track: setup
+	@test -n "$(DATA)" || { echo 'expected a folder of datasets: make mini-track DATA=datasets' >&2; exit 2; }
 	@.venv/bin/python -m bench.track $(DATA)

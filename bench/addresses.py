@@ -163,13 +163,9 @@ def _timm(name: str) -> Remote:
 
 def _hugging_face(owner: str, name: str, file: str | None) -> Remote:
     """A file of a public model: FILE, else model.safetensors, pytorch_model.bin, or the only one that looks like weights."""
-    try:
-        from huggingface_hub import HfApi, hf_hub_url
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-    except ImportError as error:
-        raise ValueError(
-            "expected huggingface_hub for this address, found none: pip install huggingface_hub"
-        ) from error
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
     name, _, revision = name.partition("@")
     repository, endpoint = f"{owner}/{name}", os.environ.get("HF_ENDPOINT")
     try:

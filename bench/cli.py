@@ -453,9 +453,9 @@ def transfer(
             "  largest relative difference from torchvision: "
             + ", ".join(f"{k} {v:.1e}" for k, v in plan.proof.items())
         )
-    records = journey.transfer(plan, seeds, out, resume, say)
+    made = journey.transfer(plan, seeds, out, resume, say)
     if json and first():
-        print(jsonlib.dumps(records, indent=1))
+        print(jsonlib.dumps(made, indent=1))
     where = f"--results {shlex.quote(str(out))}"
     tables = [f"bench table {name} {where}" for name in journey.tables(resolved.name)]
     say(f"Next: {', '.join([*tables, f'bench leaderboard {where}'])}")
@@ -812,7 +812,11 @@ def _scaling(json: bool, keep: bool) -> None:
 @app.command()
 def costs(
     views: Annotated[
-        float | None, typer.Option(min=0.001, help="That a core prepares in a second: `bench speed views` measures it.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="That a core prepares in a second: 64 / `ours` of the first row of `bench speed views --json`.",
+        ),
     ] = None,
     bandwidth: Annotated[float, typer.Option(min=0.001, help="GB/s of a GPU to other machines, assumed.")] = 12.5,
     latency: Annotated[float, typer.Option(min=0, help="Microseconds to another machine, assumed.")] = 5.0,

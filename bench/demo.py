@@ -6,8 +6,8 @@ already there is not done again. The training sets are tiny, so the numbers show
 
 With --all-tasks: one trial of every task at mini scale from random weights, on still smaller datasets, in under 15 minutes.
 
-Every step is a process of its own with one thread, as many at a time as there are cores: faster on small networks than one
-process with many threads. What the steps say goes to OUT/log.txt.
+The steps are done by as many processes as there are cores, of one thread each: faster on small networks than one process with many
+threads. What the steps say goes to OUT/log.txt.
 """
 
 import shutil

@@ -33,9 +33,8 @@ class Source:
     alone: tuple[str, ...] = ()  # keys of the file itself that must not
     order: tuple[str, str] | None = None  # two keys, the first of which must stand before the second
     heads: Mapping[str, str] = field(default_factory=dict)  # pattern: the reason it is dropped
-    others: str | None = (
-        None  # the reason to drop what is outside the prefix or, without one, the layout; None: an error
-    )
+    # the reason to drop what is outside the prefix or, without one, the layout; None: an error
+    others: str | None = None
     layout: str = "torchvision"  # of bench.layouts
     input: Input = IMAGENET
     words: tuple[str, ...] = ()  # in the file's name or notes, they settle between families that fit equally
@@ -76,6 +75,7 @@ UNIT_INPUT = "input: the repository's transforms end in ToTensor, with no mean a
 RESNET = ("conv1.weight", "bn1.weight", "layer4.")
 PLAIN_ORDER = ("layer2.0.conv1.weight", "layer2.0.downsample.0.weight")
 LIGHTNING = "pytorch-lightning_version"
+# any of which tells
 LIGHTNINGS = (
     LIGHTNING,
     "hyper_parameters",
@@ -83,7 +83,7 @@ LIGHTNINGS = (
     "lr_schedulers",
     "callbacks",
     "loops",
-)  # any of which tells
+)
 NOTED = ("author", "lemniscate")  # files that have torchvision's names and say that they are something else
 MOCO_HEADS = {
     "encoder_q.fc.": HEAD,

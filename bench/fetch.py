@@ -118,9 +118,8 @@ def _cached(folder: Path, where: addresses.Address) -> Path | None:
         return folder / where.file if (folder / where.file).is_file() else None
     said = addresses.CONFIGURATIONS
     files = [path for path in folder.glob("[!.]*") if path.is_file() and path.name not in said]
-    files = [
-        path for path in files if _fetched_as(path) in (None, where.text)
-    ]  # else by its own name in the repository
+    # else by its own name in the repository
+    files = [path for path in files if _fetched_as(path) in (None, where.text)]
     if len(files) > 1:
         raise ValueError(f"expected one file in {folder}, found {len(files)}: remove the others")
     return files[0] if files else None

@@ -327,7 +327,11 @@ def tables(task: str) -> list[str]:
     """The names of the tables that have a column of the task, whatever its scale."""
     plain = task.partition("@")[0]
     every = [(name, catalog.load("table", name).TABLES) for name in catalog.names("table")]
-    return [name for name, found in every if any(column.task == plain for table in found for column in table.columns)]
+    return [
+        name
+        for name, found in every
+        if any(plain in (column.task, column.recipe) for table in found for column in table.columns)
+    ]
 
 
 def measured(results: Path) -> list[dict[str, Any]]:

@@ -318,9 +318,8 @@ def submit(sweep: Path, indices: Sequence[int]) -> None:
     submissions = read(file).get("submissions", [])
     name = f"bench-{plan['name']}-{plan['id']}-{len(submissions)}"
     folder = sweep / "slurm" / str(len(submissions))
-    write(
-        file, {"submissions": [*submissions, {"name": name, "jobs": {}}]}
-    )  # known by its name, should this process be killed
+    # known by its name, should this process be killed
+    write(file, {"submissions": [*submissions, {"name": name, "jobs": {}}]})
     try:
         executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
         executor.update_parameters(

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from downstream.resnets import Arch
 
 Names = dict[str, str]  # key in the file: torchvision's name
-Place = tuple[
-    int, int, int
-]  # stage 1 to 4, block, convolution 1 to 3 (0: the shortcut's); stage 0 is the stem, its number last
-Keys = tuple[
-    str, str, str, str | None, str | None
-]  # kernel, scale, shift, mean and variance; no statistics: scale and shift only
+# stage 1 to 4, block, convolution 1 to 3 (0: the shortcut's); stage 0 is the stem, its number last
+Place = tuple[int, int, int]
+# kernel, scale, shift, mean and variance; no statistics: scale and shift only
+Keys = tuple[str, str, str, str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,8 @@ SWAV = Input((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))  # facebookresearch/s
 UNIT = Input((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # google-research/simclr data_util.py: pixels in [0, 1], nothing else
 BGR = Input((0.406, 0.456, 0.485), (0.225, 0.224, 0.229), "BGR")  # fair_self_supervision_benchmark data/data_input.py
 CAFFE = Input((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "BGR", 1.0)  # detectron2 config/defaults.py PIXEL_MEAN
-LAB = Input(
-    (50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675), "Lab", 1.0
-)  # HobbitLong/CMC train_CMC.py, get_train_loader
+# HobbitLong/CMC train_CMC.py, get_train_loader
+LAB = Input((50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675), "Lab", 1.0)
 
 
 @dataclass(frozen=True)

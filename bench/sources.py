@@ -53,9 +53,8 @@ class Backbone:
     about: dict[str, Any]  # method, variant, epoch ... where the file or its sidecar says so
     licence: str | None
     notes: tuple[str, ...]  # what is unverified or differs from torchvision's network
-    published: (
-        "Callable[[np.ndarray], list[torch.Tensor]] | None"  # an image's four maps, as the publisher runs the file
-    )
+    # an image's four maps, as the publisher runs the file
+    published: "Callable[[np.ndarray], list[torch.Tensor]] | None"
 
     @property
     def sha256(self) -> str:

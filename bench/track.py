@@ -8,8 +8,9 @@ what was interrupted goes on.
 `python -m bench.track` alone prints the tables of the records that are there.
 
 Of a pretraining, named METHOD-EPOCHS, runs/mini/NAME/ has the weights and results/measured/pretraining/NAME.json the record
-(NAME-SHA256.json, eight letters of it, where NAME.json is of other weights: another processor sums in another order); the trials are made in runs/mini/transfer, and their records are copied to results/measured. Trials go on when this process is
-ended: `bench sweep --watch --out runs/mini/transfer`, or `--cancel`.
+(NAME-SHA256.json, eight letters of it, where NAME.json is of other weights: another processor sums in another order); the trials are
+made in runs/mini/transfer, and their records are copied to results/measured. Trials go on when this process is ended: `bench sweep
+--watch --out runs/mini/transfer`, or `--cancel`.
 """
 
 import json
@@ -26,9 +27,8 @@ from results.sheet import Column
 
 STAGES = ("simclr_distill", "simclr_finetune")  # begin from another method's weights
 EPOCHS, LONG = 3, 12  # of 20,000 images: the one budget of all, and the one of these:
-LONGER = (  # which three epochs leave below random weights by nearest neighbours, but for DINO, and two more
-    "supervised", "clsa", "deepcluster", "infomin", "instdisc", "pic", "pirl", "simsiam", "swav",
-)  # fmt: skip
+# Supervised, those that three epochs leave below random weights by nearest neighbours (but DINO and the pretext tasks), two more.
+LONGER = ("supervised", "clsa", "deepcluster", "infomin", "instdisc", "pic", "pirl", "simsiam", "swav")
 # Large crops only: the small ones of 64-pixel photographs are 14 to 24 pixels of them.
 VARIANTS = {"swav": "400ep_2x224", "deepcluster": "v2_2x224", "pic": "single"}
 # and their trials

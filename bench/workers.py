@@ -47,9 +47,8 @@ def followed(jobs: Mapping[Future[Any], str], told: Callable[[Any], str], say: C
 
 def _alone(log: Path) -> None:
     """Prepares a worker: one thread, and a log file in place of the terminal that it shares with the others."""
-    sys.stderr = log.open(
-        "a", buffering=1, errors="backslashreplace"
-    )  # first: torch takes seconds to import, in which Ctrl-C may come
+    # first: torch takes seconds to import, in which Ctrl-C may come
+    sys.stderr = log.open("a", buffering=1, errors="backslashreplace")
     import torch
 
     from bench import bfloat16

@@ -727,9 +727,8 @@ class Coco:
         whose = f"annotation {found.get('id')!r:.40}"
         if datasets.is_id(found.get("id")):
             if found["id"] in self.ids:
-                self.wrong(
-                    "annotation", f"two annotations with the id {found['id']}", notice=self.densepose
-                )  # a few of its do
+                # a few of its do
+                self.wrong("annotation", f"two annotations with the id {found['id']}", notice=self.densepose)
             self.ids.add(found["id"])
         if self.evaluated and not (datasets.is_id(found.get("id")) and datasets.is_number(found.get("area"))):
             self.wrong(

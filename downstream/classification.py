@@ -16,8 +16,9 @@ record names the list, and tells SimCLR's own by its sha256.
 
 Every training crop is a function of (seed, epoch, place in the epoch), so a resumed training sees the same ones, and the
 number of processes changes none. An epoch ends with a smaller batch, filled up from its start to a multiple of the number of
-processes, as torch's DistributedSampler does, unless the protocol's batches run on over the ends of epochs. After each epoch the validation images are tested: top1 and top5 are the last
-epoch's, top1_best and top5_best those of the epoch with the best top1, which is chosen on the test images.
+processes, as torch's DistributedSampler does, unless the protocol's batches run on over the ends of epochs. After each epoch the
+validation images are tested: top1 and top5 are the last epoch's, top1_best and top5_best those of the epoch with the best top1,
+which is chosen on the test images.
 
 Backbone and features run in the protocol's precision, the classifier and its loss always in float32.
 """
@@ -30,7 +31,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from downstream import broken, checkpoint, datasets
+from downstream import broken, checkpoint, datasets, resnets
 from downstream.interruption import Watch
 from downstream.neighbours import nearest, vote
 from downstream.task import TRAITS, Classification, digest, iterations
@@ -56,6 +56,7 @@ from downstream.trial import (
     effective,
     fingerprint,
     in_parts,
+    order,
     place,
     share,
     share_statistics,
@@ -344,11 +345,6 @@ def central_view(picture: Image.Image, task: Classification) -> np.ndarray:
     return np.asarray(resized.crop((left, top, left + task.view, top + task.view)))
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, images: int) -> np.ndarray:
-    return np.random.default_rng((0, seed, epoch)).permutation(images)
-
-
 def epoch_of(task: Classification, images: int, iteration: int) -> int:
     """The epoch in which an iteration begins, counted from 0."""
     if task.continuous:
@@ -402,10 +398,12 @@ class Network(nn.Module):
 
 def pooled(arch: str, traits: Mapping[str, Any] = TRAITS) -> tuple[nn.Module, int]:
     """torchvision's ResNet up to its global average pool, [N, 3, H, W] -> [N, D], as torchvision draws it; and D."""
-    if arch not in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
-        raise ValueError(f"expected a torchvision ResNet as arch (resnet18, resnet50, ...), found {arch!r}")
-    if traits["stem"] != "7x7":
-        raise ValueError(f"expected a ResNet with one 7x7 convolution as stem, found stem {traits['stem']!r}")
+    plan = resnets.arch(arch)
+    if plan.width > 1 or plan.deep or traits["stem"] != "7x7":
+        raise ValueError(
+            f"expected one of torchvision's own ResNets with its 7x7 stem, found {arch} with stem {traits['stem']}: detection and "
+            "segmentation take others"
+        )
     model = getattr(torchvision.models, arch)()
     width = model.fc.in_features
     model.fc = nn.Identity()
@@ -584,7 +582,7 @@ def _train(
 
     def view(wanted: tuple[int, int]) -> tuple[np.ndarray, int]:
         epoch, position = wanted
-        number = int(_order(job.seed, epoch, images)[position % images])
+        number = int(order(job.seed, epoch, images)[position % images])
         draw = np.random.default_rng((1, job.seed, epoch, position))
         return training_view(shown[number], task, draw), job.train.labels[number]
 

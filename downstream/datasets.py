@@ -72,6 +72,7 @@ LVIS_CLASSES = {"v0.5": 1230, "v1": 1203}  # their ids run from 1 without a gap
 # of an image: classes that are not there, classes that are not all marked
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: LVIS's groups of classes
+# torchvision's, of class folders
 SUFFIXES = (
     ".jpeg",
     ".jpg",
@@ -82,7 +83,7 @@ SUFFIXES = (
     ".pgm",
     ".tif",
     ".tiff",
-)  # torchvision's, of class folders
+)
 FAR = 1e5  # pixels; a JPEG's sides end at 65,535, and pycocotools walks along a polygon's sides
 MASK = "a polygon of three points or run lengths that fill {}x{} pixels"
 # Cityscapes' labels with instances that are evaluated, by their id (cityscapesscripts, helpers/labels.py); ids end at 33.

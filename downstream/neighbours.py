@@ -89,9 +89,8 @@ def _candidates(products: Tensor, k: int, margin: Tensor) -> tuple[Tensor, tuple
     products: [Q, N] in bfloat16, of N a multiple of STRANDS * FEWER
     margin:   [Q], how much less than the k-th largest product one of the k nearest may have
     """
-    strands = products.view(
-        len(products), STRANDS, -1
-    )  # keys that follow one another, often of a class, lie in different maxima
+    # keys that follow one another, often of a class, lie in different maxima
+    strands = products.view(len(products), STRANDS, -1)
     most = strands.amax(1)  # [Q, N / 16]
     kth = most.view(len(products), FEWER, -1).amax(1).topk(k).values[:, -1]  # at least k keys have as much
     # before it was rounded to bfloat16 it had 2 ** -8 of itself less, at most; the last rounding keeps the order

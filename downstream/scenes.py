@@ -81,6 +81,7 @@ CLUTTER = (
     *("fabric", "striped", "plaid", "wool", "leather", "wood", "metal", "gloss", "plain", "text"),
     *("leaf", "fur", "brick", "crust", "hide", "grit"),
 )
+OUTSIDE = 0.2  # how often an object may leave the picture in part
 AIRBORNE = {"airplane", "bird", "kite", "frisbee", "sports ball", "umbrella"}  # the others mostly stand on the ground
 
 
@@ -157,13 +158,11 @@ def scene(
     outdoors: bool,
     rng: Generator,
     scale: tuple[float, float] = (0.25, 0.75),
-    outside: float = 0.2,
     crowd: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[Thing]]:
     """A picture of the named objects: uint8 RGB [H, W, 3], owner [H, W] (0: nobody) and the things, each of them visible.
 
     scale:   the objects' longer side as a fraction of the picture's shorter one
-    outside: how often an object may leave the picture in part
     crowd:   a dozen small ones of this class stand behind the rest and share one index
     """
     light = daylight(rng)
@@ -182,7 +181,7 @@ def scene(
                 small = 0.35 if rng.random() < 0.08 else 0.9 ** (attempt / 4)
                 rgb, cover, joints = sprite(name, min(h, w) * rng.uniform(*scale) * small, light, rng)
             sh, sw = cover.shape
-            margin = np.array([sw, sh]) * (0.35 if rng.random() < outside else 0.0)
+            margin = np.array([sw, sh]) * (0.35 if rng.random() < OUTSIDE else 0.0)
             x, y = np.rint(rng.uniform(-margin, np.maximum([w - sw, h - sh], 1) + margin)).astype(int)
             if name not in AIRBORNE and rng.random() < 0.8:
                 y = max(y, round(rng.uniform(horizon, h)) - sh)

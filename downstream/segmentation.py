@@ -37,7 +37,6 @@ import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from itertools import repeat
 from pathlib import Path
@@ -68,6 +67,7 @@ from downstream.trial import (
     effective,
     fingerprint,
     in_parts,
+    order,
     place,
     share,
     share_statistics,
@@ -347,7 +347,7 @@ class Crops:
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(number, len(self.pairs))
-        image, label = _loaded(self.pairs[_order(self.seed, epoch, len(self.pairs))[position]], self.task)
+        image, label = _loaded(self.pairs[order(self.seed, epoch, len(self.pairs))[position]], self.task)
         draw = np.random.default_rng((1, self.seed, number))
         scale = draw.uniform(*self.task.ratio)
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -363,11 +363,6 @@ class Crops:
         pixels[: image.shape[0], : image.shape[1]] = _normalised(image, self.traits)
         labels[: label.shape[0], : label.shape[1]] = label
         return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(labels)
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, images: int) -> np.ndarray:
-    return np.random.default_rng((0, seed, epoch)).permutation(images)
 
 
 # Network
@@ -392,9 +387,8 @@ def _mmseg() -> types.ModuleType:
             importlib.import_module("mmcv._ext")
         except ImportError:
             sys.modules["mmcv._ext"] = _Absent("mmcv._ext")
-            sys.modules["mmcv._ext"].__spec__ = ModuleSpec(
-                "mmcv._ext", None
-            )  # mmengine's Runner asks who would load it
+            # mmengine's Runner asks who would load it
+            sys.modules["mmcv._ext"].__spec__ = ModuleSpec("mmcv._ext", None)
         return importlib.import_module("mmseg.models")
 
 
@@ -438,9 +432,8 @@ def network(task: Segmentation, arch: str, traits: Mapping[str, Any] = TRAITS) -
         "loss_decode": {"type": "CrossEntropyLoss", "avg_non_ignore": True},
     }
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="``build_loss`` would be deprecated soon"
-        )  # mmseg 1.2.2 calls it itself
+        # mmseg 1.2.2 calls it itself
+        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated soon")
         model = models.EncoderDecoder(backbone=backbone, decode_head=head)
     for conv in _convolutions(model.backbone.layer4):
         if conv.kernel_size == (3, 3):  # mmseg's BasicBlock dilates only the first of its two
@@ -597,9 +590,8 @@ def _train(
 ) -> float:
     """Trains in place and returns the seconds it took, former parts of a resumed training included."""
     task = crops.task
-    optimiser = torch.optim.SGD(
-        model.parameters(), lr=task.lr, momentum=task.momentum, weight_decay=task.weight_decay
-    )  # norm parameters and biases decay too
+    # norm parameters and biases decay too
+    optimiser = torch.optim.SGD(model.parameters(), lr=task.lr, momentum=task.momentum, weight_decay=task.weight_decay)
     start, seconds = 0, 0.0
     if resume:
         start, seconds = _resume(out, model, optimiser, origin)

@@ -39,7 +39,7 @@ COLOURS = {
 }
 
 
-def _legs(coat: str, width: float, top: float, bottom: float, back: float = 26, front: float = 70) -> str:
+def _legs(coat: str, width: float, top: float, bottom: float, back: float, front: float) -> str:
     """Four legs, the far pair darker."""
     knee = (top + bottom) / 2
     return ";".join(
@@ -48,11 +48,11 @@ def _legs(coat: str, width: float, top: float, bottom: float, back: float = 26, 
     )
 
 
-def _beast(coat: str, legs: float, extra: str, body: str = "58 28 15", far: str = "") -> str:
-    """A four-legged animal: `far` parts, legs, a barrel of a body (y, rx, ry), then `extra` (neck, head, tail)."""
+def _beast(coat: str, legs: float, extra: str, body: str = "58 28 15") -> str:
+    """A four-legged animal: legs, a barrel of a body (y, rx, ry), then `extra` (neck, head, tail)."""
     y, rx, ry = map(float, body.split())
     front = 48 + rx * 0.78
-    return f"{far}{_legs(coat, legs, y + 4, 97, 48 - rx * 0.78, front)};o 48 {y} {rx} {ry} {coat};{extra}"
+    return f"{_legs(coat, legs, y + 4, 97, 48 - rx * 0.78, front)};o 48 {y} {rx} {ry} {coat};{extra}"
 
 
 _PERSON = (

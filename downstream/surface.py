@@ -20,11 +20,12 @@ Array = np.ndarray
 
 FOLDER, ADDRESS = "densepose", "https://dl.fbaipublicfiles.com/densepose/data/"
 SYMMETRY = "UV_symmetry_transforms.mat"  # for training
+# for the test
 CHARTS, VERTICES, DISTANCES = EVALUATED = (
     "SMPL_subdiv.mat",
     "SMPL_SUBDIV_TRANSFORM.mat",
     "Pdist_matrix.pkl",
-)  # for the test
+)
 
 
 @dataclass(frozen=True)

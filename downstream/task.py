@@ -107,14 +107,12 @@ class Classification(Protocol):
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "step"  # or "cosine", to 0; both change with the epoch
-    continuous: bool = (
-        False  # batches run on over the ends of epochs, all of one size, and the schedule moves with each
-    )
+    # batches run on over the ends of epochs, all of one size, and the schedule moves with each
+    continuous: bool = False
     steps: tuple[int, ...] = ()  # epochs at which the learning rate falls
     gamma: float = 0.1  # by this factor
-    head_std: float | None = (
-        0.01  # of the classifier's first weights, with bias 0; None: torch's own for a linear layer
-    )
+    # of the classifier's first weights, with bias 0; None: torch's own for a linear layer
+    head_std: float | None = 0.01
     neighbours: tuple[int, ...] = ()  # of kNN, the headline first
     temperature: float = 0.07  # of kNN: a neighbour's vote is exp(cosine / temperature)
     accumulate: int = 1
@@ -185,9 +183,8 @@ DEFAULTS: dict[str, Any] = {
 PIXELS = 5  # image sides, anchors, crops
 BOXES = 16  # proposals and sampled RoIs
 GRID = 4  # of a C4 head's RoI, for 14: RoIs are PIXELS times smaller, and res5 on them is most of the work
-WIDTHS = (
-    2  # channels of FPN and heads, and the sides of a keypoint or DensePose head's maps; the backbone keeps its own
-)
+# channels of FPN and heads, and the sides of a keypoint or DensePose head's maps; the backbone keeps its own
+WIDTHS = 2
 ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at least 20 remain
 BATCH = 2  # and, linearly, the learning rate
 IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset

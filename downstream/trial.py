@@ -14,10 +14,12 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from rich.console import Console
@@ -256,6 +258,12 @@ def fingerprint(tensors: Mapping[str, torch.Tensor] | None) -> str:
 def cpus() -> int:
     """Threads that may make samples for this process."""
     return max(1, min(16, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+@lru_cache(maxsize=4)
+def order(seed: int, epoch: int, images: int) -> np.ndarray:
+    """The order of an epoch, [images]: a permutation that is the same in every process and for whoever goes on."""
+    return np.random.default_rng((0, seed, epoch)).permutation(images)
 
 
 def ahead(make: Callable[[Any], Any], wanted: Iterable[Any], depth: int) -> Generator[Any, None, None]:

@@ -131,9 +131,8 @@ class Folder:
             raise FileNotFoundError(f"expected a folder of images, found no folder {root}: check --data")
         self.root = root
         parts = root.resolve().parts
-        self.name = (
-            "/".join(parts[-2:]) if parts[-1] == "train" else parts[-1]
-        )  # never the whole path: it tells of a machine
+        # never the whole path: it tells of a machine
+        self.name = "/".join(parts[-2:]) if parts[-1] == "train" else parts[-1]
         self.paths, number, labels = Paths(root), dict[str, int](), array("q")
         for name in found(str(root)):
             self.paths.append(name)

@@ -45,14 +45,14 @@ class Wide(ResNet):
 def backbone(arch: str, zero_init_residual: bool = False) -> tuple[nn.Module, int]:
     """torchvision's ResNet with nn.Identity in place of fc, and the number of channels of its last stage.
 
-    arch: a name of torchvision's, or one with x2 or x4 behind it, such as resnet50x2: twice the channels everywhere
+    arch: a name of torchvision's, or a plain one with x2, x3 or x4 behind it: resnet50x2 has twice the channels everywhere
     """
     plain, _, factor = arch.partition("x")
     if plain in BLOCKS and re.fullmatch("[2-4]", factor):
         net: nn.Module = Wide(*BLOCKS[plain], int(factor), zero_init_residual=zero_init_residual)
         width = net.inplanes
     else:
-        names = [name for name in torchvision.models.list_models(module=torchvision.models) if "resn" in name]
+        names = [name for name in torchvision.models.list_models(module=torchvision.models) if "resnet" in name]
         if arch not in names:
             near = difflib.get_close_matches(arch, [*names, "resnet50x2", "resnet50x4"], 1, 0)[0]
             raise ValueError(

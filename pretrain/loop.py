@@ -131,9 +131,8 @@ class Training:
         self.recipe, self.seed, self.device = run_of["recipe"], run_of["seed"], process.device
         self.parts = run_of.get("accumulate", 1)
         self.run_of, self.folder, self.process = run_of, folder, process
-        later = (
-            self.device.type == "cuda"
-        )  # a GPU does the colours; a CPU has them from the loader, which is faster there
+        # a GPU does the colours; a CPU has them from the loader, which is faster there
+        later = self.device.type == "cuda"
         self.source = Steps(folder, self.recipe, self.seed, process.rank, process.world_size, later)
         self.per_epoch = self.source.per_epoch
         self.steps = self.per_epoch * self.recipe["epochs"]

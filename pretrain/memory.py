@@ -28,7 +28,7 @@ class Queue(nn.Module):
     def enqueue(self, k: torch.Tensor) -> None:
         """Replace the oldest keys by k, [N, C] of all processes; K is a multiple of N."""
         size = self.queue.shape[1]
-        assert size % len(k) == 0, "the loop checks that the queue is a multiple of the batch"
+        assert size % len(k) == 0, "recipes.check sees to it"
         # int(pointer) would wait for the device
         oldest = self.pointer + torch.arange(len(k), device=k.device)
         self.queue.index_copy_(1, oldest, k.T.to(self.queue.dtype))

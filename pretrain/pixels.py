@@ -89,6 +89,9 @@ class Convolution(nn.Conv2d):
         return self.norm(super().forward(x))
 
 
+DIM = 256  # channels of a Pyramid: detectron2's MODEL.FPN.OUT_CHANNELS
+
+
 class Pyramid(nn.Module):
     """An FPN from level `finest` (stride 2**finest) to 5 and four convolutions on every level, a detector's head.
 
@@ -96,16 +99,16 @@ class Pyramid(nn.Module):
     head's weights, but each is normalised by its own statistics.
     """
 
-    def __init__(self, width: int, finest: int, dim: int = 256) -> None:
+    def __init__(self, width: int, finest: int) -> None:
         super().__init__()
         if finest not in (2, 3, 4, 5):
             raise ValueError(f"expected the finest level of the FPN to be 2, 3, 4 or 5, found {finest}: finest=3")
         self.levels = range(finest, 6)
         self.fpn = nn.ModuleDict()
         for level in self.levels:
-            self.fpn[f"fpn_lateral{level}"] = Convolution(width // 2 ** (5 - level), dim, 1)
-            self.fpn[f"fpn_output{level}"] = Convolution(dim, dim, 3)
-        self.head = nn.ModuleDict({f"conv{i}": Convolution(dim, dim, 3) for i in range(1, 5)})
+            self.fpn[f"fpn_lateral{level}"] = Convolution(width // 2 ** (5 - level), DIM, 1)
+            self.fpn[f"fpn_output{level}"] = Convolution(DIM, DIM, 3)
+        self.head = nn.ModuleDict({f"conv{i}": Convolution(DIM, DIM, 3) for i in range(1, 5)})
         for convolution in self.fpn.values():
             nn.init.kaiming_uniform_(convolution.weight, a=1)  # detectron2 modeling/backbone/fpn.py, c2_xavier_fill
         for convolution in self.head.values():  # modeling/roi_heads/box_head.py, c2_msra_fill

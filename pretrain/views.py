@@ -74,9 +74,8 @@ def hue(image: np.ndarray, shift: float) -> np.ndarray:
     turn = np.zeros(hsv[0].size, np.uint8)
     turn[::3] = int(shift * 255) % 256
     lines = hsv.reshape(len(hsv), -1)
-    np.add(
-        lines, turn, out=lines
-    )  # uint8 wraps, as the circle does; whole lines are added faster than every third byte
+    # uint8 wraps, as the circle does; whole lines are added faster than every third byte
+    np.add(lines, turn, out=lines)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 

@@ -86,6 +86,7 @@ HEADLINES = {
     **dict.fromkeys(
         ("imagenet_semi_1", "imagenet_semi_10", "imagenet_semi_1_simclr", "imagenet_semi_10_simclr"), "top5"
     ),
+    "voc07_svm": "mAP",
 }
 
 

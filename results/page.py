@@ -90,7 +90,6 @@ def _measured(groups: Sequence[Group]) -> Iterable[Row]:
             yield {
                 "kind": "measured",
                 **_about(model),
-                "scale": next(iter(join.values())).first["scale"],
                 "source": f"measured here ({number})",
                 "cells": cells,
                 "trials": [_trial(trial) for own in trials.values() for trial in own],
@@ -149,7 +148,6 @@ def _published() -> Iterable[Row]:
                 "arch": figure.arch,
                 "backbone": figure.backbone,
                 "sha256": "",
-                "scale": "paper",
                 "source": figure.source,
                 "cells": {},
                 "trials": [],

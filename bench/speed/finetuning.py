@@ -108,9 +108,8 @@ def _default_trainer(task: Any, folder: Path, arch: str = "resnet50") -> Iterato
     _registered((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), folder / "data")
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(folder / "detectron2")
     Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
-    logging.getLogger("detectron2").setLevel(
-        logging.INFO
-    )  # its trainer would set up a log on standard output otherwise
+    # its trainer would set up a log on standard output otherwise
+    logging.getLogger("detectron2").setLevel(logging.INFO)
     with warnings.catch_warnings(), events.EventStorage() as storage:
         warnings.simplefilter("ignore")
         trainer = engine.DefaultTrainer(cfg)

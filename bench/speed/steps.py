@@ -241,9 +241,8 @@ def _plain_swav(training: Any, batch: Any) -> Callable[[], float]:
 
 def _plain_pixpro(training: Any, batch: Any) -> Callable[[], float]:
     model, optimizer, views = _plain(training, batch)
-    return lambda: _plain_update(
-        optimizer, model(views, *batch[1:3])
-    )  # the loss and the key network as PixPro.py has them
+    # the loss and the key network as PixPro.py has them
+    return lambda: _plain_update(optimizer, model(views, *batch[1:3]))
 
 
 PLAIN: dict[str, Callable[[Any, Any], Callable[[], float]]] = {

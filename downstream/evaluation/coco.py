@@ -1,4 +1,4 @@
-"""COCO's average precision: for boxes and masks by the rules of `matching`, for keypoints by faster-coco-eval or pycocotools.
+"""COCO's average precision: for boxes and masks by the rules of `matching`, for keypoints by faster-coco-eval.
 
 The numbers are pycocotools' (tests/downstream/test_evaluation_coco.py). Only those are computed that the tables want: objects
 of any size, an image's 100 best detections of a class; pycocotools computes three times four such combinations.
@@ -58,7 +58,8 @@ def _objects(detections: Sequence[dict[str, Any]], annotations: Path, kind: str)
 
 
 def _keypoints(detections: Sequence[dict[str, Any]], annotations: Path) -> list[float]:
-    COCO, COCOeval = api()
+    from faster_coco_eval import COCO, COCOeval_faster
+
     content = json.loads(annotations.read_bytes())
     # faster-coco-eval takes images for numbers of 53 bits: it knows them by their places
     places = {i: place for place, i in enumerate(sorted(image["id"] for image in content["images"]), 1)}
@@ -79,20 +80,10 @@ def _keypoints(detections: Sequence[dict[str, Any]], annotations: Path) -> list[
         truth = COCO()
         truth.dataset = content
         truth.createIndex()
-        run = COCOeval(truth, truth.loadRes([d | {"image_id": places[d["image_id"]]} for d in detections]), "keypoints")
+        run = COCOeval_faster(
+            truth, truth.loadRes([d | {"image_id": places[d["image_id"]]} for d in detections]), "keypoints"
+        )
         run.evaluate()
         run.accumulate()
         run.summarize()
     return [100 * float(run.stats[i]) for i in range(len(NAMES))]
-
-
-def api() -> tuple[Any, Any]:
-    """The classes COCO and COCOeval, the fast ones if they are there."""
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        return COCO, COCOeval
-    return COCO, COCOeval_faster

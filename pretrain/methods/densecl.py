@@ -92,9 +92,8 @@ class DenseCL(nn.Module):
             k, dense_k, mean_k = (F.normalize(x, dim=1) for x in (k, dense_k, dense_k.mean(dim=2)))
         with heads.full_precision(q):
             q, dense_q = F.normalize(q.float(), dim=1), F.normalize(dense_q.float(), dim=1)
-            places_q, places_k = (
-                x.transpose(1, 2).flatten(0, 1) for x in (dense_q, matched(map_q, map_k, dense_k))
-            )  # [N HW, C] each
+            # [N HW, C] each
+            places_q, places_k = (x.transpose(1, 2).flatten(0, 1) for x in (dense_q, matched(map_q, map_k, dense_k)))
             of_image = contrast.queue_logits(q, k, self.queue.queue, self.temperature)
             of_places = contrast.queue_logits(places_q, places_k, self.dense_queue.queue, self.temperature)
             loss = contrast.softmax_loss(of_image) * (1 - self.dense_weight)

@@ -67,9 +67,8 @@ class MoCo(nn.Module):
             momentum.follow(self.key_head, self.head, self.m)
             k = F.normalize(self.key_head(momentum.shuffled(self.key_backbone, x_k, self.bn_group)).float(), dim=1)
         with heads.full_precision(q):
-            logits = contrast.queue_logits(
-                F.normalize(q.float(), dim=1), k, self.queue.queue, self.temperature
-            )  # [N, 1 + K]
+            # [N, 1 + K]
+            logits = contrast.queue_logits(F.normalize(q.float(), dim=1), k, self.queue.queue, self.temperature)
             loss = contrast.softmax_loss(logits)
         self.queue.enqueue(dist.gathered(k))
         self.statistics = {"accuracy": contrast.accuracy(logits)}

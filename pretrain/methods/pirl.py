@@ -82,9 +82,8 @@ class PIRL(contrast.Banked):
         else:
             v_patches, v = self.jigsaw(self.backbone, patches, self.bn_group), self.embedded(image)
         with heads.full_precision(v):
-            of_patches, accuracy_patches = self.instances(
-                v_patches, indices
-            )  # the first batch's patches give z, as in VISSL
+            # the first batch's patches give z, as in VISSL
+            of_patches, accuracy_patches = self.instances(v_patches, indices)
             of_image, accuracy = self.instances(v, indices)
         self.seen = (indices, v.detach())
         self.statistics = {"accuracy": accuracy, "accuracy_patches": accuracy_patches}

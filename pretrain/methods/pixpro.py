@@ -80,7 +80,7 @@ class PixPro(nn.Module):
         # contrast/resnet.py: the last batch norm of every residual block starts at 0
         self.backbone, width = heads.backbone(arch, zero_init_residual=True)
         self.pyramid = pixels.Pyramid(width, recipe["finest"]) if recipe["finest"] else pixels.Top()
-        self.projector = pixels.convolutions(256 if recipe["finest"] else width, hidden, dim)
+        self.projector = pixels.convolutions(pixels.DIM if recipe["finest"] else width, hidden, dim)
         if recipe["transform_layers"] not in (0, 1, 2):
             raise ValueError(f"expected transform_layers 0, 1 or 2, found {recipe['transform_layers']}")
         # a single layer is a bare convolution in the code, without batch norm

@@ -489,6 +489,10 @@ def test_what_is_changed_of_a_protocol_is_said_before_it_runs(bench, datasets, m
 
 def test_only_tables_with_a_column_of_the_task_are_named_next():
     assert journey.tables("voc_c4@mini") == ["infomin", "moco", "pixpro"] and journey.tables("imagenet_knn") == []
+    assert [journey.tables(f"imagenet_{of}") for of in ("semi_1_simclr", "linear_pycontrast")] == [
+        ["simclr"],
+        ["infomin"],
+    ]
 
 
 def test_convert_spares_its_source(bench, resnet18, tmp_path):

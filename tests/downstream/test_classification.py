@@ -139,6 +139,14 @@ def test_moco_v3s_linear_is_a_cosine_over_90_epochs_and_vicregs_is_swavs_at_anot
     assert changed - {"name", "cite", "expected", "unverified"} == {"lr"} and VICREG.lr == 0.02
 
 
+def test_every_resnet_of_torchvisions_is_classified_and_another_refused() -> None:
+    with torch.device("meta"):
+        assert classification.pooled("wide_resnet50_2")[1] == 2048
+    for arch in ("resnet50x2", "resnet50c"):
+        with pytest.raises(ValueError, match=f"one of torchvision's own ResNets.*found {arch} "):
+            classification.pooled(arch)
+
+
 def test_semi_has_swavs_two_learning_rates() -> None:
     for task, percent, rates in ((SEMI_1, 1, (0.02, 5.0)), (SEMI_10, 10, (0.01, 0.2))):
         assert (task.labels, task.epochs, task.batch, task.steps, task.gamma) == (percent, 20, 256, (12, 16), 0.2)

@@ -192,8 +192,6 @@ def test_keypoints_are_equal_to_pycocotools(seed, tmp_path, monkeypatch):
     with_crowds.write_text(json.dumps(content))
     assert list(fast.values()) == pytest.approx(official(with_crowds, detections, "keypoints"), abs=1e-10)
     assert 0 < fast["APkp"] < fast["APkp50"] < 100
-    monkeypatch.setattr(coco, "api", lambda: (COCO, COCOeval))
-    assert coco.evaluate(detections, file, "keypoints") == pytest.approx(fast, abs=1e-9)
     # a crowd without the list is a crowd whose list is all zeros
     for annotation in content["annotations"]:
         if annotation["iscrowd"]:

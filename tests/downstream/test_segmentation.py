@@ -179,7 +179,7 @@ def test_a_crop_keeps_image_and_labels_together_and_fills_with_mean_and_255(data
     assert 4 < sum(first) < 20  # random flip
     again = segmentation.Crops(dataclasses.replace(TINY, crop=100), segmentation.TRAITS, pairs, seed=3)(7)
     assert all(torch.equal(a, b) for a, b in zip(again, crops(7), strict=True))
-    epochs = [sorted(segmentation._order(3, e, 4).tolist()) for e in range(3)]
+    epochs = [sorted(segmentation.order(3, e, 4).tolist()) for e in range(3)]
     assert epochs == [[0, 1, 2, 3]] * 3
 
 

@@ -18,6 +18,11 @@ def test_a_backbone_is_torchvisions_without_its_classifier(arch):
     assert {name: tensor.shape for name, tensor in net.state_dict().items()} == shapes
 
 
+def test_a_network_that_nothing_else_here_reads_is_refused():
+    with pytest.raises(ValueError, match="found 'resnext50_32x4d'"):
+        heads.backbone("resnext50_32x4d")
+
+
 @pytest.mark.parametrize(("arch", "plain", "factor"), [("resnet50x2", "resnet50", 2), ("resnet18x4", "resnet18", 4)])
 def test_a_wide_backbone_has_the_names_of_the_plain_one_and_every_channel_so_many_times(arch, plain, factor):
     with torch.device("meta"):
