@@ -97,11 +97,16 @@ SWAV_HEADS = {"projection_head.": HEAD, "prototypes.": PROTOTYPES}
 OPENMMLAB_HEADS = {"neck.": HEAD, "head.": "head", "encoder_k.": KEY_ENCODER, "queue": QUEUE, "queue_ptr": QUEUE}
 DENSE_QUEUES = {"queue2": "queue of dense negatives", "queue2_ptr": "queue of dense negatives"}
 TENSORFLOW_HEADS = {
-    "*/Momentum": "state of the optimizer",
+    **dict.fromkeys(
+        ("*/Momentum", "*/momentum", "*/m", "*/v", "LARSOptimizer/", "SGD/", "Adam/"), "state of the optimizer"
+    ),
     "head_supervised/": "classifier",
     "head_contrastive/": HEAD,
+    "projection_head/": HEAD,
     "ema_model/": "moving average of the whole model",
     "global_step": "counter of steps",
+    "iter": "counter of steps",
+    "save_counter": "counter of checkpoints",
 }
 
 FAMILIES = (
@@ -489,8 +494,9 @@ FAMILIES = (
             "*_ema/counter": "counter of a running average",
         },
         layout="haiku",
+        licence="CC-BY-NC-4.0",
         method="byol",
-        unverified=("the keys are those that public converters read; no released file was opened",),
+        unverified=("the keys are those that the authors' code writes; no released file was opened",),
     ),
     Source(
         name="swav",
@@ -628,6 +634,34 @@ FAMILIES = (
         input=UNIT,
         method="simclr_v2",
         licence="Apache-2.0",
+    ),
+    Source(
+        name="simclr-tf2",
+        summary="SimCLR of the TensorFlow 2 code (google-research/simclr tf2): a SavedModel's folder, or a checkpoint's .index file",
+        prefix="resnet/",
+        outer=("",),
+        has=("resnet/", "*/conv2d/kernel", "*/moving_variance"),
+        lacks=("projection_head/",),
+        heads=TENSORFLOW_HEADS,
+        layout="tensorflow",
+        input=UNIT,
+        method="simclr",
+        licence="Apache-2.0",
+        unverified=("the names are those that the authors' code writes; no released file was opened",),
+    ),
+    Source(
+        name="simclrv2-tf2",
+        summary="SimCLRv2 of the TensorFlow 2 code without selective kernels: a SavedModel's folder, or a checkpoint's .index file",
+        prefix="resnet/",
+        outer=("",),
+        has=("resnet/", "*/conv2d/kernel", "*/moving_variance"),
+        any=("projection_head/",),
+        heads=TENSORFLOW_HEADS,
+        layout="tensorflow",
+        input=UNIT,
+        method="simclr_v2",
+        licence="Apache-2.0",
+        unverified=("the names are those that the authors' code writes; no released file was opened",),
     ),
     Source(
         name="simclr-pytorch",

@@ -242,7 +242,7 @@ def _from_tensorflow(keys: Sequence[str]) -> Names:
     )
     names = {}
     for key in keys:
-        match = re.fullmatch(r"(conv2d|batch_normalization)(?:_(\d+))?/(\w+)", key)
+        match = re.fullmatch(r"(conv2d|batch_normalization)(?:_(\d+))?/(\w+)", _plain_tensorflow(key))
         if order is None or not match or int(match[2] or 0) >= len(order):
             continue
         conv, norm = order[int(match[2] or 0)]
@@ -251,6 +251,11 @@ def _from_tensorflow(keys: Sequence[str]) -> Names:
         elif match[1] != "conv2d" and match[3] in _TF_LEAVES:
             names[key] = f"{norm}.{_TF_LEAVES[match[3]]}"
     return names
+
+
+def _plain_tensorflow(key: str) -> str:
+    """A key of TensorFlow 2 without its block's name, as TensorFlow 1 has it: conv2d_2/kernel, batch_normalization_2/gamma."""
+    return "/".join(key.split("/")[-2:]).removeprefix("sync_")
 
 
 def _creation(bottleneck: bool, blocks: Iterable[int]) -> list[tuple[str, str]]:
@@ -387,7 +392,9 @@ LAYOUTS = {
     "caffe2_affine": Layout(_by(_of_affine_caffe2), _affine_caffe2, stride_in_1x1=True),
     "transformers": Layout(_by(_of_transformers), _transformers),
     "separius": Layout(_by(_of_separius), _separius),
-    "tensorflow": Layout(_from_tensorflow, _tensorflow, kernels="HWIO", same_pool=True, note=TENSORFLOW_POOL),
+    "tensorflow": Layout(
+        _from_tensorflow, _tensorflow, kernels="HWIO", same_pool=True, note=TENSORFLOW_POOL, plain=_plain_tensorflow
+    ),
     "haiku": Layout(
         _by(_of_haiku), _haiku, kernels="HWIO", same_conv=True, same_pool=True, note=HAIKU_PADDING, plain=_plain_haiku
     ),

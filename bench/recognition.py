@@ -370,7 +370,7 @@ NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
     (r"conv_dw\.|_depthwise_conv\.", "a network of depthwise convolutions"),
     (
         r"\.ATTRIBUTES/VARIABLE_VALUE$",
-        "a TensorFlow 2 checkpoint by objects; SimCLR's originals of TensorFlow 1 are read",
+        "a TensorFlow 2 checkpoint whose variables have no names of their own",
     ),
 )
 

@@ -8,6 +8,7 @@ tensorflow/core/lib/io/format.cc and core/util/tensor_bundle/tensor_bundle.h, co
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,8 @@ MAGIC = 0xDB4775248B80FB57  # table/format.h: the last eight bytes of a table
 LARGEST_INDEX = 2**24  # bytes; the index of a ResNet-152 with its optimizer has 0.2 million
 LONGEST_KEY = 4096  # bytes, which cost the index three if the rest is the key before
 MOST_KEYS = 2**15  # a ResNet-152 with its optimizer and its moving average has two thousand
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # a text in every checkpoint of TensorFlow 2: a TrackableObjectGraph
+LARGEST_GRAPH = 2**22  # bytes; that of a SavedModel of a ResNet-50 has 0.25 million
 
 _DTYPES = {  # core/framework/types.proto
     1: torch.float32,
@@ -39,9 +42,13 @@ Kind = TypeVar("Kind", int, bytes)
 
 
 def index_of(path: Path) -> Path | None:
-    """The `.index` file of a checkpoint named as TensorFlow does, by any of its files or by a folder with just one; else None."""
+    """The `.index` file of a checkpoint named as TensorFlow does, by any of its files or by a folder with just one; else None.
+
+    A SavedModel's folder has it in variables/.
+    """
     if path.is_dir():
-        found = sorted(file for file in path.glob("*.index") if file.is_file())  # a pipe would be waited for
+        inner = path / "variables" if (path / "saved_model.pb").is_file() else path
+        found = sorted(file for file in inner.glob("*.index") if file.is_file())  # a pipe would be waited for
         return found[0] if len(found) == 1 else None
     if path.suffix == ".index" and path.is_file():
         return path
@@ -67,12 +74,21 @@ def files(index: Path) -> list[Path]:
 def read(index: Path) -> dict[str, Stored]:
     """The variables of a checkpoint by name; values are read when asked for. Texts and the like are left out.
 
+    TensorFlow 2 files a variable under a path of objects (model/resnet_model/.../kernel/.ATTRIBUTES/VARIABLE_VALUE, in a SavedModel
+    trainable_variables_list/7/...) and tells its name beside it: resnet/.../conv2d_2/kernel. Here it has that name, and the layers of a
+    kind are numbered from 0, where Keras goes on counting from model to model.
+
     Raises ValueError, with one sentence, for a file that is damaged or is something else.
     """
     if index.stat().st_size > LARGEST_INDEX:
         raise ValueError(f"expected the index of a TensorFlow checkpoint, found a file of another kind at {index}")
     try:
-        return dict(_variables(index))
+        found = dict(_variables(index))
+        if GRAPH not in found:
+            return found
+        names = _numbered(_names(found.pop(GRAPH).read().numpy().tobytes()))
+        named = {names.get(key, key): stored for key, stored in found.items()}
+        return named if len(named) == len(found) else found
     except (IndexError, TypeError, OverflowError, MemoryError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(
             f"expected a whole index of a TensorFlow checkpoint, found that {index} is not: download it again"
@@ -87,6 +103,9 @@ def _variables(index: Path) -> Iterator[tuple[str, Stored]]:
     shards = _field(header, 1, 1)
     for name, value in entries.items():
         fields = dict(_fields(value))
+        if name == GRAPH.encode():
+            shard = index.with_name(f"{index.stem}.data-{_field(fields, 3, 0):05d}-of-{shards:05d}")
+            yield GRAPH, _text(shard, fields)
         dtype = _DTYPES.get(_field(fields, 1, 0))
         if dtype is None or 7 in fields:  # a text, a resource; or a tensor cut into slices, which ResNets do not have
             continue
@@ -118,6 +137,54 @@ def _variable(
         return torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
 
     return Stored(shape, dtype, read)
+
+
+def _text(shard: Path, fields: dict[int, int | bytes]) -> Stored:
+    """The object graph, one text: its length, a checksum of that and the bytes (tensor_bundle.cc, WriteStringTensor)."""
+    offset, size, checksum = (_field(fields, number, 0) for number in (4, 5, 6))
+    if size > LARGEST_GRAPH:
+        raise ValueError(f"expected at most {LARGEST_GRAPH:,} bytes of object graph in {shard}, found {size:,}")
+
+    def read() -> torch.Tensor:
+        data = _piece(shard, GRAPH, offset, size)
+        length, position = _varint(data, 0)
+        summed = struct.pack("<I", length) + data[position:]
+        if position + 4 + length != size or masked(crc32c(summed)) != checksum:
+            raise ValueError(
+                f"expected an object graph that matches its checksum, found damage in {shard}: download it again"
+            )
+        return torch.frombuffer(data, dtype=torch.uint8)[position + 4 :]
+
+    return Stored((size,), torch.uint8, read)
+
+
+def _names(graph: bytes) -> dict[str, str]:
+    """Names of variables by the keys they are filed under (core/protobuf/trackable_object_graph.proto); none is given twice."""
+    names: dict[str, str] = {}
+    for node in _each(graph, 1):
+        for attribute in _each(node, 2):
+            about = dict(_fields(attribute))
+            name, key = (_field(about, number, b"").decode() for number in (2, 3))
+            if 0 < len(name) <= LONGEST_KEY:
+                names.setdefault(key, name)
+    several = Counter(names.values())
+    return {key: name for key, name in names.items() if several[name] == 1}
+
+
+def _numbered(names: dict[str, str]) -> dict[str, str]:
+    """The names with the layers of a kind counted from 0: conv2d_53/kernel is conv2d/kernel where 53 is the first."""
+    parts = {key: re.fullmatch(r"((?:.*/)?)(\w*?)(?:_(\d{1,9}))?(/\w+)", name) for key, name in names.items()}
+    numbers: dict[str, set[int]] = {}
+    for part in parts.values():
+        if part:
+            numbers.setdefault(part[2], set()).add(int(part[3] or 0))
+    places = {kind: {number: place for place, number in enumerate(sorted(some))} for kind, some in numbers.items()}
+
+    def counted(part: re.Match[str]) -> str:
+        place = places[part[2]][int(part[3] or 0)]
+        return f"{part[1]}{part[2]}{f'_{place}' if place else ''}{part[4]}"
+
+    return {key: counted(part) if part else names[key] for key, part in parts.items()}
 
 
 def _piece(shard: Path, name: str, offset: int, size: int) -> bytearray:
@@ -192,7 +259,7 @@ def _handle(data: bytes, position: int) -> tuple[int, int, int]:
 # --- protocol buffers
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: bytes | bytearray, position: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 70:
         byte = data[position]
@@ -225,6 +292,15 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             position += size
         else:
             raise IndexError
+
+
+def _each(data: bytes, number: int) -> Iterator[bytes]:
+    """The messages that are one repeated field of a message. Raises TypeError where one is a number."""
+    for found, value in _fields(data):
+        if found == number:
+            if not isinstance(value, bytes):
+                raise TypeError
+            yield value
 
 
 def _field(fields: dict[int, int | bytes], number: int, default: Kind) -> Kind:

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -551,6 +551,43 @@ def tensorflow(arch: str, contrastive: bool) -> dict[str, np.ndarray]:
     return found
 
 
+def tensorflow2(arch: str, contrastive: bool, models_before: int = 0) -> dict[str, np.ndarray]:
+    """The same variables under the names of tf2/, whose layers are counted on from models that the process made before."""
+    found: dict[str, np.ndarray] = {"save_counter": np.array(1, np.int64), "LARSOptimizer/iter": np.array(9, np.int64)}
+    for name, array in tensorflow(arch, contrastive=False).items():
+        if match := re.fullmatch(r"base_model/(conv2d|batch_normalization)(?:_(\d+))?(/\w+)", name):
+            number = int(match[2] or 0) + 53 * models_before
+            suffix = f"_{number}" if number else ""
+            outer, kind = {"conv2d": ("conv2d_fixed_padding", "conv2d")}.get(
+                match[1], ("batch_norm_relu", "sync_batch_normalization")
+            )
+            block = "" if match[2] is None else f"block_group/bottleneck_block_{number // 3}/"
+            found[f"resnet/{block}{outer}{suffix}/{kind}{suffix}{match[3]}"] = array
+        elif "/" in name:
+            found[name.replace("dense", "dense_3")] = array
+    if contrastive:
+        number = 53 * (models_before + 1)
+        found["projection_head/nl_0/dense/kernel"] = np.ones((8, 8), np.float32)
+        found[f"projection_head/nl_0/batch_norm_relu_{number}/sync_batch_normalization_{number}/gamma"] = np.ones(
+            8, np.float32
+        )
+        slots = [name for name in found if name.endswith(("kernel", "gamma", "beta"))]
+        found |= {f"{name}/Momentum": found[name] for name in slots}
+    return found
+
+
+def by_objects(names: Iterable[str]) -> tuple[dict[str, str], bytes]:
+    """Keys as TensorFlow 2 files variables, by name, and the TrackableObjectGraph that tells the names."""
+    keys = {name: f"trainable_variables_list/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i, name in enumerate(names)}
+    graph = b""
+    for name, key in keys.items():
+        texts = ((1, b"VARIABLE_VALUE"), (2, name.encode()), (3, key.encode()))
+        about = b"".join(bytes([number << 3 | 2]) + varint(len(text)) + text for number, text in texts)
+        node = b"\x0a\x02\x08\x01" + b"\x12" + varint(len(about)) + about  # a child, and the attribute
+        graph += b"\x0a" + varint(len(node)) + node
+    return keys, graph
+
+
 def varint(number: int) -> bytes:
     found = b""
     while number > 0x7F:
@@ -559,12 +596,22 @@ def varint(number: int) -> bytes:
     return found + bytes([number])
 
 
-def bundle(index: Path, variables: dict[str, np.ndarray]) -> None:
-    """Writes a TensorFlow checkpoint: BundleEntryProtos in a table of LevelDB's format, keys cut where they repeat."""
+def bundle(index: Path, variables: dict[str, np.ndarray], graph: bytes = b"") -> None:
+    """Writes a TensorFlow checkpoint: BundleEntryProtos in a table of LevelDB's format, keys cut where they repeat.
+
+    graph: of TensorFlow 2, which comes first: no other key begins with an underscore or a capital
+    """
     kinds = {np.dtype(np.float32): 1, np.dtype(np.int64): 9}
     entries = [(b"", b"\x08\x01\x1a\x02\x08\x01")]  # BundleHeaderProto: one shard, little-endian, version
     places: dict[int, tuple[int, int]] = {}
     with index.with_name(f"{index.stem}.data-00000-of-00001").open("wb") as data:
+        if graph:
+            length = struct.pack("<I", len(graph))
+            begin = struct.pack("<I", tensorbundle.masked(tensorbundle.crc32c(length)))
+            checksum = tensorbundle.masked(tensorbundle.crc32c(length + begin + graph))
+            size = data.write(varint(len(graph)) + begin + graph)
+            value = b"\x08\x07\x12\x00\x28" + varint(size) + b"\x35" + struct.pack("<I", checksum)
+            entries.append((b"_CHECKPOINTABLE_OBJECT_GRAPH", value))
         for name, array in sorted(variables.items()):
             if id(array) not in places:  # a copy of the same numbers is not written twice
                 places[id(array)] = data.tell(), tensorbundle.masked(tensorbundle.crc32c(array.tobytes()))
@@ -677,6 +724,8 @@ PUBLISHED = {
     "dino-published": Case("dino", net, file="dino_resnet50_pretrain.pth"),
     "simclr": Case("simclr", lambda a: tensorflow(a, contrastive=False), "resnet50", file="model.ckpt-225206.index", truth=counted, traits=UNIT),
     "simclrv2": Case("simclrv2", lambda a: tensorflow(a, contrastive=True), "resnet50", file="model.ckpt-250228.index", truth=counted, traits=UNIT),
+    "simclr-tf2": Case("simclr-tf2", lambda a: tensorflow2(a, contrastive=False, models_before=2), "resnet50", file="variables.index", truth=counted, traits=UNIT),
+    "simclrv2-tf2": Case("simclrv2-tf2", lambda a: tensorflow2(a, contrastive=True), "resnet50", file="ckpt-250228.index", truth=counted, traits=UNIT),
     "simclr-pytorch": Case("simclr-pytorch", tonylins, "resnet50", file="resnet50-1x.pth", traits=UNIT),
     "spijkervet": Case(
         "spijkervet",
@@ -746,7 +795,10 @@ PUBLISHED = {
 def write(case: Case, folder: Path, zipped: bool = True) -> Path:
     path = folder / case.file
     content = case.content(case.arch)
-    if path.suffix == ".index":
+    if path.suffix == ".index" and "-tf2" in case.family:
+        keys, graph = by_objects(content)
+        bundle(path, {keys[name]: array for name, array in content.items()}, graph)
+    elif path.suffix == ".index":
         bundle(path, content)
     elif case.family == "byol":
         with path.open("wb") as out:
@@ -1803,6 +1855,48 @@ def test_a_tensorflow_checkpoint_is_named_by_any_of_its_files_or_its_folder(tmp_
     assert sources.inspect(index)["matched"] == 265
     with pytest.raises(FileNotFoundError, match="data-00000-of-00001 beside the index"):
         sources.backbone(prefix)
+
+
+def test_a_saved_model_is_named_by_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "variables").mkdir()
+    index = write(PUBLISHED["simclr-tf2"], tmp_path / "variables")
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
+    for named in (tmp_path, tmp_path / "variables", index):
+        assert tensorbundle.index_of(named) == index and sources.inspect(named)["family"] == "simclr-tf2"
+    exchanged(sources.backbone(tmp_path))
+
+
+def test_an_object_graph_that_is_damaged_too_large_or_ambiguous_takes_nothing_for_something_else(
+    tmp_path: Path,
+) -> None:
+    index, shard = tmp_path / "a.index", tmp_path / "a.data-00000-of-00001"
+    arrays = {name: np.full(2, i, np.float32) for i, name in enumerate(("b/conv2d_7/kernel", "b/conv2d_9/kernel", "c"))}
+    keys, graph = by_objects(arrays)
+
+    def read(graph: bytes) -> dict[str, list[float]]:
+        bundle(index, {keys[name]: array for name, array in arrays.items()}, graph)
+        return {name: entry.read().tolist() for name, entry in tensorbundle.read(index).items()}
+
+    assert read(graph) == {"b/conv2d/kernel": [0, 0], "b/conv2d_1/kernel": [1, 1], "c": [2, 2]}
+    bare = {keys[name]: array.tolist() for name, array in arrays.items()}
+    twice = graph.replace(b"conv2d_9", b"conv2d_7")  # one name for two variables: neither has it
+    assert read(twice) == {key: bare[key] for key in list(bare)[:2]} | {"c": [2, 2]}
+    assert read(b"") == bare
+    bundle(index, {}, graph)
+    whole = shard.read_bytes()
+    for place in range(0, len(whole), 3):
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"expected .*download it again$"):
+            tensorbundle.read(index)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="beside the index"):
+        tensorbundle.read(index)
+    bundle(index, {}, bytes(tensorbundle.LARGEST_GRAPH))
+    with pytest.raises(ValueError, match="bytes of object graph"):
+        tensorbundle.read(index)
+    bundle(index, {}, b"\x0a\xff")  # a message that goes on past the end
+    with pytest.raises(ValueError, match="expected a whole index"):
+        tensorbundle.read(index)
 
 
 def test_an_index_that_is_no_file_is_none(tmp_path: Path) -> None:
