@@ -66,6 +66,7 @@ from downstream.trial import (
 from downstream.weights import land
 
 CHECKED_IMAGES = 64  # of a split that are opened before a training
+TESTED = 256  # images that a process tests at a time, at most: a protocol's batch of 4096 is shared out in training alone
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
 COLDEST = 0.0125  # of nearest neighbours: the votes exp(1 / temperature) of less are infinite in float32
 TRAINING = (  # what nearest neighbours do not read
@@ -668,14 +669,14 @@ def _resume(
 
 def _outputs(model: Network, job: Job, pictures: Pictures, name: str = "") -> Iterator[tuple[Tensor, slice]]:
     """What the network says of the test view of this process's images, batch by batch, and which of them it was."""
-    rank, world = job.where.rank, job.where.world
+    rank, world, size = job.where.rank, job.where.world, min(job.task.batch, TESTED)
     mine = range(rank, len(pictures.files), world)
-    views = ahead(lambda i: central_view(pictures[i], job.task), mine, depth=min(2 * job.task.batch, 512))
+    views = ahead(lambda i: central_view(pictures[i], job.task), mine, depth=2 * size)
     progress = Progress(name, len(mine), quiet=rank > 0 or not name)
     model.eval()
     with contextlib.closing(views), progress:
-        for start in range(0, len(mine), job.task.batch):
-            stop = min(start + job.task.batch, len(mine))
+        for start in range(0, len(mine), size):
+            stop = min(start + size, len(mine))
             batch = _batch([next(views) for _ in range(start, stop)], job.traits, job.where.device)
             with job.autocast(), torch.no_grad():
                 answer = model(batch)
