@@ -66,7 +66,8 @@ from downstream.trial import (
 from downstream.weights import land
 
 CHECKED_IMAGES = 64  # of a split that are opened before a training
-TESTED = 256  # images that a process tests at a time, at most: a protocol's batch of 4096 is shared out in training alone
+# Images that a process tests at a time, at most: a protocol's batch of 4096 is shared out in training alone.
+TESTED = 256
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
 COLDEST = 0.0125  # of nearest neighbours: the votes exp(1 / temperature) of less are infinite in float32
 TRAINING = (  # what nearest neighbours do not read
