@@ -100,7 +100,7 @@ def run_all(out: Path, seed: int, say: Callable[[str], None]) -> None:
         found = workers.followed(jobs, described, lambda line: say(f"  {line}"))
     rows = [(task, f"{sum(one['seconds'].values()):.0f}", described(one)) for task, one in found.items()]
     lines = [("task", "seconds", "metrics in percent, of no meaning on so few pictures"), *sorted(rows)]
-    print("\n".join(f"{task:<24}{seconds:>8}  {metrics}" for task, seconds, metrics in lines))
+    print("\n".join(f"{task:<28}{seconds:>8}  {metrics}" for task, seconds, metrics in lines))
     if failed := sorted(set(tasks) - set(found)):
         raise RuntimeError(
             f"expected every task to end, found {len(failed)} that failed: {', '.join(failed)}; see {out}/log.txt"
