@@ -83,10 +83,13 @@ def read(index: Path) -> dict[str, Stored]:
     if index.stat().st_size > LARGEST_INDEX:
         raise ValueError(f"expected the index of a TensorFlow checkpoint, found a file of another kind at {index}")
     try:
-        found = dict(_variables(index))
-        if GRAPH not in found:
-            return found
-        names = _numbered(_names(found.pop(GRAPH).read().numpy().tobytes()))
+        entries = {key: dict(_fields(value)) for key, value in _table(index)}
+        header = entries.pop(b"", {})
+        if _field(header, 2, 0) != 0:
+            raise ValueError(f"expected little-endian numbers, found big-endian ones in {index}")
+        shards, graph = _field(header, 1, 1), entries.pop(GRAPH.encode(), None)
+        found = dict(_variables(index, shards, entries))
+        names = {} if graph is None else _numbered(_names(_text(_shard(index, shards, graph), graph)))
         named = {names.get(key, key): stored for key, stored in found.items()}
         return named if len(named) == len(found) else found
     except (IndexError, TypeError, OverflowError, MemoryError, struct.error, UnicodeDecodeError) as error:
@@ -95,23 +98,18 @@ def read(index: Path) -> dict[str, Stored]:
         ) from error
 
 
-def _variables(index: Path) -> Iterator[tuple[str, Stored]]:
-    entries = dict(_table(index))
-    header = dict(_fields(entries.pop(b"", b"")))
-    if _field(header, 2, 0) != 0:
-        raise ValueError(f"expected little-endian numbers, found big-endian ones in {index}")
-    shards = _field(header, 1, 1)
-    for name, value in entries.items():
-        fields = dict(_fields(value))
-        if name == GRAPH.encode():
-            shard = index.with_name(f"{index.stem}.data-{_field(fields, 3, 0):05d}-of-{shards:05d}")
-            yield GRAPH, _text(shard, fields)
+def _shard(index: Path, shards: int, fields: dict[int, int | bytes]) -> Path:
+    """The file that an entry's bytes are in."""
+    return index.with_name(f"{index.stem}.data-{_field(fields, 3, 0):05d}-of-{shards:05d}")
+
+
+def _variables(index: Path, shards: int, entries: dict[bytes, dict[int, int | bytes]]) -> Iterator[tuple[str, Stored]]:
+    for key, fields in entries.items():
         dtype = _DTYPES.get(_field(fields, 1, 0))
         if dtype is None or 7 in fields:  # a text, a resource; or a tensor cut into slices, which ResNets do not have
             continue
-        shape = tuple(_shape(_field(fields, 2, b"")))
-        shard = index.with_name(f"{index.stem}.data-{_field(fields, 3, 0):05d}-of-{shards:05d}")
-        yield name.decode(), _variable(name.decode(), shape, dtype, shard, fields)
+        shape, name = tuple(_shape(_field(fields, 2, b""))), key.decode()
+        yield name, _variable(name, shape, dtype, _shard(index, shards, fields), fields)
 
 
 def _variable(
@@ -139,23 +137,18 @@ def _variable(
     return Stored(shape, dtype, read)
 
 
-def _text(shard: Path, fields: dict[int, int | bytes]) -> Stored:
+def _text(shard: Path, fields: dict[int, int | bytes]) -> bytes:
     """The object graph, one text: its length, a checksum of that and the bytes (tensor_bundle.cc, WriteStringTensor)."""
     offset, size, checksum = (_field(fields, number, 0) for number in (4, 5, 6))
     if size > LARGEST_GRAPH:
         raise ValueError(f"expected at most {LARGEST_GRAPH:,} bytes of object graph in {shard}, found {size:,}")
-
-    def read() -> torch.Tensor:
-        data = _piece(shard, GRAPH, offset, size)
-        length, position = _varint(data, 0)
-        summed = struct.pack("<I", length) + data[position:]
-        if position + 4 + length != size or masked(crc32c(summed)) != checksum:
-            raise ValueError(
-                f"expected an object graph that matches its checksum, found damage in {shard}: download it again"
-            )
-        return torch.frombuffer(data, dtype=torch.uint8)[position + 4 :]
-
-    return Stored((size,), torch.uint8, read)
+    data = bytes(_piece(shard, GRAPH, offset, size))
+    length, position = _varint(data, 0)
+    if position + 4 + length != size or masked(crc32c(struct.pack("<I", length) + data[position:])) != checksum:
+        raise ValueError(
+            f"expected an object graph that matches its checksum, found damage in {shard}: download it again"
+        )
+    return data[position + 4 :]
 
 
 def _names(graph: bytes) -> dict[str, str]:
@@ -259,7 +252,7 @@ def _handle(data: bytes, position: int) -> tuple[int, int, int]:
 # --- protocol buffers
 
 
-def _varint(data: bytes | bytearray, position: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 70:
         byte = data[position]

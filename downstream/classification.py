@@ -473,8 +473,9 @@ def _optimiser(task: Classification, model: Network) -> torch.optim.SGD:
     groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "peak": head_lr}]
     if not model.frozen:
         groups.append({"params": list(model.backbone.parameters()), "peak": task.lr})
-    decay, ahead = 0.0 if task.optimiser == "lars" else task.weight_decay, task.optimiser == "nesterov"
-    return torch.optim.SGD(groups, lr=task.lr, momentum=task.momentum, weight_decay=decay, nesterov=ahead)
+    decay = 0.0 if task.optimiser == "lars" else task.weight_decay
+    nesterov = task.optimiser == "nesterov"
+    return torch.optim.SGD(groups, lr=task.lr, momentum=task.momentum, weight_decay=decay, nesterov=nesterov)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -245,7 +245,7 @@ def mini(task: Task) -> Task:
         # A step of LARS is a fraction of the weights' norm: a few hundred of them need the full learning rate, and a batch
         # that leaves a few hundred.
         lars = task.optimiser == "lars"
-        batch = min(256, task.batch) // BATCH
+        few = min(256, task.batch) // BATCH
         return dataclasses.replace(
             task,
             **common,
@@ -253,9 +253,9 @@ def mini(task: Task) -> Task:
             resize=round(task.resize * VIEW),
             epochs=task.epochs // by,
             steps=_divided(task.steps, by),
-            batch=batch,
-            lr=task.lr if lars else task.lr * batch / task.batch,
-            head_lr=None if task.head_lr is None else task.head_lr * batch / task.batch,
+            batch=few,
+            lr=task.lr if lars else task.lr * few / task.batch,
+            head_lr=None if task.head_lr is None else task.head_lr * few / task.batch,
         )
     common["passes"] = PASSES
     if isinstance(task, Segmentation):

@@ -42,13 +42,8 @@ IMAGES: dict[str, tuple[tuple[int, ...], int]] = {
     "voc_semantic": ((10582,), 1449),
     **dict.fromkeys(
         (
-            *("imagenet_linear", "imagenet_linear_simsiam", "imagenet_linear_swav"),
-            *(
-                "imagenet_linear_moco_v3",
-                "imagenet_linear_vicreg",
-                "imagenet_linear_simclr",
-                "imagenet_linear_pycontrast",
-            ),
+            "imagenet_linear",
+            *(f"imagenet_linear_{of}" for of in ("simsiam", "swav", "moco_v3", "vicreg", "simclr", "pycontrast")),
             "imagenet_knn",
         ),
         ((1281167,), 50000),
@@ -188,6 +183,7 @@ def joined(groups: Sequence[Group], tasks: Sequence[str]) -> list[dict[str, Grou
 
     Each task has one group at most in every join, and each group stands in one join.
     """
+    # of a task, what a table's own recipe measured before what another did, so that the own ones come together
     rest = sorted(groups, key=lambda g: (-len(g.trials), g.task, g.task == g.first["task"], g.hash, g.digest))
     joins = []
     while rest:

@@ -54,6 +54,13 @@ def resnet50() -> dict[str, torch.Tensor]:
     return backbone("resnet50")
 
 
+def made(arch: str, **more: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The traits and tensors of a network of torchvision's, or of one with the deep stem."""
+    if arch == "resnet50c":
+        return TRAITS | {"stem": "3x3x3", **more}, deepened(backbone("resnet50"))
+    return TRAITS | more, backbone(arch)
+
+
 @pytest.mark.parametrize("arch", ["resnet18", "resnet101", "wide_resnet50_2", "resnet50c"])
 def test_detectron2_is_the_same_function_with_the_keys_that_convert_prints(arch: str, tmp_path: Path) -> None:
     from detectron2.checkpoint import DetectionCheckpointer
@@ -61,9 +68,7 @@ def test_detectron2_is_the_same_function_with_the_keys_that_convert_prints(arch:
     from detectron2.modeling import build_backbone
     from detectron2.projects.deeplab import add_deeplab_config
 
-    deep = arch == "resnet50c"
-    traits = TRAITS | {"stem": "3x3x3" if deep else "7x7"}
-    tensors = deepened(backbone("resnet50")) if deep else backbone(arch)
+    traits, tensors = made(arch)
     weights.save(tensors, arch, traits, tmp_path / "x.pkl", "detectron2")
     said = weights.usage(traits, arch, "detectron2")
     cfg = get_cfg()
@@ -88,9 +93,7 @@ def test_mmsegmentation_is_the_same_function_with_the_words_that_convert_prints(
     from mmengine.runner import load_checkpoint
     from mmseg.registry import MODELS
 
-    deep = arch == "resnet50c"
-    traits = TRAITS | {"stem": "3x3x3" if deep else "7x7", "stride_in_1x1": inside}
-    tensors = deepened(backbone("resnet50")) if deep else backbone(arch)
+    traits, tensors = made(arch, stride_in_1x1=inside)
     weights.save(tensors, arch, traits, tmp_path / "x.pth", "mmseg")
     said = weights.usage(traits, arch, "mmseg").partition(", mean=")[0]
     words = {k: ast.literal_eval(v) for k, v in (word.split("=") for word in said.split(", "))}
