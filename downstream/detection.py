@@ -44,6 +44,7 @@ from detectron2.modeling import GeneralizedRCNN, build_backbone, build_proposal_
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads, select_foreground_proposals
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, mask_rcnn_inference
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.structures.boxes import matched_pairwise_iou
@@ -82,7 +83,6 @@ SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 # Pixels of small images that a bf16 network sees at a time in the test: seven of 160 x 213. An fp32 network sees one image at a
 # time, as detectron2's does, to the bit.
 TOGETHER = 2**18
-MASKS = 2**28  # values of all classes' masks that are tested at a time: 1 GB in fp32
 
 PRODUCTS = 2**25  # numbers between the two products of a pooling: 128 MB
 
@@ -111,6 +111,28 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
             res5, channels = super()._build_res5_block(cfg)
         res5.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
         return res5, channels
+
+
+class OneMaskHead(MaskRCNNConvUpsampleHead):
+    """detectron2's mask head, which in the test draws an object's mask for its own class alone.
+
+    detectron2's draws those of all classes and takes one: 1.1 GB an image of LVIS, and most of the test's time on a CPU.
+    """
+
+    def forward(self, x: torch.Tensor, instances: list[Instances]) -> Any:
+        if self.training or self.predictor.out_channels == 1:
+            return super().forward(x, instances)
+        mask_rcnn_inference(self.layers(x, torch.cat([found.pred_classes for found in instances])), instances)
+        return instances
+
+    def layers(self, x: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of pooled objects [R, C, P, P]: [R, 1, 2P, 2P] of the class of each [R], or [R, K, 2P, 2P] of all classes."""
+        if classes is None:
+            return super().layers(x)
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        weight, bias = self.predictor.weight[classes].flatten(1), self.predictor.bias[classes]
+        return torch.einsum("rchw,rc->rhw", x, weight)[:, None] + bias[:, None, None, None]
 
 
 class DensePoseROIHeads(StandardROIHeads):
@@ -344,10 +366,13 @@ def network(cfg: CfgNode) -> GeneralizedRCNN:
     maps = backbone.output_shape()
     proposals = build_proposal_generator(cfg, maps)
     own = {heads.__name__: heads for heads in (Res5ROIHeadsExtraNorm, DensePoseROIHeads)}
+    heads = own.get(cfg.MODEL.ROI_HEADS.NAME, build_roi_heads)(cfg, maps)
+    if cfg.MODEL.MASK_ON:
+        heads.mask_head.__class__ = OneMaskHead  # of the same layers, drawn from the same seed
     return GeneralizedRCNN(
         backbone=backbone,
         proposal_generator=proposals,
-        roi_heads=own.get(cfg.MODEL.ROI_HEADS.NAME, build_roi_heads)(cfg, maps),
+        roi_heads=heads,
         input_format=cfg.INPUT.FORMAT,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
@@ -501,14 +526,14 @@ def macs(task: Detection, arch: str) -> dict[str, float]:
     keypoints or surfaces.
     """
     cfg = configuration(task, arch)
-    model = blank(task, arch).eval()
+    model = blank(task, arch)
     sides = cfg.INPUT.MIN_SIZE_TRAIN
     rois = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     tested = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     masked = min(tested, cfg.TEST.DETECTIONS_PER_IMAGE)
     return {
-        "train": 3.0 * _forward_macs(cfg, model, sides[len(sides) // 2], rois, rois // 4),
-        "test": float(_forward_macs(cfg, model, cfg.INPUT.MIN_SIZE_TEST, tested, masked)),
+        "train": 3.0 * _forward_macs(cfg, model.train(), sides[len(sides) // 2], rois, rois // 4),
+        "test": float(_forward_macs(cfg, model.eval(), cfg.INPUT.MIN_SIZE_TEST, tested, masked)),
     }
 
 
@@ -532,7 +557,7 @@ def _forward_macs(cfg: CfgNode, model: GeneralizedRCNN, side: int, rois: int, ma
             heads.box_predictor(heads.box_head(pooled(rois, grid)))
             masked = pooled(masks, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION)
         if cfg.MODEL.MASK_ON:
-            heads.mask_head.layers(masked)
+            heads.mask_head.layers(masked, None if model.training else masked.new_zeros(len(masked), dtype=torch.long))
         if cfg.MODEL.KEYPOINT_ON:
             heads.keypoint_head.layers(pooled(masks, cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION))
         if cfg.MODEL.DENSEPOSE_ON:
@@ -990,21 +1015,13 @@ def _evaluated(
     return metrics
 
 
-def _mask_values(cfg: CfgNode) -> int:
-    """Of an image at most: each object found has a mask of every class, of which one is taken. LVIS's are 1.1 GB, COCO's 25 MB."""
-    if not cfg.MODEL.MASK_ON:
-        return 1
-    classes = 1 if cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    return cfg.TEST.DETECTIONS_PER_IMAGE * classes * (2 * cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION) ** 2
-
-
 def _predictions(
     cfg: CfgNode, model: GeneralizedRCNN, name: str, images: list[datasets.Record], together: int
 ) -> list[tuple[Any, ...]]:
     """What the network finds in each image: image_id, boxes, scores, classes and, of each kind or None, encoded masks, keypoints and
     encoded charts."""
     mapper, found = DatasetMapper(cfg, is_train=False), {}
-    size = max(1, min(together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST), MASKS // _mask_values(cfg)))
+    size = max(1, together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST))
     inputs = ahead(lambda batch: [mapped(mapper, image) for image in batch], _alike(images, size), depth=2)
     model.eval()
     progress = Progress(f"testing on {name}", len(images), quiet=not comm.is_main_process())

@@ -1,5 +1,6 @@
 """The detectron2 engine: the official network, the batches, the weights that land, and small trials from end to end."""
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -21,6 +22,7 @@ from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.engine import DefaultTrainer
 from detectron2.layers import ROIAlign, get_norm
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from PIL import Image
@@ -171,6 +173,28 @@ def test_the_network_is_the_official_one_with_its_losses_gradients_and_predictio
     assert all(g is not None and g.isfinite().all() for g in gradients.values()) and len(scores["scores"])
     assert ("roi_heads.res5.norm.weight" in initial) == ("c4" in name)
     assert len(losses) == 4 + (name != "moco_voc_c4")  # masks or keypoints
+
+
+@pytest.mark.parametrize(("task", "channels"), [(coco_fpn_1x.TASK, 256), (coco_c4_1x.TASK, 2048)])
+def test_an_objects_mask_is_detectron2s_of_its_class(task, channels):
+    torch.manual_seed(0)
+    head = detection.network(configured(task)).roi_heads.mask_head.eval()
+    torch.nn.init.normal_(head.predictor.bias)
+    official = copy.deepcopy(head)
+    official.__class__ = MaskRCNNConvUpsampleHead
+    pooled = torch.randn(6, channels, 14, 14)
+    masks = []
+    for one in (official, head):
+        images = [
+            Instances((9, 9), pred_classes=torch.tensor(classes).long()) for classes in ([3, 79, 0, 3], [], [5, 1])
+        ]
+        with torch.no_grad():
+            assert one(pooled, images) is images
+            nothing = one(pooled[:0], [Instances((9, 9), pred_classes=torch.zeros(0, dtype=torch.long))])
+        assert [len(image.pred_masks) for image in images] == [4, 0, 2] and len(nothing[0].pred_masks) == 0
+        masks.append(torch.cat([image.pred_masks for image in images]))
+    assert masks[0].shape == (6, 1, 28, 28) and masks[0].std() > 1e-3
+    assert torch.allclose(*masks, rtol=0, atol=1e-6)
 
 
 def test_fpn_has_norms_where_moco_has_them():
@@ -427,20 +451,6 @@ def test_images_of_one_size_are_tested_together_with_the_predictions_of_one_at_a
     for one, other in zip(alone, together, strict=True):
         assert len(one[2]) and np.array_equal(one[3], other[3])
         assert np.allclose(one[1], other[1], atol=1e-2) and np.allclose(one[2], other[2], atol=1e-5)
-
-
-def test_no_more_images_are_tested_together_than_the_masks_of_all_their_classes_have_room(voc, monkeypatch):
-    values = [detection._mask_values(detection.configuration(one.TASK)) for one in (lvis_v1_1x, coco_fpn_1x, voc_c4)]
-    assert values == [300 * 1203 * 28 * 28, 100 * 80 * 28 * 28, 1]
-    assert [detection.MASKS // value for value in values[:2]] == [0, 42]
-    cfg, seen = configured(tiny(), "resnet18"), []
-    model, name = detection.network(cfg), "voc_2007_trainval"
-    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    images = datasets.records(name, voc)
-    for room in (3, 2, 0):
-        monkeypatch.setattr(detection, "MASKS", room)
-        detection._predictions(cfg, model, name, images, 2**20)
-    assert seen == [len(batch) for most in (3, 2, 1) for batch in detection._alike(images, most)]
 
 
 def test_the_norms_statistics_too_are_those_of_parts_of_a_batch(voc, tmp_path, monkeypatch):
