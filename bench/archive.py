@@ -1,6 +1,6 @@
-"""A file's bytes by position, and the directory of a zip archive: what a torch file is made of, read without trusting it.
+"""A file's bytes by position, and what is where in a zip or tar archive: what a torch file is made of, read without trusting it.
 
-Python's zipfile would do, but takes any size on the archive's word and the last of two entries of one name.
+Python's zipfile and tarfile would do, but take any size on the archive's word and the last of two entries of one name.
 """
 
 import itertools
@@ -77,6 +77,28 @@ class Entry:
         if file.bytes(self.header + 30, name) != self.name.encode():
             raise ValueError(f"expected {self.name!r} at its place in the archive, found another name")
         return start
+
+
+def members(file: File) -> dict[str, tuple[int, int]]:
+    """Where the files of a tar archive start, and their sizes in bytes, by name (POSIX ustar; what pax adds is not looked at).
+
+    Raises ValueError for an archive that contradicts itself or has more than a hundred parts.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    place = 0
+    for _ in range(100):
+        header = file.bytes(place, min(512, file.size - place))
+        if not header.strip(b"\0"):
+            return found
+        name, digits, kind = header[:100].rstrip(b"\0").decode(), header[124:136].strip(b"\0 "), header[156:157]
+        if not digits.isdigit() or place + 512 + int(digits, 8) > file.size:
+            raise ValueError(f"{name[:80]!r} ends early, or has no size")
+        if kind in (b"0", b"\0"):
+            if name in found:
+                raise ValueError(f"two entries are called {name[:80]!r}")
+            found[name] = place + 512, int(digits, 8)
+        place = min(place + 512 - int(digits, 8) // -512 * 512, file.size)
+    raise ValueError("it has more than a hundred parts")
 
 
 def directory(file: File) -> dict[str, Entry]:

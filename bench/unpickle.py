@@ -5,8 +5,8 @@ name in the file stays text. Of some twenty names (torch's tensor constructors, 
 knows what they stand for and builds the value itself; every other object becomes an `Inert`, which records what it was
 called and what it held. So a training script's `argparse.Namespace` is as harmless as `os.system`, and both can be looked at.
 
-Formats: torch's zip (1.6 and later) and the format before it (MoCo's official files), plain pickles of numpy arrays
-(detectron2's model zoo, Python 2 included), safetensors, numpy's .npz. Only the index is read; a tensor's values are fetched
+Formats: torch's zip (1.6 and later), the format before it (MoCo's official files) and the first, a tar (torchvision's files
+until 2021), plain pickles of numpy arrays (detectron2's model zoo, Python 2 included), safetensors, numpy's .npz. Only the index is read; a tensor's values are fetched
 when somebody asks for them, so what nobody asks for (a queue of 1.28 million negatives, an optimizer's state) costs neither
 memory nor time. torch.load(weights_only=True) is not used: it is as safe but reads everything, stops at the first foreign
 name, and would make two paths of one.
@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from bench.archive import INDEX, Entry, File, directory
+from bench.archive import INDEX, Entry, File, directory, members
 
 MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py: the first object of a file written before 1.6
 # a ResNet-152 with its optimizer takes 300 thousand steps, a list of ImageNet's 1.28 million file names 6.4 million; no
@@ -282,7 +282,7 @@ def _kind(path: Path, file: File) -> tuple[str, Callable[[File], Any]]:
     ):  # a ModelProto: its version, then another field
         raise _Foreign("an ONNX graph: give the checkpoint that it was exported from")
     if head[257:262] == b"ustar":
-        raise _Foreign("a tar archive: unpack it first")
+        return "tar archive of torch", _tarred
     if head.startswith(b"PK"):
         return "zip archive of torch", _zipped
     return ("safetensors file", _safetensors) if path.suffix == ".safetensors" else ("pickle", _pickled)
@@ -369,6 +369,41 @@ def _pickled(file: File, operations: int | None = None) -> Any:
     if lost := [key for key, storage in unpickler.storages.items() if storage.place is None]:
         raise ValueError(f"storage {lost[0][:40]!r} is not in the file")
     return found
+
+
+def _tarred(file: File) -> Any:
+    """torch's format before 0.1.10: a tar of sys_info, storages, tensors (views of these) and the object that names them."""
+    parts = members(file)
+    if parts and "sys_info" not in parts:
+        raise _Foreign("a tar archive: unpack it first")
+    if lost := {"sys_info", "storages", "tensors", "pickle"} - parts.keys():
+        raise ValueError(f"it ends early, before its {min(lost)}")
+    streams = {name: _Stream(file, start, start + size) for name, (start, size) in parts.items()}
+    system = _Unpickler(streams["sys_info"]).load()
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise _Foreign("big-endian numbers: save it on a little-endian machine")
+    objects: dict[str, Any] = {}  # numbers as texts, which cannot be made to collide
+    stream = streams["storages"]
+    for _ in range(_Unpickler(stream).load()):
+        key, _, type_ = _Unpickler(stream).load()
+        dtype = _STORAGES[type_.rpartition(".")[2]]
+        (count,) = struct.unpack("<q", file.bytes(stream.skip(8), 8))
+        place = _at(stream.skip(count * dtype.itemsize))
+        objects[str(int(key))] = _Storage(file, dtype, str(int(key)), count, place=place)
+    for key, root, first, count in _Unpickler(stream).load():
+        whole = objects[str(int(root))]
+        if whole.root or not _counts((first, count)) or first + count > whole.count:
+            raise ValueError(f"a view leaves its storage {whole.key[:40]!r}")
+        objects[str(int(key))] = _Storage(file, whole.dtype, whole.key, count, first, whole)
+    stream = streams["tensors"]
+    for _ in range(_Unpickler(stream).load()):
+        key, storage, _ = _Unpickler(stream).load()
+        dims = int.from_bytes(file.bytes(stream.skip(8), 4), "little")
+        if dims > 16:
+            raise ValueError("a tensor with an impossible shape")
+        numbers = struct.unpack(f"<{2 * dims + 1}q", file.bytes(stream.skip(16 * dims + 8), 16 * dims + 8))
+        objects[str(int(key))] = _tensor(objects[str(int(storage))], numbers[-1], numbers[:dims], numbers[dims:-1])
+    return _Named(streams["pickle"], objects).load()
 
 
 def _at(start: int) -> Callable[[], int]:
@@ -665,6 +700,17 @@ class _Unpickler(_Pickle):
     dispatch[pickle.BYTEARRAY8[0]] = load_binbytes8
     dispatch[pickle.BINSTRING[0]] = load_binstring
     dispatch[pickle.LONG4[0]] = load_long4
+
+
+class _Named(_Unpickler):
+    """Of a tar: its tensors and storages are named by numbers, and a whole module is only its class's name."""
+
+    def __init__(self, stream: _Stream, objects: dict[str, Any]) -> None:
+        super().__init__(stream)
+        self.objects = objects
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid[0] if type(pid) is tuple else self.objects[str(int(pid))]
 
 
 def _plain(key: Any, many: bool) -> Any:

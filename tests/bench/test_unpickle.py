@@ -3,12 +3,14 @@
 import argparse
 import collections
 import io
+import itertools
 import os
 import pickle
 import random
 import resource
 import struct
 import sys
+import tarfile
 import time
 import types
 import zipfile
@@ -82,11 +84,13 @@ def content() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_tensors_equal_torch_load(tmp_path: Path, zipped: bool, protocol: int) -> None:
+@pytest.mark.parametrize(("form", "protocol"), [*itertools.product(["zip", "legacy"], [2, 3, 4, 5]), ("tar", 2)])
+def test_tensors_equal_torch_load(tmp_path: Path, form: str, protocol: int) -> None:
     file = tmp_path / "checkpoint.pth"
-    torch.save(content(), file, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    if form == "tar":
+        tarred(file, content())
+    else:
+        torch.save(content(), file, _use_new_zipfile_serialization=form == "zip", pickle_protocol=protocol)
     found, expected = unpickle.read(file), torch.load(file, weights_only=False)
     assert found["state_dict"].keys() == expected["state_dict"].keys()
     for name, tensor in expected["state_dict"].items():
@@ -96,6 +100,44 @@ def test_tensors_equal_torch_load(tmp_path: Path, zipped: bool, protocol: int) -
     momentum = found["optimizer"]["state"][0]["momentum_buffer"].read()
     assert torch.equal(momentum, expected["optimizer"]["state"][0]["momentum_buffer"])
     assert found["best_acc1"] == 67.5 and found["epoch"] == 200 and found["betas"] == (0.9, 0.999)
+
+
+def tarred(file: Path, found: Any) -> None:
+    """Saves in torch's format before 0.1.10, which only its legacy_load still reads. A storage's second tensor has a view of it."""
+    numbers, roots = itertools.count(2**46), {}
+    parts = {"storages": [], "tensors": []}
+    views = []
+
+    def numbered(tensor: torch.Tensor) -> str:
+        storage, key, first = tensor.untyped_storage(), next(numbers), tensor.storage_offset()
+        if storage.data_ptr() in roots and len(storage):
+            count = len(storage) // tensor.itemsize - first
+            views.append((next(numbers), roots[storage.data_ptr()], first, count))
+            root, first = views[-1][0], 0
+        else:
+            root = roots[storage.data_ptr()] = next(numbers)
+            kind = getattr(torch, tensor.type().split(".")[-1].replace("Tensor", "Storage"))
+            content = torch.empty(0, dtype=torch.uint8).set_(storage)
+            count = struct.pack("<q", len(content) // tensor.itemsize)
+            parts["storages"].append(pickle.dumps((root, "cpu", kind), 2) + count + content.numpy().tobytes())
+        shape = struct.pack(f"<i4x{2 * tensor.dim() + 1}q", tensor.dim(), *tensor.shape, *tensor.stride(), first)
+        parts["tensors"].append(pickle.dumps((key, root, torch.FloatTensor), 2) + shape)
+        return str(key)
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> str | None:
+            return numbered(value) if isinstance(value, torch.Tensor) else None
+
+    body = io.BytesIO()
+    Pickler(body, 2).dump(found)
+    counted = {name: pickle.dumps(len(each), 2) + b"".join(each) for name, each in parts.items()}
+    counted["storages"] += pickle.dumps(views, 2)
+    system = pickle.dumps({"protocol_version": 1000, "little_endian": True}, 2)
+    with tarfile.open(file, "w:", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in ({"sys_info": system, "pickle": body.getvalue()} | counted).items():
+            about = tarfile.TarInfo(name)
+            about.size, about.mtime = len(content), 1.5  # half a second is a part of its own
+            archive.addfile(about, io.BytesIO(content))
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -240,7 +282,7 @@ def test_the_hostile_pickles_are_hostile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(hostile(Path("marker"))))
-@pytest.mark.parametrize("form", ["pickle", "legacy", "zip"])
+@pytest.mark.parametrize("form", ["pickle", "legacy", "zip", "tar"])
 def test_nothing_in_a_file_is_run(tmp_path: Path, name: str, form: str) -> None:
     marker, file = tmp_path / "marker", tmp_path / "checkpoint.pth"
     body = hostile(marker)[name]
@@ -250,6 +292,13 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, name: str, form: str) -> None:
     elif form == "legacy":
         head = [pickle.dumps(part, 2) for part in (unpickle.MAGIC, 1001, {})]
         file.write_bytes(b"".join(head) + body + pickle.dumps([], 2))
+    elif form == "tar":
+        with tarfile.open(file, "w") as archive:
+            parts = {"sys_info": pickle.dumps({"little_endian": True}), "pickle": body}
+            for part, content in (parts | dict.fromkeys(("storages", "tensors"), b"\x80\2K\0.N.")).items():
+                about = tarfile.TarInfo(part)
+                about.size = len(content)
+                archive.addfile(about, io.BytesIO(content))
     else:
         file.write_bytes(body)
     try:
@@ -534,7 +583,7 @@ def test_of_a_sound_file_that_is_not_read_the_way_out_is_said_and_not_another_do
         unpickle.read(tmp_path / "arrays.npz")
 
 
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "safetensors"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "tar", "pickle", "safetensors"])
 def test_every_truncation_is_an_error(tmp_path: Path, form: str) -> None:
     whole, file = written(tmp_path, form), tmp_path / "cut.bin"
     for size in [*range(1, 40), *range(40, len(whole), max(1, len(whole) // 40)), len(whole) - 1]:
@@ -560,6 +609,9 @@ def written(folder: Path, form: str) -> bytes:
         save_file(tensors, file)
     elif form == "pickle":
         file.write_bytes(pickle.dumps({"model": {k: t.numpy() for k, t in tensors.items()}}, 2))
+    elif form == "tar":
+        tarred(file, {"state_dict": tensors, "opt": argparse.Namespace(lr=1)})
+        file.write_bytes(file.read_bytes().rstrip(b"\0"))  # what fills it up holds nothing
     else:
         torch.save(
             {"state_dict": tensors, "opt": argparse.Namespace(lr=1)}, file, _use_new_zipfile_serialization=form == "zip"
@@ -568,7 +620,7 @@ def written(folder: Path, form: str) -> bytes:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "safetensors"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "tar", "pickle", "safetensors"])
 def test_a_mutated_file_is_read_or_refused_in_one_sentence(tmp_path: Path, form: str) -> None:
     whole, file = written(tmp_path, form), tmp_path / "mutated.bin"
     rng = random.Random(0)
