@@ -328,8 +328,7 @@ FAMILIES = (
             "encoder.fc2.": HEAD,
             "sim_matrix": "one weight vector an image",
         },
-        method="pic",
-        counts=True,
+        method="pic",  # `epoch` counts windows of the sliding sampler, where it is used (main_pretrain.py)
     ),
     Source(
         name="bl0",

@@ -361,6 +361,7 @@ def on_trust(file: File) -> Found | None:
 
 
 NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
+    (r"(^|\.)layer\d.*attn\.|(^|\.)stages\.\d.*self_attn\.", "a hybrid of convolutions and attention"),
     (r"(^|\.)(patch_embed\.|cls_token$)|attn\.qkv\.|self_attention\.in_proj", "a vision transformer"),
     (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
     (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
@@ -420,9 +421,11 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> ValueError:
             " which family it is with --from, or save the state_dict() of the one that is meant"
         )
     shown = ", ".join(repr(key[:80]) for key in keys[:3])
-    return ValueError(
-        f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
-    )
+    text = f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
+    objects = {key: value for outer in _levels(file) for key, value in file.level(outer).objects.items()}
+    if odd := [f"{key[:80]} {value!r:.80}" for key, value in objects.items() if key.endswith(".weight")]:
+        text += f". What is no plain tensor there is not read ({', '.join(odd[:3])}): save dense ones, whole (full_tensor())"
+    return ValueError(text)
 
 
 def _nothing(source: Source, file: File) -> str:

@@ -335,6 +335,8 @@ def _value(name: str, key: str, value: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     if name.endswith(".num_batches_tracked"):  # floating-point where somebody averaged or halved every tensor
+        if value.dtype == torch.float16:  # which counts no further than 65,504
+            value = value.nan_to_num(nan=0.0, posinf=0.0)
         if value.is_complex() or not torch.equal(value, value.to(torch.int64).to(value.dtype)):
             raise ValueError(
                 f"expected a whole number in {key!r}, found {value.flatten()[:1].tolist()} ({value.dtype})"

@@ -150,13 +150,18 @@ def recognised(found: Mapping[str, tuple[int, ...]]) -> tuple[Arch, str | None]:
     deep = "conv1.0.weight" in found
     pooled = deep and any(name.endswith("downsample.2.weight") for name in found)
     stem = found.get("conv1.6.weight" if deep else "conv1.weight", ())
-    inner = found.get("layer1.0.conv2.weight", ())
+    first, inner = found.get("layer1.0.conv1.weight", ()), found.get("layer1.0.conv2.weight", ())
     plan = Arch(nearest, deep=deep, pooled=pooled)
     if len(stem) == 4:
         if what := _odd_stem(found["conv1.0.weight"] if deep and len(found["conv1.0.weight"]) == 4 else stem, deep):
             return plan, what
         if stem[0] % 64 or not 64 <= stem[0] <= 512:
             return plan, f"a stem of {stem[0]} channels, where plain and wide ResNets have 64 times a whole number"
+        if deep and len(first) == 4 and first[0] < stem[0]:
+            return (
+                plan,
+                f"a deep stem of {stem[0]} channels before stages that begin with {first[0]} (resnet50s and the like)",
+            )
         plan = Arch(nearest, stem[0] // 64, deep=deep, pooled=pooled)
     if len(inner) == 4 and inner[1] < inner[0]:
         return plan, f"a ResNeXt: grouped 3x3 convolutions of {inner[0]} channels"

@@ -1025,6 +1025,9 @@ def test_epoch_and_arguments_are_reported(tmp_path: Path) -> None:
     about = sources.inspect(write(PUBLISHED["pixpro"], tmp_path))["about"]
     assert about["epochs"] == 100
     assert about["arguments"] == {"amp_opt_level": "O1", "output_dir": "output", "pixpro_p": 2.0}
+    torch.save(pic("resnet50") | {"epoch": 1955}, tmp_path / "pic.pth")
+    about = sources.inspect(tmp_path / "pic.pth")["about"]  # of windows of 131,072 images: 200 epochs
+    assert about["epoch"] == 1955 and "epochs" not in about
     about = sources.inspect(write(PUBLISHED["solo-learn"], tmp_path))["about"]
     assert about["epoch"] == 399 and about["arguments"] == {"method": "byol", "max_epochs": 400}
 
@@ -1368,6 +1371,13 @@ def test_half_precision_and_transposed_storage_become_fp32(tmp_path: Path) -> No
         assert all(torch.equal(found[k], v.to(truth[k].dtype)) and found[k].is_contiguous() for k, v in halves.items())
 
 
+def test_a_counter_that_fp16_could_not_hold_does_no_harm(tmp_path: Path) -> None:
+    truth = net() | {"bn1.num_batches_tracked": torch.tensor(1_000_800)}
+    torch.save({k: v.half() for k, v in truth.items()}, tmp_path / "half.pth")
+    found = sources.backbone(tmp_path / "half.pth").tensors
+    assert found["bn1.num_batches_tracked"] == 0 and torch.equal(found["bn1.bias"], truth["bn1.bias"].half().float())
+
+
 def test_what_is_allowed_to_be_missing_is_named_and_new(tmp_path: Path) -> None:
     lost = ("layer4.1.bn2.bias", "layer4.1.conv2.weight")
     torch.save({k: v for k, v in net().items() if k not in lost}, tmp_path / "holes.pth")
@@ -1667,6 +1677,14 @@ def test_a_resnet18_is_not_a_resnet50(tmp_path: Path) -> None:
         ({"conv1.weight": torch.ones(64, 1, 7, 7)}, "one input channel"),
         ({"conv1.weight": torch.ones(64, 3, 3, 3)}, "3x3 stem of CIFAR"),
         ({"conv1.weight": torch.ones(80, 3, 7, 7)}, "a stem of 80 channels"),
+        (
+            {
+                "conv1.weight": None,
+                "conv1.0.weight": torch.ones(64, 3, 3, 3),
+                "conv1.6.weight": torch.ones(128, 64, 3, 3),
+            },
+            "a deep stem of 128 channels before stages that begin with 64",
+        ),
         ({"conv1.weight": torch.ones(128, 3, 7, 7)}, "expected the shapes of a ResNet-18x2, found 99 others"),
         ({"layer1.0.conv2.weight": torch.ones(128, 4, 3, 3)}, "a ResNeXt: grouped"),
         ({"layer1.0.conv2.weight": torch.ones(128, 128, 3, 3)}, "instead of [64, 64, 3, 3]"),
@@ -1724,6 +1742,8 @@ def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
         "state_dict": {"module.base_encoder.patch_embed.proj.weight": one, "module.momentum_encoder.norm.bias": one}
     }
     assert "a vision transformer" in refusal(tmp_path, mocov3_vit)
+    botnet = {"stem.conv1.conv.weight": torch.ones(24, 3, 3, 3), "stages.3.1.self_attn.qkv.weight": one}
+    assert "a hybrid of convolutions and attention" in refusal(tmp_path, botnet)
     rotnet = {"network": {"_feature_blocks.0.0.weight": torch.ones(64, 3, 11, 11), "_feature_blocks.8.1.weight": one}}
     assert "an AlexNet" in refusal(tmp_path, rotnet)
     deepcluster = {"state_dict": {"sobel.0.weight": one, "features.module.0.weight": torch.ones(96, 2, 11, 11)}}
@@ -2123,6 +2143,11 @@ def test_a_tensor_that_is_no_plain_one_is_named(tmp_path: Path, outer: tuple[str
         ValueError, match=r"no plain tensor there is not read \(layer1.0.conv1.weight <.*sparse.*dequantised"
     ):
         sources.backbone(tmp_path / "a.pth")
+
+
+def test_where_no_weight_is_a_plain_tensor_that_is_said(tmp_path: Path) -> None:
+    content = {k: v.to_sparse() if v.dim() else v for k, v in net().items()}  # as DTensors too, of FSDP2
+    assert "no plain tensor there is not read (conv1.weight <" in refusal(tmp_path, content)
 
 
 def test_what_stands_beside_a_state_dict_is_named(tmp_path: Path) -> None:
