@@ -7,6 +7,7 @@ transfer  one trial a seed; a trial that has its record is skipped
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -236,25 +237,37 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
             checkpoint.remove(work)
             done.append(record)
         say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
-        for name, published in _published(plan).items():
+        whose, figures = _published(plan)
+        for name, published in figures.items():
             if name not in result["metrics"]:  # a user's change may leave it out
                 continue
             if abs(result["metrics"][name] - published) > plan.task.tolerance:
                 changed = ", ".join(plan.task.nonstandard)
                 say(
-                    f"  expected {name} {published} +- {plan.task.tolerance} as published, found {result['metrics'][name]:.1f}: "
-                    f"look at {f'what was changed ({changed}), ' * bool(changed)}the data's counts, the traits and the batch before "
+                    f"  expected {name} {published} +- {plan.task.tolerance} as published of {whose}, found "
+                    f"{result['metrics'][name]:.1f}: look at {f'what was changed ({changed}), ' * bool(changed)}the data's counts, the traits and the batch before "
                     "believing it"
                 )
     return done
 
 
-def _published(plan: Plan) -> Mapping[str, float]:
-    """The figures that were published of this model, all of ResNet-50, by metric."""
+def _published(plan: Plan) -> tuple[str, Mapping[str, float]]:
+    """What was published of this model, all of ResNet-50: whose figures, and these by metric; none where several fit.
+
+    A variant that is no more than a length (`1000ep`) is no part of a published name, nor is `v1` where the paper has no other.
+    Epochs must agree where both are known; a name without them is of weights that do not say any (MSRA's).
+    """
     model = plan.model
-    names = model["name"], f"{model['name']} ({model.get('epochs')} epochs)"
-    found = [plan.task.expected[name] for name in names if name in plan.task.expected]
-    return found[0] if found and model["arch"] == "resnet50" else {}
+    if model["arch"] != "resnet50":
+        return "", {}
+    name, epochs = re.sub(r"_\d+ep$", "", model["name"]), model.get("epochs")
+    found = []
+    for whose, figures in plan.task.expected.items():
+        published, _, length = whose.removesuffix(" epochs)").partition(" (")
+        fits = epochs is None or length == str(epochs)
+        if fits and (whose == model["name"] or published in (name, name.removesuffix("_v1"))):
+            found.append((whose, figures))
+    return found[0] if len(found) == 1 else ("", {})
 
 
 def recorded(path: Path, out: Path, model: Mapping[str, Any]) -> dict[str, Any] | None:

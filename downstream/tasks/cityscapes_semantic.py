@@ -33,7 +33,7 @@ TASK = Segmentation(
     expected={
         "random": {"mIoU": 65.3},
         "supervised": {"mIoU": 74.6},
-        "moco_v1": {"mIoU": 75.3},
+        "moco_v1 (200 epochs)": {"mIoU": 75.3},
         "pixpro (400 epochs)": {"mIoU": 77.2},
     },
     unverified=(

@@ -20,7 +20,7 @@ TASK = Detection(
     expected={
         "random": {"APdp": 39.4, "APdp50": 78.5, "APdp75": 35.1},
         "supervised": {"APdp": 48.3, "APdp50": 85.6, "APdp75": 50.6},
-        "moco_v1": {"APdp": 50.1, "APdp50": 86.8, "APdp75": 53.9},
+        "moco_v1 (200 epochs)": {"APdp": 50.1, "APdp50": 86.8, "APdp75": 53.9},
     },
     unverified=(
         "MoCo did not release its DensePose configuration: that its s1x is detectron2's s1x_legacy is inferred from the numbers",

@@ -23,7 +23,7 @@ TASK = Classification(
     steps=(60, 80),
     trials=5,
     expected={
-        "moco_v1": {"top1_best": 60.6},
+        "moco_v1 (200 epochs)": {"top1_best": 60.6},
         "moco_v2 (200 epochs)": {"top1_best": 67.7},
         "moco_v2 (800 epochs)": {"top1_best": 71.1},
     },

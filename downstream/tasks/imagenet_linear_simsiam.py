@@ -19,8 +19,8 @@ TASK = Classification(
     optimiser="lars",
     schedule="cosine",
     expected={
-        "simsiam": {"top1_best": 68.1},
-        "simsiam (batch 256)": {"top1_best": 68.3},
+        "simsiam (100 epochs)": {"top1_best": 68.1},
+        "simsiam with batch 256 (100 epochs)": {"top1_best": 68.3},
     },
     unverified=(
         "top5 of the best epoch: SimSiam's code keeps only the best top1",

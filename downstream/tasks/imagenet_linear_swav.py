@@ -26,7 +26,7 @@ TASK = Classification(
         "swav (200 epochs)": {"top1_best": 73.9},
         "swav (100 epochs)": {"top1_best": 72.1},
         "deepcluster_v2 (800 epochs)": {"top1_best": 75.2},
-        "barlow_twins": {"top1_best": 73.5, "top5_best": 91.0},
+        "barlowtwins (1000 epochs)": {"top1_best": 73.5, "top5_best": 91.0},
     },
     unverified=(
         "top5_best: of the epoch with the best top1; SwAV's code keeps no top5, Barlow Twins' the best of any epoch",

@@ -18,7 +18,7 @@ TASK = Classification(
     lr=0.02,
     weight_decay=1e-6,
     schedule="cosine",
-    expected={"vicreg": {"top1_best": 73.2}},
+    expected={"vicreg (1000 epochs)": {"top1_best": 73.2}},
     unverified=(
         "top5_best: of the epoch with the best top1; VICReg's code keeps the best of any epoch",
         "the number of trials behind the README's value is not stated",

@@ -16,7 +16,7 @@ TASK = Detection(
     expected={
         "random": {"AP": 33.8, "AP50": 60.2, "AP75": 33.1},
         "supervised": {"AP": 53.5, "AP50": 81.3, "AP75": 58.8},
-        "moco_v1": {"AP": 55.9, "AP50": 81.5, "AP75": 62.6},
+        "moco_v1 (200 epochs)": {"AP": 55.9, "AP50": 81.5, "AP75": 62.6},
         "moco_v2 (800 epochs)": {"AP": 57.4, "AP50": 82.5, "AP75": 64.0},
         "pixpro (400 epochs)": {"AP": 60.2, "AP50": 83.8, "AP75": 67.7},
     },

@@ -83,6 +83,36 @@ def test_a_published_figure_is_compared_with_a_resnet_50_of_as_many_epochs(plann
         ({"name": "moco_v2 (200 epochs)", "arch": "resnet50"}, {"top1_k20": 55.0}),
         ({"name": "moco_v2", "epochs": 200, "arch": "resnet18"}, {}),
         ({"name": "moco_v2", "epochs": 100, "arch": "resnet50"}, {}),
-        ({"name": "moco_v2", "arch": "resnet50"}, {}),
+        ({"name": "moco_v2", "arch": "resnet50"}, {"top1_k20": 55.0}),
+        ({"name": "moco", "arch": "resnet50"}, {}),
     ):
-        assert journey._published(dataclasses.replace(plan, task=task, model=model)) == found
+        assert journey._published(dataclasses.replace(plan, task=task, model=model))[1] == found
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "about", "whose"),
+    [
+        ("imagenet_linear_swav", "barlowtwins", {"epochs": 1000}, "barlowtwins (1000 epochs)"),
+        ("imagenet_linear_swav", "swav_800ep", {"epochs": 800}, "swav (800 epochs)"),
+        ("imagenet_linear_swav", "swav", {"epochs": 200}, "swav (200 epochs)"),
+        ("imagenet_linear_swav", "swav", {}, ""),  # several lengths were published
+        ("imagenet_linear_swav", "swav_400ep_2x224", {"epochs": 400}, ""),
+        ("imagenet_semi_10", "swav", {}, "swav (800 epochs)"),
+        ("imagenet_linear_moco_v3", "moco_v3_100ep", {"epochs": 100}, "moco_v3 (100 epochs)"),
+        ("imagenet_linear_vicreg", "vicreg_1000ep", {"epochs": 1000}, "vicreg (1000 epochs)"),
+        ("imagenet_linear_simclr", "simclr_v1", {"epochs": 1000}, "simclr (1000 epochs)"),
+        ("imagenet_linear_simclr", "simclr", {}, "simclr (1000 epochs)"),
+        ("imagenet_linear_simclr", "simclr_v2", {}, ""),
+        ("imagenet_linear_simsiam", "simsiam", {"epochs": 100}, "simsiam (100 epochs)"),
+        ("imagenet_knn", "dino", {"epochs": 100}, ""),
+        ("voc_c4", "moco_v1", {"epochs": 200}, "moco_v1 (200 epochs)"),
+        ("voc_c4", "random", {}, "random"),
+        ("voc_c4", "supervised", {}, "supervised"),
+        ("voc_c4", "supervised", {"epochs": 90}, ""),  # the papers' is MSRA's
+    ],
+)
+def test_a_model_meets_its_published_name(planned, task, name, about, whose):
+    plan = dataclasses.replace(
+        planned({}, {}), task=journey.resolve(task, "paper", {}), model={"name": name, "arch": "resnet50", **about}
+    )
+    assert journey._published(plan)[0] == whose
