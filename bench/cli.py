@@ -110,14 +110,17 @@ def put(line: str) -> None:
 
 
 def pairs(words: list[str] | None) -> dict[str, str]:
-    """KEY=VALUE and KEY VALUE alike. Raises ValueError for a key without a value."""
-    found, rest = {}, list(words or [])
+    """KEY=VALUE and KEY VALUE alike. Raises ValueError for a key without a value or with two."""
+    found: dict[str, str] = {}
+    rest = list(words or [])
     while rest:
         key, equals, value = rest.pop(0).partition("=")
         if not equals:
             if not rest:
                 raise ValueError(f"expected KEY=VALUE or KEY VALUE, found {key!r} without a value")
             value = rest.pop(0)
+        if key in found:
+            raise ValueError(f"expected one value of {key}, found {found[key]} and {value}")
         found[key] = value
     return found
 

@@ -135,6 +135,8 @@ def described(report: dict[str, Any]) -> str:
     factor = protocol.get("gamma", solver.get("SOLVER.GAMMA", 0.1))
     schedule = protocol.get("schedule", solver.get("SOLVER.LR_SCHEDULER_NAME", "constant"))
     falls = f"x{factor:g} at {steps}" if steps else schedule
+    if late := [str(step) for step in effective["steps"] if step >= effective["iterations"]]:
+        falls += f" ({', '.join(late)} never: after the last iteration)"
     lines = [
         f"{report['name']}, protocol {report['hash'][:12]}: {report['cite']}",
         f"model       {report['model']['name']}, {report['model']['arch']}, {report['model']['family']}",

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import sys
 import typing
 from collections.abc import Mapping
@@ -436,8 +437,8 @@ def _finite(value: Any) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """A value as YAML, and 1e-3 as the number that YAML 1.1 does not see in it."""
-    value = yaml.safe_load(text)
+    """A value as YAML, 1e-3 as the number that YAML 1.1 does not see in it, and (60, 80) as the list that detectron2 does."""
+    value = yaml.safe_load(f"[{text.strip()[1:-1]}]" if re.fullmatch(r"\s*\(.*\)\s*", text) else text)
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

@@ -287,8 +287,8 @@ class Training:
         finite = [f"{loss:.6g}" for loss in map(float, self.losses) if math.isfinite(loss)]
         return FloatingPointError(
             f"expected {what} at lr {lr:.6g}, batch {self.recipe['batch_size']}, step {step} of {self.steps} (the last finite losses: "
-            f"{', '.join(finite[-5:]) or 'none'}): the last good checkpoint is kept; lower the learning rate (lr={lr / 2:.3g}) or "
-            "lengthen the warm-up"
+            f"{', '.join(finite[-5:]) or 'none'}): what was saved before is kept; lower the learning rate "
+            f"(lr={self.recipe['lr'] / 2:.3g}) or lengthen the warm-up"
         )
 
     def check_weights(self) -> None:

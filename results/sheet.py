@@ -32,7 +32,11 @@ class Cell:
     digits: int
     std: float | None = None
     n: int | None = None
+    low: float | None = None  # 95 % interval of the mean
+    high: float | None = None
     delta: float | None = None
+    delta_low: float | None = None  # 95 % interval of the difference
+    delta_high: float | None = None
     p: float | None = None  # of no difference, before any correction
     noise: bool = False  # the difference may well be none
     lent: bool = False  # the test of it used a published spread
@@ -155,7 +159,7 @@ def comma_separated(sheets: Sequence[Sheet]) -> str:
     It is for programs: a name stands as it is, so a spreadsheet may take one that begins with = for a formula.
     """
     abouts = ["model", "method", "variant", "pretrain_data", "epochs", "arch", "sha256", "protocol", "data", "source"]
-    values = ("mean", "std", "n", "delta", "p")
+    values = ("mean", "std", "n", "low", "high", "delta", "delta_low", "delta_high", "p")
     metrics = list(dict.fromkeys((c.task, c.metric) for sheet in sheets for c in sheet.columns))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

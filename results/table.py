@@ -234,7 +234,8 @@ def _lines(
             if not (values := _values(join, key, column)):
                 continue
             total = stats.summary(list(values.values()))
-            cell = Cell(total.mean, round(Decimal(total.mean), digits), digits, total.std, total.n, style=style)
+            printed_mean = round(Decimal(total.mean), digits)
+            cell = Cell(total.mean, printed_mean, digits, total.std, total.n, total.low, total.high, style=style)
             cells[position] = cell
             if style and key != baseline and models[key]["sha256"]:
                 against = _values(join, baseline, column) if baseline else {}
@@ -243,6 +244,7 @@ def _lines(
                 apart, cell.lent = _difference(values, against, published_value, spread)
                 if apart:
                     cell.delta, cell.p = apart.mean, apart.p
+                    cell.delta_low, cell.delta_high = apart.low, apart.high
                     compared.append(cell)
         if cells:
             lines.append(_line(table, join, key, models[key], cells))

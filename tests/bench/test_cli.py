@@ -279,6 +279,7 @@ def test_two_protocols_are_told_apart_by_what_differs(bench):
         ("imagenet_knn", ("training    none", "neighbours: [200, 100, 20, 10]")),
         ("imagenet_semi_1", ("1020 iterations", "x0.2 at 612, 816", "head_lr: 5.0")),
         ("voc_c4", ("24000 iterations, x0.1 at 18000, 22000, fp32",)),
+        ("voc_c4 SOLVER.MAX_ITER 20000", ("20000 iterations, x0.1 at 18000, 22000 (22000 never: after the last",)),
         ("voc_c4 SOLVER.GAMMA 0.2", ("24000 iterations, x0.2 at 18000, 22000, fp32",)),
         ("voc_c4 SOLVER.LR_SCHEDULER_NAME WarmupCosineLR", ("24000 iterations, WarmupCosineLR, fp32",)),
     ],
@@ -341,6 +342,10 @@ WRONG = {
         "none.pth",
     ),
     "a key without a value": (["transfer", "--task", "voc_c4", "--dry-run", "SOLVER.BASE_LR"], "SOLVER.BASE_LR"),
+    "a key with two values": (
+        ["transfer", "--task", "voc_c4", "--dry-run", "SOLVER.BASE_LR=1", "SOLVER.BASE_LR", "2"],
+        "1 and 2",
+    ),
     "an unknown key": (["transfer", "--task", "voc_c4", "--dry-run", "SOLVER.BASE_LRR=1"], "SOLVER.BASE_LRR"),
     "an unknown field": (["transfer", "--task", "cityscapes_semantic", "--dry-run", "lrr=1"], "lrr"),
     "an unknown recipe key": (["pretrain", "moco", "--data", "{datasets}/imagenet/train", "epoch=3"], "epoch"),

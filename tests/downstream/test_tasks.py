@@ -250,6 +250,12 @@ def test_a_value_of_another_kind_is_refused_by_name(task, key, value):
         overridden(mini(task.TASK), {key: value})
 
 
+def test_a_list_may_be_written_as_detectron2_writes_it():
+    assert overridden(voc_c4.TASK, {"SOLVER.STEPS": "(60, 80)"}).settings["SOLVER.STEPS"] == [60, 80]
+    same = overridden(voc_c4.TASK, {"SOLVER.STEPS": "(18000,22000,)"})
+    assert digest(same) == digest(voc_c4.TASK) and not same.nonstandard
+
+
 def test_a_value_of_the_kind_is_taken():
     changed = overridden(
         voc_semantic.TASK, {"lr": "1", "passes": "2.5", "resize": "[80, 60]", "steps": "[0.5]", "momentum": "0"}

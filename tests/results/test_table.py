@@ -545,6 +545,10 @@ def test_csv_has_one_line_a_model_with_plain_numbers(world):
     moco = next(r for r in got if r["model"] == "moco_v2")
     assert (float(moco["voc_c4.AP.mean"]), float(moco["voc_c4.AP.delta"]), moco["voc_c4.AP.n"]) == (7.0, 1.5, "2")
     assert float(moco["voc_c4.AP.std"]) == pytest.approx(0.707107, abs=1e-6)
+    half = 12.7062 * 0.5  # of two trials: t of one degree of freedom
+    assert [float(moco[f"voc_c4.AP.{end}"]) for end in ("low", "high")] == pytest.approx([7 - half, 7 + half], abs=1e-4)
+    apart = [float(moco[f"voc_c4.AP.{end}"]) for end in ("delta_low", "delta", "delta_high")]
+    assert apart == [1.5, 1.5, 1.5]  # of every seed
     assert moco["source"].count(".json") == 4
     assert moco["coco_c4_1x.APbb.mean"] == ""
     printed = next(r for r in got if r["method"] == "pixpro" and r["epochs"] == "400")
