@@ -251,7 +251,7 @@ def _lines(
     tested = [cell for cell in compared if cell.p is not None]
     for cell, real in zip(tested, stats.holm([cell.p for cell in tested if cell.p is not None]), strict=True):
         cell.noise = not real
-    return lines, _compared(table, compared, models[baseline] if baseline else None)
+    return lines, _compared(table, compared, models[baseline] if baseline else None, bool(printed))
 
 
 def _difference(
@@ -275,14 +275,15 @@ def _difference(
     return stats.against(values, base, spread), True
 
 
-def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None) -> list[str]:
-    """Notes: what the measured rows are compared with, and what may be read from it."""
+def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None, mixed: bool) -> list[str]:
+    """Notes: what the measured rows are compared with, and what may be read from it. `mixed`: with published rows beside them."""
     if not cells:
         return []
     if baseline is None:
         notes = [f"Measured rows: difference from the published {table.baseline} row; none was measured."]
     else:
-        notes = [f"In brackets: difference from {label(baseline)}, the mean of its trials."]
+        whose = "Measured rows, in brackets" if mixed else "In brackets"
+        notes = [f"{whose}: difference from {label(baseline)}, the mean of its trials."]
     tested = [cell for cell in cells if cell.p is not None]
     if any(cell.noise for cell in tested):
         over = f"by Holm's correction over {len(tested)} comparisons" if len(tested) > 1 else "of one comparison"

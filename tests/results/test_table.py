@@ -370,6 +370,7 @@ def test_without_a_measured_supervised_row_the_difference_is_from_the_published_
     both = [*paper(trial, "moco_v2"), *paper(trial, "supervised")]
     text = table.render("moco", both)
     assert "difference from the published" not in text
+    assert "- Measured rows, in brackets: difference from supervised" in text  # published ones have the published row's
     assert "57.0 ± 0.1 (0.0≈)" in text.replace("*", "")
 
 
