@@ -4,6 +4,7 @@ Python's zipfile and tarfile would do, but take any size on the archive's word a
 """
 
 import itertools
+import math
 import os
 import struct
 import zlib
@@ -91,13 +92,14 @@ def members(file: File) -> dict[str, tuple[int, int]]:
         if not header.strip(b"\0"):
             return found
         name, digits, kind = header[:100].rstrip(b"\0").decode(), header[124:136].strip(b"\0 "), header[156:157]
-        if not digits.isdigit() or place + 512 + int(digits, 8) > file.size:
+        size = int(digits, 8) if digits.isdigit() else file.size
+        if place + 512 + size > file.size:
             raise ValueError(f"{name[:80]!r} ends early, or has no size")
         if kind in (b"0", b"\0"):
             if name in found:
                 raise ValueError(f"two entries are called {name[:80]!r}")
-            found[name] = place + 512, int(digits, 8)
-        place = min(place + 512 - int(digits, 8) // -512 * 512, file.size)
+            found[name] = place + 512, size
+        place = min(place + 512 + math.ceil(size / 512) * 512, file.size)
     raise ValueError("it has more than a hundred parts")
 
 

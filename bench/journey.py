@@ -245,8 +245,8 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
                 changed = ", ".join(plan.task.nonstandard)
                 say(
                     f"  expected {name} {published} +- {plan.task.tolerance} as published of {whose}, found "
-                    f"{result['metrics'][name]:.1f}: look at {f'what was changed ({changed}), ' * bool(changed)}the data's counts, the traits and the batch before "
-                    "believing it"
+                    f"{result['metrics'][name]:.1f}: look at {f'what was changed ({changed}), ' * bool(changed)}the data's counts, "
+                    "the traits and the batch before believing it"
                 )
     return done
 

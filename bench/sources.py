@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from bench import layouts
 from bench.content import Digest, File, opened
 from bench.families import FAMILIES
-from bench.recognition import Found, Several, no_resnet, on_trust, recognised
+from bench.recognition import Found, Several, no_resnet, not_plain, on_trust, recognised
 from downstream import resnets
 from downstream.task import TRAITS
 
@@ -256,9 +256,7 @@ def _compared(
             f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
             f" Is this really a file of {found.source.name}?"
         )
-        objects = file.level(found.outer).objects
-        if odd := [f"{key[:80]} {value!r:.80}" for key, value in objects.items() if key.endswith(tuple(lost))]:
-            problem += f" What is no plain tensor there is not read{_listed(odd)}: save dense ones, dequantised"
+        problem += not_plain(file.level(found.outer).objects, tuple(lost)).removeprefix(".")
     wrong = [
         f"{name} {list(entries[name].shape)} instead of {list(shape)}"
         for name, shape in wanted.items()

@@ -6,10 +6,10 @@ knows what they stand for and builds the value itself; every other object become
 called and what it held. So a training script's `argparse.Namespace` is as harmless as `os.system`, and both can be looked at.
 
 Formats: torch's zip (1.6 and later), the format before it (MoCo's official files) and the first, a tar (torchvision's files
-until 2021), plain pickles of numpy arrays (detectron2's model zoo, Python 2 included), safetensors, numpy's .npz. Only the index is read; a tensor's values are fetched
-when somebody asks for them, so what nobody asks for (a queue of 1.28 million negatives, an optimizer's state) costs neither
-memory nor time. torch.load(weights_only=True) is not used: it is as safe but reads everything, stops at the first foreign
-name, and would make two paths of one.
+until 2021), plain pickles of numpy arrays (detectron2's model zoo, Python 2 included), safetensors, numpy's .npz. Only the
+index is read; a tensor's values are fetched when somebody asks for them, so what nobody asks for (a queue of 1.28 million
+negatives, an optimizer's state) costs neither memory nor time. torch.load(weights_only=True) is not used: it is as safe but
+reads everything, stops at the first foreign name, and would make two paths of one.
 
 A file can lie about every number in it. So each step costs what the file's own bytes pay for: sizes are compared with the
 file's before anything is reserved, the steps are counted, and nothing is hashed, copied or printed that a few bytes could
@@ -382,19 +382,16 @@ def _tarred(file: File) -> Any:
     system = _Unpickler(streams["sys_info"]).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise _Foreign("big-endian numbers: save it on a little-endian machine")
-    objects: dict[str, Any] = {}  # numbers as texts, which cannot be made to collide
+    objects: dict[str, Any] = {}
     stream = streams["storages"]
     for _ in range(_Unpickler(stream).load()):
         key, _, type_ = _Unpickler(stream).load()
         dtype = _STORAGES[type_.rpartition(".")[2]]
         (count,) = struct.unpack("<q", file.bytes(stream.skip(8), 8))
         place = _at(stream.skip(count * dtype.itemsize))
-        objects[str(int(key))] = _Storage(file, dtype, str(int(key)), count, place=place)
+        objects[_digits(key)] = _Storage(file, dtype, _digits(key), count, place=place)
     for key, root, first, count in _Unpickler(stream).load():
-        whole = objects[str(int(root))]
-        if whole.root or not _counts((first, count)) or first + count > whole.count:
-            raise ValueError(f"a view leaves its storage {whole.key[:40]!r}")
-        objects[str(int(key))] = _Storage(file, whole.dtype, whole.key, count, first, whole)
+        objects[_digits(key)] = _part(objects[_digits(root)], first, count)
     stream = streams["tensors"]
     for _ in range(_Unpickler(stream).load()):
         key, storage, _ = _Unpickler(stream).load()
@@ -402,8 +399,20 @@ def _tarred(file: File) -> Any:
         if dims > 16:
             raise ValueError("a tensor with an impossible shape")
         numbers = struct.unpack(f"<{2 * dims + 1}q", file.bytes(stream.skip(16 * dims + 8), 16 * dims + 8))
-        objects[str(int(key))] = _tensor(objects[str(int(storage))], numbers[-1], numbers[:dims], numbers[dims:-1])
+        objects[_digits(key)] = _tensor(objects[_digits(storage)], numbers[-1], numbers[:dims], numbers[dims:-1])
     return _Named(streams["pickle"], objects).load()
+
+
+def _digits(number: Any) -> str:
+    """A number as a text, which cannot be made to collide."""
+    return str(int(number))
+
+
+def _part(whole: _Storage, first: Any, count: Any) -> _Storage:
+    """Some elements of a storage as one of their own. Raises ValueError if they are not all in it."""
+    if whole.root or not _counts((first, count)) or first + count > whole.count:
+        raise ValueError(f"a view leaves its storage {whole.key[:40]!r}")
+    return _Storage(whole.file, whole.dtype, whole.key, count, first, whole)
 
 
 def _at(start: int) -> Callable[[], int]:
@@ -564,9 +573,7 @@ class _Unpickler(_Pickle):
             raise ValueError(f"storage {key[:40]!r} is declared twice, differently")
         if view and view[0] is not None:
             _, first, size = view[0]
-            if not (_counts((first, size)) and first + size <= count):
-                raise ValueError(f"a view leaves its storage {key[:40]!r}")
-            return _Storage(self.stream.file, dtype, key, size, first, block)
+            return _part(block, first, size)
         return block
 
     # --- the steps that would call something: REDUCE, NEWOBJ, NEWOBJ_EX, OBJ, INST, BUILD
@@ -710,7 +717,7 @@ class _Named(_Unpickler):
         self.objects = objects
 
     def persistent_load(self, pid: Any) -> Any:
-        return pid[0] if type(pid) is tuple else self.objects[str(int(pid))]
+        return pid[0] if type(pid) is tuple else self.objects[_digits(pid)]
 
 
 def _plain(key: Any, many: bool) -> Any:

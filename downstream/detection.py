@@ -6,6 +6,7 @@ keys. What this file adds is what the recipes of MoCo and PixPro add, and what r
 - `Res5ROIHeadsExtraNorm`, one more norm after the C4 head's res5 (facebookresearch/moco, detection/train_net.py), which here
   also stands on basic blocks, so that a ResNet-18 has a C4 head;
 - `DensePoseROIHeads`, which detectron2 has outside its package (projects/DensePose);
+- `OneMaskHead`, detectron2's mask head that in the test draws the mask of one class an object;
 - a C4 head's res5 gets the backbone's res5, and a tensor of the backbone that lands nowhere ends the run;
 - batches as detectron2 makes them, but a function of the seed and the iteration alone, so that a killed run goes on exactly,
   and made while the network is at work on others;
@@ -81,7 +82,7 @@ from downstream.weights import detectron2_size, fitting, land, separated, to_det
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 
 # Pixels of small images that a bf16 network sees at a time in the test: seven of 160 x 213. An fp32 network sees one image at a
-# time, as detectron2's does, to the bit.
+# time, as detectron2's does: to the bit, but for the last ones of a mask.
 TOGETHER = 2**18
 
 PRODUCTS = 2**25  # numbers between the two products of a pooling: 128 MB
