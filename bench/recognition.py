@@ -423,17 +423,18 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> ValueError:
     shown = ", ".join(repr(key[:80]) for key in keys[:3])
     text = f"expected a ResNet of a known family (bench list sources), found {len(keys)} tensors whose keys look like {shown}"
     objects = {key: value for outer in _levels(file) for key, value in file.level(outer).objects.items()}
-    return ValueError(text + not_plain(objects, (".weight",)))
+    odd = not_plain(objects, (".weight",))
+    return ValueError(f"{text}.{odd}" if odd else text)
 
 
 def not_plain(objects: dict[str, Any], wanted: tuple[str, ...]) -> str:
-    """Where keys of `objects` end as wanted ones: that these are no plain tensors, in a sentence that follows another; else nothing."""
+    """A further sentence where keys of `objects` end as wanted ones: that these are no plain tensors; else nothing."""
     odd = [f"{key[:80]} {value!r:.80}" for key, value in objects.items() if key.endswith(wanted)]
     if not odd:
         return ""
     shown = ", ".join(odd[:3]) + ", ..." * (len(odd) > 3)
     return (
-        f". What is no plain tensor there is not read ({shown}): save dense ones, whole (full_tensor()) and dequantised"
+        f" What is no plain tensor there is not read ({shown}): save dense ones, whole (full_tensor()) and dequantised"
     )
 
 

@@ -256,7 +256,7 @@ def _compared(
             f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
             f" Is this really a file of {found.source.name}?"
         )
-        problem += not_plain(file.level(found.outer).objects, tuple(lost)).removeprefix(".")
+        problem += not_plain(file.level(found.outer).objects, tuple(lost))
     wrong = [
         f"{name} {list(entries[name].shape)} instead of {list(shape)}"
         for name, shape in wanted.items()
