@@ -517,8 +517,9 @@ def run(
     where = place()
     share(task.batch, where.world)
     about, train, test = _splits(task, data)
-    kept, skipped = broken.spared(
-        range(len(train.files)), lambda i: _read(train.files[i]), task.skip_bad, where, task.name
+    files, images = train.files + test.files, len(train.files)
+    kept, skipped = broken.preflight(
+        range(images), range(images, len(files)), lambda i: _read(files[i]), task.skip_bad, where, task.name
     )
     train = train.part(kept) if skipped else train
     out.mkdir(parents=True, exist_ok=True)

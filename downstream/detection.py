@@ -609,9 +609,9 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "loaded.json", loaded)
     identity = _identity(task, arch, seed, world, tensors, train)
-    train, skipped = broken.spared(
-        train, functools.partial(_decoded, cfg.INPUT.FORMAT), task.skip_bad, place(), task.name
-    )
+    decode = functools.partial(_decoded, cfg.INPUT.FORMAT)
+    tested = [*itertools.chain.from_iterable(tests.values())]
+    train, skipped = broken.preflight(train, tested, decode, task.skip_bad, place(), task.name)
     trainer = _Training(cfg, model, train, mapper, out, device, identity, task.name, task.accumulate)
     seconds = {"train": trainer.run(resume)}
     start = time.monotonic()

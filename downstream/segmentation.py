@@ -529,13 +529,12 @@ def run(
     if here.rank == 0:
         write_json(out / "loaded.json", loaded)
     origin = {"protocol": digest(task), "seed": seed, "weights": fingerprint(tensors), "data": about["digest"]}
-    pairs, skipped = broken.spared(
-        _pairs(task, data, "train"), lambda pair: _image(pair[0]), task.skip_bad, here, task.name
-    )
+    train, test = (_pairs(task, data, split) for split in ("train", "val"))
+    pairs, skipped = broken.preflight(train, test, lambda pair: _image(pair[0]), task.skip_bad, here, task.name)
     crops = Crops(task, traits, pairs, seed)
     trained = _train(model, crops, total, steps, here, out, origin, resume)
     started = time.monotonic()
-    counts = _test(model, task, traits, _pairs(task, data, "val"), here)
+    counts = _test(model, task, traits, test, here)
     result = {
         "metrics": {"mIoU": miou(counts)},
         "loaded": loaded,

@@ -221,7 +221,7 @@ def run(
             f"expected one process for {task.name}, found {os.environ['WORLD_SIZE']}: call it without torchrun"
         )
     splits = _splits(task, data)
-    splits[0], skipped = broken.spared(splits[0], _decoded, task.skip_bad, place(), task.name)
+    splits[0], skipped = broken.preflight(*splits, _decoded, task.skip_bad, place(), task.name)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = network(task, arch, traits)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bench import journey, launch
-from downstream import checkpoint, interruption
+from downstream import broken, checkpoint, interruption
 from downstream import task as protocols
 
 spec = importlib.util.spec_from_file_location("transfers", Path(__file__).with_name("transfers.py"))
@@ -282,6 +282,18 @@ def spoil(image):
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
 
 
+def spoiling(act, images):
+    """What does `act` and then spoils these images."""
+
+    def acted(*given):
+        made = act(*given)
+        for image in images:
+            spoil(image)
+        return made
+
+    return acted
+
+
 IMAGES = {
     "voc_c4": "VOC2007/JPEGImages/*.jpg",
     "cityscapes_semantic": "cityscapes/leftImg8bit/train/*/*.png",
@@ -294,20 +306,17 @@ def test_a_broken_image_is_named_by_the_preflight_and_by_the_run(task, data, tmp
     copied = tmp_path / "data"
     subprocess.run(["cp", "-r", data, copied], check=True)
     images = sorted(copied.glob(IMAGES[task]))
-    plan = journey.plan
-
-    def planned_before(*given):
-        made = plan(*given)
-        for image in images:
-            spoil(image)
-        return made
-
-    log = tmp_path / "log"
-    with monkeypatch.context() as later:
-        later.setattr(journey, "plan", planned_before)
-        [line] = ended(transfers.started(transfers.transfer, log, task, copied, tmp_path / "out"), 2, log)
-    assert line.startswith("bench: expected a readable image, found a broken or foreign file: ")
-    assert any(str(image) in line for image in images)
+    for owner, look in ((journey, "plan"), (broken, "preflight")):  # images break after each
+        with monkeypatch.context() as later:
+            later.setattr(owner, look, spoiling(getattr(owner, look), images))
+            out, log = tmp_path / look, tmp_path / f"{look}.log"
+            [line] = ended(transfers.started(transfers.transfer, log, task, copied, out), 2, log)
+        assert line.startswith("bench: expected a readable image, found a broken or foreign file: ")
+        assert any(str(image) in line for image in images)
+        assert len(list(out.glob("*/*/*/0/log.jsonl"))) == (look == "preflight")  # training had begun
+        subprocess.run(["cp", "-rT", data, copied], check=True)
+    for image in images:
+        spoil(image)
     report, words = journey.checked(journey.resolve(task, "paper", {}), copied, False)
     assert not report["runs"]
     assert images[0].name in words
@@ -392,11 +401,11 @@ def test_a_dead_data_loader_process_is_one_sentence_and_the_run_goes_on_to_the_s
     finished("voc_c4", data, out, whole)
 
 
-def test_a_broken_image_in_a_data_loader_process_is_named_in_one_sentence(loading, data, tmp_path):
+@pytest.mark.usefixtures("loading")
+def test_a_broken_image_in_a_data_loader_process_is_named_in_one_sentence(data, tmp_path, monkeypatch):
     copied = tmp_path / "data"
     subprocess.run(["cp", "-r", data, copied], check=True)
-    for image in copied.glob(IMAGES["voc_c4"]):
-        spoil(image)
+    monkeypatch.setattr(broken, "preflight", spoiling(broken.preflight, list(copied.glob(IMAGES["voc_c4"]))))
     log = tmp_path / "log"
     [line] = ended(transfers.started(transfers.transfer, log, "voc_c4", copied, tmp_path / "out"), 2, log)
     assert re.match(r"bench: expected a readable image, found .*VOC2007/JPEGImages/\d+\.jpg .* fetch it again", line)
