@@ -386,6 +386,12 @@ def transfer(
             help="Default: the protocol's, fp32 at paper scale and bf16 at mini scale. Another one is recorded as nonstandard."
         ),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Leave the trained network in the trial's folder, as model.safetensors, for `bench predict`."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a trial that was interrupted.")] = False,
     json: Json = False,
@@ -410,12 +416,14 @@ def transfer(
 
       torchrun --nproc-per-node 8 -m bench transfer --task coco_fpn_1x --checkpoint pixpro_base_r50_400ep.pth
     """
-    from bench import journey
+    from bench import journey, predict
     from downstream import task as protocols
 
     if trials is not None and seed is not None:
         raise ValueError("expected --trials or --seed, found both")
     resolved = journey.resolve(task, scale, pairs(changes), precision)
+    if keep:
+        predict.possible(resolved)
     if scale_batch:
         resolved, numbers = protocols.scaled(resolved, int(os.environ.get("WORLD_SIZE", "1")))
         say(
@@ -456,12 +464,30 @@ def transfer(
             "  largest relative difference from torchvision: "
             + ", ".join(f"{k} {v:.1e}" for k, v in plan.proof.items())
         )
-    made = journey.transfer(plan, seeds, out, resume, say)
+    made = journey.transfer(plan, seeds, out, resume, say, keep)
     if json and first():
         print(jsonlib.dumps(made, indent=1))
     where = f"--results {shlex.quote(str(out))}"
     tables = [f"bench table {name} {where}" for name in journey.tables(resolved.name)]
     say(f"Next: {', '.join([*tables, f'bench leaderboard {where}'])}")
+
+
+@app.command("predict")
+def predict_(
+    file: Annotated[Path, typer.Argument(help="The model.safetensors that `bench transfer --keep` left.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/predictions"),
+) -> None:
+    """Ask a fine-tuned network what it finds in photographs: predictions.json, with boxes, masks and keypoints as COCO writes them, the
+    classes of an image or their shares of it, and a picture of each photograph's objects or map.
+
+    Images are shown as the trial's test shows them. DensePose's surfaces are left out, boxes stay.
+
+    Example: bench predict runs/transfer/voc_c4@mini/2f83ed2e263a/moco-1a2b3c4d/0/model.safetensors street.jpg
+    """
+    from bench import predict
+
+    print(predict.predict(file, images, out, say))
 
 
 def listed(text: str) -> list[str]:

@@ -160,18 +160,26 @@ def plan(
     return Plan(task, runner, data, found, about, tensors, proof)
 
 
-def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Callable[[str], None]) -> list[dict]:
+def transfer(
+    plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Callable[[str], None], keep: bool = False
+) -> list[dict]:
     """One trial a seed; returns the records, those of trials that were already there included.
+
+    keep: leaves the trained network in the trial's folder, for `bench predict`
 
     Raises FloatingPointError on a non-finite loss, OSError on a full disk, RuntimeError where another process runs the trial,
     and SystemExit on a signal; finished trials keep their records.
     """
-    from bench import bfloat16
+    from bench import bfloat16, predict
     from downstream import checkpoint, interruption, trial
     from results import record as stored
 
     def there(path: Path) -> bool:
         if found := recorded(path, out, plan.model):
+            if keep and not (path.with_suffix("") / predict.FILE).exists():
+                raise ValueError(
+                    f"expected no trial that ended without its network, found {path}: take another --out, or leave --keep out"
+                )
             say(f"{plan.task.name} of {plan.model['name']}, seed {seed}: already done, {path}")
             done.append(found)
         return bool(found)
@@ -232,6 +240,8 @@ def transfer(plan: Plan, seeds: Iterable[int], out: Path, resume: bool, say: Cal
                 continue
             record |= {key: result[key] for key in ("metrics", "loaded", "effective", "seconds")}
             record |= provenance.now("finished")
+            if keep:
+                predict.keep(plan, result["network"], work / predict.FILE)
             with checkpoint.room(path, len(json.dumps(record, indent=1))):
                 stored.write(record, out)
             checkpoint.remove(work)

@@ -558,7 +558,34 @@ def run(
     }
     if where.rank == 0:
         write_json(out / "metrics.json", result | {"tests": tests, "trained": fingerprint(model.state_dict())})
-    return result
+    return result | {"network": model.state_dict()}
+
+
+def class_names(task: Classification, data: Path) -> list[str]:
+    """The names of the classes that the network tells apart, which are the folders', in its order."""
+    return _split(data / "imagenet", "val")[0]  # has the same as train, and fewer images to look at
+
+
+def predictions(
+    task: Classification, about: Mapping[str, Any], tensors: Mapping[str, Tensor], images: Sequence[Path]
+) -> Iterator[tuple[dict[str, Any], None]]:
+    """Of each image the five likeliest classes and their probabilities.
+
+    about: "arch", "traits" and "classes", the names of the network's classes
+    tensors: the trained network's
+
+    Raises ValueError for tensors of another network and for a file that is no image.
+    """
+    device = place().device
+    model = network(task, about["arch"], len(about["classes"]), about["traits"])
+    land(model, tensors, "the network")
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    for file in images:
+        with torch.autocast(device.type, torch.bfloat16, enabled=task.precision == "bf16"), torch.inference_mode():
+            logits = model(_batch([central_view(_read(file), task)], about["traits"], device))[0]
+        best = logits.float().softmax(0).topk(min(5, len(logits)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        yield {"classes": [{"class": about["classes"][i], "probability": p} for i, p in pairs]}, None
 
 
 def _train(

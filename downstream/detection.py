@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetMapper, detection_utils
+from detectron2.data import DatasetMapper, MetadataCatalog, detection_utils
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.data.transforms import HFlipTransform, TransformList
@@ -52,7 +52,9 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
+from detectron2.utils.visualizer import Visualizer
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+from PIL import Image
 from pycocotools import mask as mask_tools
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -85,6 +87,7 @@ SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 # time, as detectron2's does: to the bit, but for the last ones of a mask.
 TOGETHER = 2**18
 
+DRAWN = 0.5  # the least score of an object that a picture of predictions shows
 PRODUCTS = 2**25  # numbers between the two products of a pooling: 128 MB
 
 Tensors = Mapping[str, torch.Tensor]
@@ -628,7 +631,66 @@ def run(
     if main:
         write_json(out / "metrics.json", result | {"trained": fingerprint(model.state_dict())})
     comm.synchronize()
-    return result
+    return result | {"network": model.state_dict()}
+
+
+def class_names(task: Detection, data: Path) -> list[str]:
+    """The names of the classes that the network tells apart, in its order."""
+    name = configuration(task).DATASETS.TEST[0]
+    if name.startswith("lvis"):
+        return MetadataCatalog.get(name).thing_classes
+    names = {
+        "voc": datasets.VOC_CLASSES,
+        "coco": datasets.COCO_CLASSES,
+        "cityscapes": [*datasets.CITYSCAPES_CLASSES.values()],
+    }
+    return names.get(name.partition("_")[0], ["person"])
+
+
+def predictions(
+    task: Detection, about: Mapping[str, Any], tensors: Tensors, images: Sequence[Path]
+) -> Iterator[tuple[dict[str, Any], Image.Image]]:
+    """Of each image its objects as COCO writes them, "class" by name, and a picture with those of score `DRAWN` and more.
+
+    about: "arch", "traits" and "classes", the names of the network's classes
+    tensors: the trained network's
+
+    Raises ValueError for tensors of another network and for a file that is no image.
+    """
+    _quiet()
+    device = place().device
+    cfg = configuration(task, about["arch"], about["traits"])
+    _trained_norm(cfg, 1, device)
+    model = network(cfg)
+    land(model, tensors, "the network")
+    model.to(device)
+    if task.precision == "bf16":
+        _bf16(model, device)
+    for file in images:
+        shown = Image.fromarray(_decoded("RGB", {"file_name": str(file)}))
+        record = {"file_name": str(file), "image_id": 0, "height": shown.height, "width": shown.width}
+        [(_, boxes, scores, classes, masks, points, _)] = _predictions(cfg, model, file.name, [record], 0)
+        objects = [
+            {
+                "class": about["classes"][label],
+                "score": float(score),
+                "bbox": [float(v) for v in (x, y, x2 - x, y2 - y)],
+            }
+            for (x, y, x2, y2), score, label in zip(boxes, scores, classes, strict=True)
+        ]
+        if masks is not None:
+            objects = [found | {"segmentation": mask} for found, mask in zip(objects, masks, strict=True)]
+        if points is not None:
+            lists = points[:, :, :3].reshape(len(points), -1).tolist()
+            objects = [found | {"keypoints": each} for found, each in zip(objects, lists, strict=True)]
+        clear = scores >= DRAWN
+        drawn = Visualizer(np.asarray(shown)).overlay_instances(
+            boxes=boxes[clear],
+            labels=[f"{o['class']} {o['score']:.0%}" for o in objects if o["score"] >= DRAWN],
+            masks=None if masks is None else [mask for mask, kept in zip(masks, clear, strict=True) if kept],
+            keypoints=None if points is None else points[clear],
+        )
+        yield {"objects": objects}, Image.fromarray(drawn.get_image())
 
 
 def _quiet() -> None:
@@ -805,10 +867,12 @@ def mapped(mapper: DatasetMapper, image: datasets.Record) -> Any:
         raise
 
 
-def _decoded(channels: str, image: datasets.Record) -> None:
-    """Reads an image as training does. Raises ValueError that names the file of a broken one."""
+def _decoded(channels: str, image: datasets.Record) -> np.ndarray:
+    """[H, W, 3] uint8: an image as training reads it. Raises ValueError that names the file of a broken one."""
     try:
-        detection_utils.check_image_size(image, detection_utils.read_image(image["file_name"], channels))
+        pixels = detection_utils.read_image(image["file_name"], channels)
+        detection_utils.check_image_size(image, pixels)
+        return pixels
     except MemoryError:
         raise
     except Exception as error:  # PIL's decoders raise all sorts of things, detectron2 for other sizes than annotated

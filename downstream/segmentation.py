@@ -35,7 +35,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from itertools import repeat
@@ -320,9 +320,14 @@ def _loaded(pair: Pair, task: Segmentation) -> tuple[np.ndarray, np.ndarray]:
     image, truth = _image(pair[0]), _label(pair[1], task.dataset)
     height, width = image.shape[:2]
     _fits(truth, height, width, pair[1], task)
-    if task.resize:
-        image = cv2.resize(image, _bounded(width, height, task.resize), interpolation=cv2.INTER_AREA)
-    return image, truth
+    return _shrunk(image, task), truth
+
+
+def _shrunk(image: np.ndarray, task: Segmentation) -> np.ndarray:
+    if not task.resize:
+        return image
+    height, width = image.shape[:2]
+    return cv2.resize(image, _bounded(width, height, task.resize), interpolation=cv2.INTER_AREA)
 
 
 def _bounded(width: int, height: int, bound: tuple[int, int] | None) -> tuple[int, int]:
@@ -548,7 +553,37 @@ def run(
             "trained": fingerprint(model.state_dict()),
         }
         write_json(out / "metrics.json", result | more)
-    return result
+    return result | {"network": model.state_dict()}
+
+
+def class_names(task: Segmentation, data: Path) -> list[str]:
+    """The names of the classes that the network tells apart, in its order."""
+    return list(CLASSES[task.dataset])
+
+
+def predictions(
+    task: Segmentation, about: Mapping[str, Any], tensors: Mapping[str, Tensor], images: Sequence[Path]
+) -> Iterator[tuple[dict[str, Any], Image.Image]]:
+    """Of each image the percent of it that each class found there takes, and its map: a PNG of class indices with VOC's palette.
+
+    about: "arch", "traits" and "classes", the names of the network's classes
+    tensors: the trained network's
+
+    Raises ValueError for tensors of another network and for a file that is no image.
+    """
+    here = place()
+    model = network(task, about["arch"], about["traits"])
+    land(model, tensors, "the network")
+    model = model.to(here.device).to(memory_format=torch.channels_last).eval()
+    palette = [0, 0, 0, *(value for colour, index in VOC_COLOURS.items() if index != IGNORE for value in colour)]
+    for file in images:
+        pixels = _image(file)
+        image = _input(_shrunk(pixels, task), about["traits"]).to(here.device, memory_format=torch.channels_last)
+        found = _classified(model, image, pixels.shape[:2], task)
+        picture = Image.fromarray(found.astype(np.uint8), "P")
+        picture.putpalette(palette)
+        shares = np.bincount(found.ravel(), minlength=task.classes) * (100 / found.size)
+        yield {"percent": {about["classes"][i]: float(shares[i]) for i in np.flatnonzero(shares)}}, picture
 
 
 def learning_rate(task: Segmentation, steps: Sequence[int], iteration: int) -> float:
@@ -648,6 +683,18 @@ def _resume(
     return state["iteration"], state["seconds"]
 
 
+def _input(pixels: np.ndarray, traits: Mapping[str, Any]) -> Tensor:
+    """[1, 3, H, W] of an image [H, W, 3] uint8 BGR, as the weights want it."""
+    return torch.from_numpy(np.ascontiguousarray(_normalised(pixels, traits).transpose(2, 0, 1)))[None]
+
+
+def _classified(model: nn.Module, image: Tensor, shape: tuple[int, ...], task: Segmentation) -> np.ndarray:
+    """The likeliest class of each pixel, [H, W] of `shape`; image: [1, 3, h, w]"""
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=task.precision == "bf16"), torch.inference_mode():
+        logits = model(image)
+        return F.interpolate(logits.float(), shape, mode="bilinear", align_corners=False).argmax(1)[0].cpu().numpy()
+
+
 def _test(
     model: nn.Module, task: Segmentation, traits: Mapping[str, Any], pairs: Sequence[Pair], place: Place
 ) -> np.ndarray:
@@ -655,20 +702,16 @@ def _test(
 
     def load(pair: Pair) -> tuple[Tensor, np.ndarray]:
         pixels, truth = _loaded(pair, task)
-        image = np.ascontiguousarray(_normalised(pixels, traits).transpose(2, 0, 1))
-        return torch.from_numpy(image)[None], truth
+        return _input(pixels, traits), truth
 
     counts = np.zeros((task.classes, task.classes), np.int64)
     share_statistics(model, place)
     model.eval()
     mine = pairs[place.rank :: place.world]
-    with contextlib.closing(ahead(load, iter(mine), depth=4)) as images, torch.inference_mode():
+    with contextlib.closing(ahead(load, iter(mine), depth=4)) as images:
         for image, truth in images:
-            image = image.to(place.device, memory_format=torch.channels_last)
-            with torch.autocast(place.device.type, torch.bfloat16, enabled=task.precision == "bf16"):
-                logits = model(image)
-            prediction = F.interpolate(logits.float(), truth.shape, mode="bilinear", align_corners=False).argmax(1)[0]
-            counts += confusion(prediction.cpu().numpy(), truth, task.classes, IGNORE)
+            found = _classified(model, image.to(place.device, memory_format=torch.channels_last), truth.shape, task)
+            counts += confusion(found, truth, task.classes, IGNORE)
     if place.world > 1:
         summed = torch.from_numpy(counts).to(place.device)
         dist.all_reduce(summed)

@@ -462,6 +462,19 @@ def protocol(task: Task) -> dict[str, Any]:
     return json.loads(json.dumps(content, sort_keys=True))
 
 
+def restored(content: Mapping[str, Any]) -> Task:
+    """The task that `protocol` made this of, without what is only said of it. Raises KeyError, TypeError or ValueError for what it
+    never made."""
+    kinds: dict[str, type[Task]] = {kind.engine: kind for kind in typing.get_args(Task)}
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in content.items() if key != "engine"
+    }
+    task = kinds[content["engine"]](**fields, cite="", metrics=())
+    if protocol(task) != content:
+        raise ValueError("expected all of a protocol")
+    return task
+
+
 def digest(task: Task) -> str:
     """sha256 of the protocol, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(protocol(task), sort_keys=True).encode()).hexdigest()

@@ -214,12 +214,12 @@ def lines(log: Path) -> list[dict[str, Any]]:
     return found
 
 
-def replace(file: Path, text: str) -> None:
+def replace(file: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a reader sees the old one or the new one."""
     unfinished = file.with_name(file.name + ".part")
     try:
-        with room(file, len(text)), unfinished.open("w") as writing:
-            writing.write(text)
+        with room(file, len(content)), unfinished.open("wb") as writing:
+            writing.write(content.encode() if isinstance(content, str) else content)
             writing.flush()
             os.fsync(writing.fileno())
         unfinished.replace(file)
