@@ -9,7 +9,7 @@ from bench import journey
 from downstream import task as protocols
 
 FILE = "model.safetensors"
-NOTES = {"protocol": dict, "arch": str, "traits": dict, "classes": list}
+NOTES = {"protocol": dict, "arch": str, "traits": dict, "classes": list}  # which the file has as JSON
 
 
 def possible(task: protocols.Task) -> None:
@@ -36,13 +36,14 @@ def keep(plan: journey.Plan, network: Mapping[str, Any], file: Path) -> None:
 
 def kept(file: Path) -> tuple[protocols.Task, dict[str, Any], dict[str, Any]]:
     """The task, "arch", "traits" and "classes", and the tensors of a file that `keep` wrote. Raises ValueError for another."""
-    from bench import unpickle
+    from bench import sources, unpickle
 
     found = unpickle.read(file)
     try:
         notes = {key: json.loads(found.texts[key]) for key in NOTES}
         if not all(isinstance(notes[key], kind) for key, kind in NOTES.items()):
             raise ValueError
+        notes["traits"] = sources.said_traits(notes["traits"])
         task = protocols.restored(notes.pop("protocol"))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise ValueError(

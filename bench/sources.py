@@ -383,7 +383,7 @@ def _fed(found: Found, file: File) -> layouts.Input:
 def _configured(found: Found, file: File) -> layouts.Input | None:
     """What a note of this project or the configuration of timm or transformers says that the network was fed, if they say it."""
     if said := file.sidecars.get("bench"):
-        traits = _said_traits(said["traits"])
+        traits = said_traits(said["traits"])
         return layouts.Input(tuple(traits["mean"]), tuple(traits["std"]), traits["channel_order"], 1.0)
     mean, std, unit = None, None, 255.0
     if found.source.name == "timm" and "timm" in file.sidecars:
@@ -404,7 +404,7 @@ def _configured(found: Found, file: File) -> layouts.Input | None:
 def _strided(found: Found, file: File) -> bool:
     """Whether a bottleneck strides in its first convolution, by a note or a configuration, else by the layout."""
     if said := file.sidecars.get("bench"):
-        return bool(_said_traits(said["traits"])["stride_in_1x1"])
+        return bool(said_traits(said["traits"])["stride_in_1x1"])
     if found.source.name == "transformers" and "transformers" in file.sidecars:
         return file.sidecars["transformers"].get("downsample_in_bottleneck") is True
     return found.source.stored.stride_in_1x1
@@ -416,7 +416,7 @@ def _traits(found: Found, file: File, plan: resnets.Arch) -> dict[str, Any]:
     return {key: known[key] for key in TRAITS}
 
 
-def _said_traits(said: Any) -> dict[str, Any]:
+def said_traits(said: Any) -> dict[str, Any]:
     """Traits that a file brings along. Raises ValueError for ones that are none."""
     if not isinstance(said, dict):
         raise ValueError(f"expected a table of traits beside the file, found {type(said).__name__}")

@@ -55,7 +55,9 @@ def trial(data, tmp_path_factory):
         if task not in made:
             out = tmp_path_factory.mktemp(task)
             resolved = journey.resolve(task, "mini", CHANGES[task], "fp32")
-            [record] = journey.transfer(journey.plan(resolved, "random", data), [0], out, False, print, keep=True)
+            [record] = journey.transfer(
+                journey.plan(resolved, "random", data), [0], out, False, lambda _: None, keep=True
+            )
             [file] = out.glob(f"*/*/*/0/{predict.FILE}")
             made[task] = record, file
         return made[task]
@@ -161,6 +163,7 @@ def test_the_command_says_where_the_answer_is_and_what_is_wrong(data, trial, tmp
         {"protocol": "[" * 100_000},
         {"classes": '"abc"'},
         {"traits": "3"},
+        {"traits": '{"mean": 3}'},
     ],
 )
 def test_a_file_that_is_none_is_refused(texts, trial, tmp_path):
