@@ -235,6 +235,7 @@ def transfer(
                     work,
                     seed,
                     resume=resume,
+                    **({"keep": True} if keep else {}),  # which what trains no network does not take
                 )
             if int(os.environ.get("RANK", "0")) > 0:
                 continue

@@ -504,11 +504,13 @@ def run(
     out: Path,
     seed: int,
     resume: bool = False,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Trains and tests once: {"metrics", "loaded", "effective", "seconds": {"train", "test"}}.
 
     tensors: the backbone under torchvision's names, or None for a random one
     resume:  goes on from out/last.pth if there is one; otherwise a former training in `out` is overwritten
+    keep:    "network", the trained network's tensors, is in the result too
 
     Writes out/loaded.json, out/log.jsonl, out/tensorboard/, out/last.pth and out/metrics.json (what is returned, every epoch's
     test, and "trained", the fingerprint of the trained network). Raises ValueError for weights that do not land and a
@@ -558,7 +560,7 @@ def run(
     }
     if where.rank == 0:
         write_json(out / "metrics.json", result | {"tests": tests, "trained": fingerprint(model.state_dict())})
-    return result | {"network": model.state_dict()}
+    return result | ({"network": model.state_dict()} if keep else {})
 
 
 def class_names(task: Classification, data: Path) -> list[str]:

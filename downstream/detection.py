@@ -579,8 +579,9 @@ def run(
     out: Path,
     seed: int,
     resume: bool = False,
+    keep: bool = False,
 ) -> dict[str, Any]:
-    """One trial: fine-tunes the backbone (random if None) by the protocol and tests it.
+    """One trial: fine-tunes the backbone (random if None) by the protocol and tests it; with `keep`, returns the network's tensors too.
 
     Returns metrics (percent), loaded, effective (batch, lr, iterations, norm, world_size, precision) and seconds (train,
     test); writes loaded.json, log.jsonl, tensorboard/, metrics.json (and in it "trained", the fingerprint of the trained
@@ -622,16 +623,18 @@ def run(
     for name, images in tests.items():
         metrics |= _test(cfg, model, name, images, data, TOGETHER if task.precision == "bf16" else 0)
     seconds["test"] = time.monotonic() - start
+    chosen = {name: voc.choices(_year(name)) for name in tests if name.startswith("voc")}
     result = {
         "metrics": {name: metrics[name] for name in task.metrics},
         "loaded": loaded,
-        "effective": effective(task, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, norm, world, skipped),
+        "effective": effective(task, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, norm, world, skipped)
+        | ({"evaluation": chosen} if chosen else {}),
         "seconds": {k: round(v, 1) for k, v in seconds.items()},
     }
     if main:
         write_json(out / "metrics.json", result | {"trained": fingerprint(model.state_dict())})
     comm.synchronize()
-    return result | {"network": model.state_dict()}
+    return result | ({"network": model.state_dict()} if keep else {})
 
 
 def class_names(task: Detection, data: Path) -> list[str]:
@@ -1056,13 +1059,17 @@ def _test(
     return comm.all_gather(metrics)[0]
 
 
+def _year(name: str) -> int:
+    return int(name.split("_")[1])
+
+
 def _evaluated(
     cfg: CfgNode, name: str, images: list[datasets.Record], data: Path, everything: list[tuple[Any, ...]]
 ) -> dict[str, float]:
     """Metrics of what was found in the images of a test split, as `_predictions` gives it."""
     if name.startswith("voc"):
         predictions = {image_id: (boxes, scores, classes) for image_id, boxes, scores, classes, *_ in everything}
-        return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, year=int(name.split("_")[1]))
+        return voc.evaluate(predictions, images, cfg.MODEL.ROI_HEADS.NUM_CLASSES, _year(name))
     if name.startswith("cityscapes"):
         shapes = {image_id: (masks, scores, classes) for image_id, _, scores, classes, masks, *_ in everything}
         return cityscapes.evaluate(shapes, images)

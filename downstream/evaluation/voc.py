@@ -53,6 +53,16 @@ def evaluate(
     return {"AP": float(means.mean()), "AP50": float(means[0]), "AP75": float(means[5])}
 
 
+def choices(year: int) -> dict[str, str]:
+    """How `evaluate` decides what VOC's evaluations decide differently, for a record."""
+    return {
+        "precision": "mean at 11 recalls" if year == 2007 else "area under its envelope",
+        "difficult": "neither right nor wrong",
+        "boxes": "rounded to 0.1 pixel, with their last pixels",
+        "scores": "rounded to 0.001",
+    }
+
+
 THRESHOLDS = [t / 100 for t in range(50, 100, 5)]
 
 

@@ -402,6 +402,14 @@ def test_a_trial_from_end_to_end_and_again_after_a_kill(voc, tmp_path, monkeypat
         "norm": "BN (naiveSyncBN in one process)",
         "world_size": 1,
         "precision": "fp32",
+        "evaluation": {
+            "voc_2007_test": {
+                "precision": "mean at 11 recalls",
+                "difficult": "neither right nor wrong",
+                "boxes": "rounded to 0.1 pixel, with their last pixels",
+                "scores": "rounded to 0.001",
+            }
+        },
     }
     written = json.loads((tmp_path / "whole" / "metrics.json").read_text())
     assert written == whole | {"trained": written["trained"]}
