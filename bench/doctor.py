@@ -94,10 +94,13 @@ def compiled(module: str, name: str, without: str) -> str:
 
 
 def dataset_root() -> str:
+    from downstream.task import ELSEWHERE
+
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
     known = ("VOC2007", "VOC2012", "coco", "lvis", "densepose", "cityscapes", "imagenet")
     folders = [f for f in known if (root / f).is_dir() or (root / "VOCdevkit" / f).is_dir()]
     origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "./datasets"
-    return f"data: {', '.join(folders) or 'nothing found'} under {origin}" + (
-        "" if folders else "; say --data DIR, or bench data synthesize datasets"
+    alone = "".join(f", {name} under {variable}" for name, variable in ELSEWHERE.items() if os.environ.get(variable))
+    return f"data: {', '.join(folders) or 'nothing found'} under {origin}{alone}" + (
+        "" if folders or alone else "; say --data DIR, or bench data synthesize datasets"
     )

@@ -68,12 +68,15 @@ def meant(data: Path | None) -> Path:
 
 
 def datasets(data: Path | None) -> Path:
-    """The same. Raises FileNotFoundError where it is no folder."""
+    """The same. Raises FileNotFoundError where it is no folder and no dataset has a variable of its own."""
+    from downstream.datasets import anywhere
+
     root = meant(data)
-    if not root.is_dir():
+    if not anywhere(root):
         raise FileNotFoundError(
             f"expected a folder of datasets (VOC2007/, coco/, cityscapes/ ...), found no folder {root}. "
-            "Say --data DIR, set DETECTRON2_DATASETS, or draw one: bench data synthesize DIR"
+            "Say --data DIR, set DETECTRON2_DATASETS (of one alone: CITYSCAPES_DATASET, IMAGENET_DIR), or draw one: bench data "
+            "synthesize DIR"
         )
     return root
 

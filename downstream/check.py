@@ -106,7 +106,7 @@ def check(
     """
     findings = Findings(root)
     splits: dict[str, dict[str, Any]] = {}
-    made, failed = train_ids.make(root / "cityscapes") if make_label_train_ids else (0, {})
+    made, failed = train_ids.make(datasets.own_folder(root, "cityscapes")) if make_label_train_ids else (0, {})
     for file, reason in failed.items():
         if file.name.endswith("_labelTrainIds.png"):
             findings.add(
@@ -117,7 +117,7 @@ def check(
             )
         else:
             findings.add("label map", file, reason, "extract gtFine_trainvaltest.zip again")
-    if not _is_folder(root):
+    if not _may_have(root):
         findings.add(
             "layout", root, "no such folder", "give --data a folder that exists, or: bench data synthesize DIR"
         )
@@ -277,10 +277,17 @@ def _missing(kind: str, file: Path, names: Collection[str], reason: str, finding
 
 def _folder(root: Path, names: Sequence[str], findings: Findings, mend: str) -> Path | None:
     """The first of these folders that is there."""
-    base = next((root / name for name in names if _is_folder(root / name)), None)
+    base = next((place for name in names if _is_folder(place := datasets.own_folder(root, name))), None)
     if base is None:
         findings.add("layout", root, f"no folder {' or '.join(names)}", mend)
     return base
+
+
+def _may_have(root: Path) -> bool:
+    try:
+        return datasets.anywhere(root)
+    except OSError:  # one that may not be looked at
+        return False
 
 
 def _is_folder(path: Path) -> bool:

@@ -108,7 +108,7 @@ def found(task: Classification, data: Path) -> dict[str, Any]:
 
 def _splits(task: Classification, data: Path) -> tuple[dict[str, Any], Split, Split]:
     _check(task)
-    root = Path(data) / "imagenet"
+    root = datasets.own_folder(Path(data), "imagenet")
     (classes, train), (tested, test) = (_split(root, name) for name in ("train", "val"))
     if differing := sorted(set(classes) ^ set(tested)):
         raise ValueError(
@@ -565,7 +565,7 @@ def run(
 
 def class_names(task: Classification, data: Path) -> list[str]:
     """The names of the classes that the network tells apart, which are the folders', in its order."""
-    return _split(data / "imagenet", "val")[0]  # has the same as train, and fewer images to look at
+    return _split(datasets.own_folder(data, "imagenet"), "val")[0]  # has the same as train, and fewer images to look at
 
 
 def predictions(

@@ -25,6 +25,7 @@ evaluation counts.
 import hashlib
 import json
 import math
+import os
 import re
 import unicodedata
 import xml.etree.ElementTree as ET
@@ -38,6 +39,8 @@ from xml.parsers import expat
 import cv2
 import numpy as np
 from PIL import Image
+
+from downstream.task import ELSEWHERE
 
 # fmt: off
 VOC_CLASSES = [
@@ -109,6 +112,8 @@ def records(name: str, root: Path, masks: bool = False) -> list[Record]:
 
     Raises FileNotFoundError for what is not there and ValueError for what is there and wrong.
     """
+    if match := re.fullmatch(r"cityscapes_fine_instance_seg_(train|val)", name):
+        return _cityscapes(own_folder(root, "cityscapes"), match[1])
     if not root.is_dir():
         raise FileNotFoundError(
             f"expected a folder of datasets, found nothing at {root}: give --data a folder that exists"
@@ -121,9 +126,19 @@ def records(name: str, root: Path, masks: bool = False) -> list[Record]:
         return _coco(root, split_of_2017(name), annotation_file(name, root), "densepose", masks)
     if match := re.fullmatch(r"lvis_(v0\.5|v1)_(train|val)", name):
         return _lvis(root, match[1], match[2], annotation_file(name, root), masks)
-    if match := re.fullmatch(r"cityscapes_fine_instance_seg_(train|val)", name):
-        return _cityscapes(root / "cityscapes", match[1])
     raise _unknown(name)
+
+
+def own_folder(root: Path, name: str) -> Path:
+    """Where a dataset is: in the folder of the datasets or, if it has none of that name, where the variable says that names this
+    one's folder alone."""
+    inside, elsewhere = root / name, os.environ.get(ELSEWHERE.get(name, ""))
+    return Path(elsewhere).expanduser() if elsewhere and not inside.exists() else inside
+
+
+def anywhere(root: Path) -> bool:
+    """Whether there may be datasets: a folder of them, or a variable of one alone."""
+    return root.is_dir() or any(os.environ.get(variable) for variable in ELSEWHERE.values())
 
 
 def classes(name: str) -> int:

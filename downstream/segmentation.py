@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import broken, checkpoint, resnets
-from downstream.datasets import VOC_CLASSES, lines, once, turned
+from downstream.datasets import VOC_CLASSES, lines, once, own_folder, turned
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
@@ -142,7 +142,7 @@ def _pairs(task: Segmentation, data: Path, split: str) -> list[Pair]:
 
 
 def _cityscapes(data: Path, split: str) -> list[Pair]:
-    root = data / "cityscapes"
+    root = own_folder(data, "cityscapes")
     images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
     for folder in (root, images, labels):
         if not folder.is_dir():

@@ -188,6 +188,8 @@ GRID = 4  # of a C4 head's RoI, for 14: RoIs are PIXELS times smaller, and res5 
 WIDTHS = 2
 ITERATIONS = 40  # and learning-rate steps, warm-up and PreciseBN, of which at least 20 remain
 BATCH = 2  # and, linearly, the learning rate
+# The variables that name the folder of one dataset alone, for users of cityscapesscripts and of ImageNet's training scripts.
+ELSEWHERE = {"cityscapes": "CITYSCAPES_DATASET", "imagenet": "IMAGENET_DIR"}
 IMAGE = {"cityscapes": (2048, 1024), "voc": (500, 500)}  # width and height that bound an image of the original dataset
 PASSES = 12  # at most this often over the training set, as COCO's 1x schedule does
 VIEW = Fraction(2, 7)  # of a classifier's view and the image around it: 64 of 224 pixels, 73 of 256

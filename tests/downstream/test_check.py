@@ -793,3 +793,28 @@ def test_a_mask_that_the_evaluation_cannot_use_is_listed_where_masks_are_used(da
         TASKS["coco_fpn_1x"], settings=dict(TASKS["coco_fpn_1x"].settings) | {"MODEL.MASK_ON": False}
     )
     assert check.check(boxes, root, records)["runs"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "task"),
+    [
+        ("CITYSCAPES_DATASET", "cityscapes", "cityscapes_semantic"),
+        ("CITYSCAPES_DATASET", "cityscapes", "cityscapes_instance"),
+        ("IMAGENET_DIR", "imagenet", "imagenet_linear"),
+    ],
+)
+def test_a_dataset_may_stand_where_its_own_variable_says(variable, name, task, drawn, tmp_path, monkeypatch):
+    alone, nowhere = tmp_path / f"of {name}", tmp_path / "nowhere"
+    shutil.copytree(drawn / name, alone)
+    engine = journey.engine(TASKS[task]).found
+    assert not found(task, nowhere)["runs"]
+    with pytest.raises(FileNotFoundError, match=variable):
+        journey.datasets(nowhere)
+    monkeypatch.setenv(variable, str(alone))
+    assert journey.datasets(nowhere) == nowhere
+    assert found(task, nowhere, engine)["runs"]
+    assert not found("voc_c4", nowhere)["runs"]
+    assert engine(TASKS[task], nowhere) == engine(TASKS[task], drawn)
+    shutil.rmtree(alone)
+    assert found(task, drawn, engine)["runs"]
+    assert not found(task, nowhere)["runs"]
