@@ -85,7 +85,8 @@ def plan(
     Without --data and without a folder of datasets the rest of the plan still stands; a folder that was named must be right.
     """
     about, _ = journey.opened(checkpoint, arch, task.scale, family, name, allow_missing)
-    named = data is not None or "DETECTRON2_DATASETS" in os.environ or Path("datasets").is_dir()
+    alone = protocols.ELSEWHERE.get(task.name.partition("_")[0], "DETECTRON2_DATASETS")
+    named = data is not None or bool({alone, "DETECTRON2_DATASETS"} & os.environ.keys()) or Path("datasets").is_dir()
     found = journey.engine(task).found(task, journey.datasets(data)) if named else None
     reduced = found is not None and not groups.whole(task.name.partition("@")[0], found)
     report = shown(task) | {
@@ -105,11 +106,13 @@ def plan(
     total, steps = protocols.iterations(task, found["train"] if found else usual)
     report["effective"] = {
         "batch": batch,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "lr": lr,
         "iterations": total,
         "steps": list(steps),
         "precision": task.precision,
     }
+    report["estimated_bytes"] = disk(task, about["arch"])
     if found:
         work = macs(task, about["arch"], found)
         report["estimated_seconds"] = round(work / macs_per_second(task.precision)) * len(seeds)
@@ -127,6 +130,15 @@ def macs(task: protocols.Task, arch: str, found: dict[str, Any]) -> float:
     return each["train"] * seen + each["test"] * tested
 
 
+def disk(task: protocols.Task, arch: str) -> int:
+    """The bytes of a trial's checkpoints while it runs: two, and one that is written, each with weights and momentum."""
+    if isinstance(task, protocols.LinearSVM):
+        return 0
+    model = journey.engine(task).blank(task, arch)
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return 3 * 4 * (sum(tensor.numel() for tensor in model.state_dict().values()) + learned)
+
+
 def described(report: dict[str, Any]) -> str:
     """A plan for a person."""
     effective, found = report["effective"], report["data"]
@@ -137,6 +149,7 @@ def described(report: dict[str, Any]) -> str:
     falls = f"x{factor:g} at {steps}" if steps else schedule
     if late := [str(step) for step in effective["steps"] if step >= effective["iterations"]]:
         falls += f" ({', '.join(late)} never: after the last iteration)"
+    each = f" ({effective['batch'] / effective['processes']:g} in each process)" if effective["processes"] > 1 else ""
     lines = [
         f"{report['name']}, protocol {report['hash'][:12]}: {report['cite']}",
         f"model       {report['model']['name']}, {report['model']['arch']}, {report['model']['family']}",
@@ -147,7 +160,7 @@ def described(report: dict[str, Any]) -> str:
             if found
             else "none"
         ),
-        f"training    batch {effective['batch']}, learning rate {effective['lr']}, {effective['iterations']} iterations, "
+        f"training    batch {effective['batch']}{each}, learning rate {effective['lr']}, {effective['iterations']} iterations, "
         f"{falls}, {effective['precision']}"
         if effective["iterations"]
         else f"training    none, {effective['precision']}",
@@ -156,6 +169,10 @@ def described(report: dict[str, Any]) -> str:
         lines[3] += "; not all of the papers' images: the record would be marked `reduced`"
     if not found:
         lines[3] += ": no folder of datasets was named (--data DIR), so there is no estimate of the time"
+    if report["estimated_bytes"]:
+        lines.append(
+            f"disk        {report['estimated_bytes'] / 1e6:,.0f} MB for the checkpoints of a trial while it runs"
+        )
     if "estimated_seconds" in report:
         lines.append(
             f"time        about {duration(report['estimated_seconds'])} for all trials on this machine (from its speed)"

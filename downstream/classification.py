@@ -427,6 +427,13 @@ def network(task: Classification, arch: str, classes: int, traits: Mapping[str, 
     return Network(backbone, head, frozen=task.kind == "linear")
 
 
+def blank(task: Classification, arch: str) -> nn.Module:
+    """What of a protocol's network learns ImageNet's 1,000 classes, without numbers in its tensors."""
+    with torch.device("meta"):
+        model = network(task, arch, 1000)
+    return model.head if model.frozen else model
+
+
 def macs(task: Classification, arch: str) -> dict[str, float]:
     """Multiply-accumulates for one image, of convolutions only: "train" forward, and twice that backward where the backbone
     learns; "test" forward."""

@@ -196,6 +196,9 @@ def test_dry_run_prints_protocol_data_batch_rate_iterations_and_time_and_starts_
     assert plan["effective"]["batch"] == 16
     assert plan["data"]["test"] == 4
     assert plan["estimated_seconds"] > 3600
+    assert plan["estimated_bytes"] == pytest.approx(
+        3 * 8 * 33.1e6, rel=0.05
+    )  # parameters of an R50-C4, as detectron2 counts them
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,8 +244,13 @@ def test_dry_run_for_a_person_says_the_same(bench, datasets):
         "transfer", "--task", "cityscapes_semantic", "--scale", "mini", "--dry-run", "--data", datasets
     )
     assert code == 0
-    for word in ("cityscapes_semantic@mini.2", "training", "batch 8", "time", "unverified", "digest"):
+    for word in ("cityscapes_semantic@mini.2", "training", "batch 8, ", "time", "disk ", "unverified", "digest"):
         assert word in out
+
+
+def test_a_plan_of_many_processes_tells_the_share_of_each(bench, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert "batch 16 (2 in each process), " in bench("transfer", "--task", "voc_c4", "--dry-run")[1]
 
 
 def test_two_protocols_are_told_apart_by_what_differs(bench):
