@@ -1,5 +1,6 @@
 """`bench report`: a checkpoint's model card from what the file says, its forward proof and everything measured with it."""
 
+import json
 import shlex
 from functools import cache
 from pathlib import Path
@@ -68,11 +69,11 @@ def _commands(
     ]
     for trial in mine:
         task, scale, seed, protocol = (trial[key] for key in ("task", "scale", "seed", "protocol"))
-        if not trial["nonstandard"] and _offered(task, scale) == protocol["hash"]:
+        if (options := _options(trial)) is not None:
             row = trial["model"]["name"]
             called = f" --name {shlex.quote(row)}" if row != model["name"] and row.isprintable() else ""
             commands.append(
-                f"bench transfer --task {task} --checkpoint {name}{stated} --scale {scale} --seed {seed}{called}"
+                f"bench transfer --task {task} --checkpoint {name}{stated} --scale {scale} --seed {seed}{called}{options}"
             )
             continue
         changed = ", ".join(trial["nonstandard"])
@@ -82,10 +83,32 @@ def _commands(
     return [*dict.fromkeys(commands)]
 
 
-@cache
-def _offered(task: str, scale: str) -> str:
-    """The digest of the protocol that a command means today; nothing for a task that is none."""
+def _options(trial: dict[str, Any]) -> str | None:
+    """What a user changed of a trial's protocol, as the command line has it; None where it would mean another protocol today."""
+    content = trial["protocol"].get("content", {})
+    values = content | content.get("settings", {})
+    changed = {key: values.get(key) for key in trial["nonstandard"]}
+    flags = {key: changed.pop(key) for key in ("precision", "accumulate", "skip_bad") if key in changed}
+    pairs = tuple((key, json.dumps(value)) for key, value in changed.items())
+    words = [f"--{key.replace('_', '-')} {value}" for key, value in flags.items()]
+    options = "".join(f" {word}" for word in [*words, *(shlex.quote(f"{key}={value}") for key, value in pairs)])
     try:
-        return protocols.digest(journey.resolve(task, scale, {}))
-    except ValueError:
-        return ""
+        same = _offered(trial["task"], trial["scale"], pairs, **flags) == trial["protocol"]["hash"]
+    except (TypeError, ValueError):  # a task that is none, or a change
+        same = False
+    return options if same and options.isprintable() else None
+
+
+@cache
+def _offered(
+    task: str,
+    scale: str,
+    pairs: tuple[tuple[str, str], ...],
+    precision: str | None = None,
+    accumulate: int = 1,
+    skip_bad: int = 0,
+) -> str:
+    """The digest of the protocol that a command means today."""
+    meant = journey.resolve(task, scale, dict(pairs), precision)
+    meant = protocols.accumulated(meant, accumulate) if accumulate != 1 else meant
+    return protocols.digest(protocols.tolerant(meant, skip_bad))

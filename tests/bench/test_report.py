@@ -1,9 +1,12 @@
 """A model card's commands make what its trials are, or are none."""
 
 import copy
+import shlex
 from types import SimpleNamespace
 
-from bench import journey, report, sources
+import pytest
+
+from bench import cli, journey, preview, report, sources
 from downstream import task as protocols
 from downstream import weights
 
@@ -47,6 +50,40 @@ def test_a_trial_whose_row_has_another_name_is_made_again_under_that_name():
     one = trial("voc_c4", "mini", 0)
     one["model"] = one["model"] | {"name": "we ird <b>"}
     assert commands(one)[0].endswith(" --seed 0 --name 'we ird <b>'")
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "options"),
+    [
+        ("voc_c4", {"SOLVER.BASE_LR": "0.005"}, " SOLVER.BASE_LR=0.005"),
+        ("voc_c4", {"SOLVER.STEPS": "[3, 5]", "SOLVER.MAX_ITER": "6"}, " SOLVER.MAX_ITER=6 'SOLVER.STEPS=[3, 5]'"),
+        ("cityscapes_semantic", {"lr": "0.1", "resize": "[128, 64]"}, " lr=0.1 'resize=[128, 64]'"),
+        ("imagenet_linear", {}, " --accumulate 4 --skip-bad 2"),
+        ("imagenet_linear", {"lr": "0.3"}, " --precision fp32 lr=0.3"),
+    ],
+)
+def test_a_trial_with_changes_has_a_command_that_makes_them(task, changes, options, monkeypatch):
+    made = journey.resolve(task, "mini", changes, "fp32" if "precision" in options else None)
+    if "accumulate" in options:
+        made = protocols.tolerant(protocols.accumulated(made, 4), 2)
+    one = trial(task, "mini", 0, made.nonstandard, hash=protocols.digest(made), content=protocols.protocol(made))
+    (line,) = commands(one)
+    assert line.endswith(f" --seed 0{options}")
+    planned = []
+    monkeypatch.setattr(preview, "plan", lambda resolved, *_: planned.append(resolved) or {})
+    monkeypatch.setattr(preview, "described", str)
+    monkeypatch.setattr("sys.argv", [*shlex.split(line), "--dry-run"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert [protocols.digest(resolved) for resolved in planned] == [protocols.digest(made)]
+
+
+def test_a_change_that_is_none_has_no_command():
+    made = journey.resolve("voc_c4", "mini", {"SOLVER.BASE_LR": "0.005"})
+    content, digest = protocols.protocol(made), protocols.digest(made)
+    for key, values in (("precision", content | {"precision": ["fp32"]}), ("gone", content), ("SOLVER.BASE_LR", {})):
+        (line,) = commands(trial("voc_c4", "mini", 0, [key], hash=digest, content=values))
+        assert line.endswith(f"has changed {key}: see the record")
 
 
 def test_a_trial_of_the_first_mini_protocol_has_none():
