@@ -483,7 +483,7 @@ def predict_(
 
     Images are shown as the trial's test shows them. DensePose's surfaces are left out, boxes stay.
 
-    Example: bench predict runs/transfer/voc_c4@mini/2f83ed2e263a/moco-1a2b3c4d/0/model.safetensors street.jpg
+    Example: bench predict runs/transfer/voc_c4/2f83ed2e263a-3a19d5a1/moco_v2-dea99bb1/0/model.safetensors street.jpg
     """
     from bench import predict
 

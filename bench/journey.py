@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -250,6 +251,8 @@ def transfer(
                 stored.write(record, out)
             checkpoint.remove(work)
             done.append(record)
+        if keep:
+            say(f"  bench predict {shlex.quote(str(work / predict.FILE))} IMAGE... asks the network")
         say("  " + "  ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items()) + f"  -> {path}")
         whose, figures = _published(plan)
         for name, published in figures.items():
