@@ -76,7 +76,8 @@ SIMCLR: dict[str, Any] = {
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is, layer by layer, a fixed fraction of the weights' norm.
 
-    g <- g + weight_decay * w;  g <- trust * |w| / |g| * g (factor 1 where a norm is 0);  v <- momentum * v + g;  w <- w - lr * v
+    g <- g + weight_decay * w;  g <- trust * |w| / (|g| + epsilon) * g (factor 1 where a norm is 0);  v <- momentum * v + g;
+    w <- w - lr * v
     In a group with adapt=False the second step is left out. With lr_in_momentum the last two are those of google-research/simclr
     lars_optimizer.py:  v <- momentum * v + lr * g;  w <- w - v
     """
@@ -90,14 +91,17 @@ class LARS(torch.optim.Optimizer):
         trust: float = 0.001,
         adapt: bool = True,
         lr_in_momentum: bool = False,
+        epsilon: float = 0.0,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": adapt}
-        super().__init__(params, defaults | {"lr_in_momentum": lr_in_momentum})
+        super().__init__(params, defaults | {"lr_in_momentum": lr_in_momentum, "epsilon": epsilon})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            group.setdefault("lr_in_momentum", False)  # a checkpoint of before there was a choice
+            # a checkpoint of before there was a choice
+            group.setdefault("lr_in_momentum", False)
+            group.setdefault("epsilon", 1e-8)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -118,8 +122,7 @@ class LARS(torch.optim.Optimizer):
         g = w.grad.add(w, alpha=group["weight_decay"])
         if group["adapt"]:
             w_norm, g_norm = w.norm(), g.norm()
-            # 1e-8 as in contrast/lars.py; the authors of BYOL, MoCo v3, Barlow Twins and VICReg divide by the bare norm
-            ratio = group["trust"] * w_norm / (g_norm + 1e-8)
+            ratio = group["trust"] * w_norm / (g_norm + group["epsilon"])
             g.mul_(torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(ratio)))
         return g
 
@@ -139,9 +142,10 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
 
     recipe["constant_lr"] is the name of a part of the model, or "" for none. recipe["bias_lr"], where it is there, takes the place
     of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two; recipe["flat_decay"], where it is
-    there, takes the place of their weight decay, recipe["head_decay"] of that of the part `head`. recipe["unadapted"] names a part whose matrices LARS treats as it does biases
-    (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
-    recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS).
+    there, takes the place of their weight decay, recipe["head_decay"] of that of the part `head`. recipe["unadapted"] names a part
+    whose matrices LARS treats as it does biases (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
+    recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS); recipe["trust_epsilon"],
+    where it is there, what LARS adds to the gradient's norm (PixPro's).
     """
     parts = {name for name, _ in model.named_modules()}
     for key in ("constant_lr", "unadapted", "no_momentum"):
@@ -176,8 +180,10 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     for (flat, *_), group in groups.items():
         group["adapt"] = not flat
     kind = LARS if lars else LARC
-    inside = bool(recipe.get("lr_in_momentum"))
-    return kind(list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"], lr_in_momentum=inside)
+    inside, epsilon = bool(recipe.get("lr_in_momentum")), recipe.get("trust_epsilon", 0.0)
+    return kind(
+        list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"], lr_in_momentum=inside, epsilon=epsilon
+    )
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float, peak: float) -> None:

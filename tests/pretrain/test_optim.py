@@ -6,7 +6,17 @@ import torch
 from torch import nn
 
 from pretrain import optim
-from pretrain.methods import barlowtwins, moco, pixpro, simclr, simclr_distill, simclr_finetune, simsiam, supervised
+from pretrain.methods import (
+    barlowtwins,
+    moco,
+    moco_v3,
+    pixpro,
+    simclr,
+    simclr_distill,
+    simclr_finetune,
+    simsiam,
+    supervised,
+)
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -60,6 +70,19 @@ def test_lars_leaves_biases_and_batch_norm_without_decay_and_trust_and_sgd_decay
     assert [group["weight_decay"] for group in lars.param_groups if not group["adapt"]] == [0.0]
     sgd = optim.optimiser(net, {**moco.recipe(), "lr": 1.0})
     assert [group["weight_decay"] for group in sgd.param_groups] == [1e-4]
+
+
+@pytest.mark.parametrize(("method", "epsilon"), [(simclr, 0.0), (moco_v3, 0.0), (barlowtwins, 0.0), (pixpro, 1e-8)])
+def test_a_gradient_that_is_weight_decay_alone_is_adapted_as_the_authors_do(method, epsilon):
+    net = nn.Linear(4, 3, bias=False).double()
+    recipe = {**method.recipe(), "lr": 1.0}
+    w = net.weight.detach().clone()
+    net.weight.grad = torch.zeros_like(w)
+    optim.optimiser(net, recipe).step()
+    g = recipe["weight_decay"] * w
+    torch.testing.assert_close(
+        w - net.weight.detach(), 0.001 * w.norm() / (g.norm() + epsilon) * g, rtol=1e-9, atol=0.0
+    )
 
 
 def test_larc_is_apexs_formula_in_numpy_with_sgds_momentum():
@@ -187,9 +210,11 @@ def test_a_part_that_the_network_does_not_have_is_refused_with_those_that_it_has
 def test_a_checkpoint_of_lars_from_before_there_was_a_choice_goes_on_as_it_was():
     w = nn.Parameter(torch.ones(2, 2))
     state = optim.LARS([w], lr=0.1).state_dict()
-    del state["param_groups"][0]["lr_in_momentum"]
+    for key in ("lr_in_momentum", "epsilon"):
+        del state["param_groups"][0][key]
     again = optim.LARS([w], lr=0.1, lr_in_momentum=True)
     again.load_state_dict(state)
     w.grad = torch.ones(2, 2)
     again.step()
     assert again.param_groups[0]["lr_in_momentum"] is False
+    assert again.param_groups[0]["epsilon"] == 1e-8
