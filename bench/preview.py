@@ -149,7 +149,6 @@ def described(report: dict[str, Any]) -> str:
     falls = f"x{factor:g} at {steps}" if steps else schedule
     if late := [str(step) for step in effective["steps"] if step >= effective["iterations"]]:
         falls += f" ({', '.join(late)} never: after the last iteration)"
-    each = f" ({effective['batch'] / effective['processes']:g} in each process)" if effective["processes"] > 1 else ""
     lines = [
         f"{report['name']}, protocol {report['hash'][:12]}: {report['cite']}",
         f"model       {report['model']['name']}, {report['model']['arch']}, {report['model']['family']}",
@@ -160,7 +159,7 @@ def described(report: dict[str, Any]) -> str:
             if found
             else "none"
         ),
-        f"training    batch {effective['batch']}{each}, learning rate {effective['lr']}, {effective['iterations']} iterations, "
+        f"training    batch {effective['batch']}, learning rate {effective['lr']}, {effective['iterations']} iterations, "
         f"{falls}, {effective['precision']}"
         if effective["iterations"]
         else f"training    none, {effective['precision']}",
@@ -169,6 +168,8 @@ def described(report: dict[str, Any]) -> str:
         lines[3] += "; not all of the papers' images: the record would be marked `reduced`"
     if not found:
         lines[3] += ": no folder of datasets was named (--data DIR), so there is no estimate of the time"
+    if (processes := effective["processes"]) > 1:
+        lines.append(f"processes   {processes}, {effective['batch'] / processes:g} images of a batch in each")
     if report["estimated_bytes"]:
         lines.append(
             f"disk        {report['estimated_bytes'] / 1e6:,.0f} MB for the checkpoints of a trial while it runs"

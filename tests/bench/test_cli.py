@@ -250,7 +250,7 @@ def test_dry_run_for_a_person_says_the_same(bench, datasets):
 
 def test_a_plan_of_many_processes_tells_the_share_of_each(bench, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert "batch 16 (2 in each process), " in bench("transfer", "--task", "voc_c4", "--dry-run")[1]
+    assert "processes   8, 2 images of a batch in each\n" in bench("transfer", "--task", "voc_c4", "--dry-run")[1]
 
 
 def test_two_protocols_are_told_apart_by_what_differs(bench):
