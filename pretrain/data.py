@@ -294,7 +294,7 @@ class Survey(torch.utils.data.Dataset):
     first ones come again, so that all processes have as many.
 
     number: how many random views, drawn as `Steps` draws them; None: one view, the image's centre
-    images: which, by their numbers; None: all
+    images: which, by their numbers, in this order; None: all
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -207,14 +208,18 @@ class Training:
     def begin_epoch(self) -> None:
         """What a method does before an epoch; `survey` may look at every image of the folder.
 
-        The hook's images are batches of (views, indices): `survey_views` random views if the method says so, else the centre.
+        The hook's images are batches of (views, indices): `survey_views` random views if the method says so, else the centre. They
+        come in the order of a first epoch: in the folder's a batch has few classes, and batch norm takes out what its images share.
         """
         epoch = self.step // self.per_epoch
         torch.manual_seed(self.seed * 1_000_003 + self.step)
         self.call("before_epoch", epoch)
         if hasattr(self.model, "survey"):
             number = getattr(self.model, "survey_views", None)
-            look = Survey(self.folder, self.recipe, self.seed, self.process.rank, self.process.world_size, number)
+            order = np.random.default_rng((self.seed, 0)).permutation(len(self.folder))
+            look = Survey(
+                self.folder, self.recipe, self.seed, self.process.rank, self.process.world_size, number, order
+            )
             with self.autocast():
                 self.model.survey(epoch, self.seen(look))
 

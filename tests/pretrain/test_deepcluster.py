@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import nn
 
-from pretrain import clusters, optim
+from pretrain import clusters, data, dist, loop, optim, recipes
 from pretrain.methods import deepcluster
 
 
@@ -103,6 +104,24 @@ def test_v2_looks_at_the_folder_before_the_first_epoch_only():
     assert memory.norm(dim=2).allclose(torch.ones(2, 24))
     net.survey(1, iter(lambda: 1 / 0, None))
     assert torch.equal(net.memory, memory)
+
+
+def test_v2s_first_look_mixes_the_classes_as_training_does(tmp_path, monkeypatch):
+    for i in range(24):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{i:02}.png")
+    images, looked = data.Folder(tmp_path), []
+    recipe = recipes.resolved(deepcluster, images, "mini", "v2_2x224", 1, 8)
+    run = {"recipe": recipe, "seed": 0}
+    training = loop.Training(
+        deepcluster.METHOD("resnet18", recipe), images, run, dist.Process(0, 1, torch.device("cpu"))
+    )
+    monkeypatch.setattr(
+        training.model, "survey", lambda epoch, look: looked.extend(i for _, part in look for i in part)
+    )
+    monkeypatch.setenv("BENCH_WORKERS", "0")
+    training.begin_epoch()
+    assert looked == [i for step in range(3) for i in training.source.indices(step)]
+    assert looked != sorted(looked)
 
 
 def test_v1_clusters_the_whitened_features_and_starts_a_new_classifier():
