@@ -144,7 +144,7 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     of base_lr for parameters with one dimension: their group's `scale` is the ratio of the two; recipe["flat_decay"], where it is
     there, takes the place of their weight decay, recipe["head_decay"] of that of the part `head`. recipe["unadapted"] names a part
     whose matrices LARS treats as it does biases (SimCLR's classifier), recipe["no_momentum"] one without momentum (DeepCluster's).
-    recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS); recipe["trust_epsilon"],
+    recipe["lr_in_momentum"] says that the learning rate enters the momentum, and not the step (SimCLR's LARS); model.trust_epsilon,
     where it is there, what LARS adds to the gradient's norm (PixPro's).
     """
     parts = {name for name, _ in model.named_modules()}
@@ -180,7 +180,7 @@ def optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimi
     for (flat, *_), group in groups.items():
         group["adapt"] = not flat
     kind = LARS if lars else LARC
-    inside, epsilon = bool(recipe.get("lr_in_momentum")), recipe.get("trust_epsilon", 0.0)
+    inside, epsilon = bool(recipe.get("lr_in_momentum")), getattr(model, "trust_epsilon", 0.0)
     return kind(
         list(groups.values()), lr=recipe["lr"], momentum=recipe["momentum"], lr_in_momentum=inside, epsilon=epsilon
     )

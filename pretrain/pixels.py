@@ -26,7 +26,6 @@ RECIPE: dict[str, Any] = {
     "epochs": 100,
     "batch_size": 1024,  # 8 GPUs of 128
     "optimiser": "lars",
-    "trust_epsilon": 1e-8,  # contrast/lars.py; the other methods' authors divide by the bare norm
     "base_lr": 1.0,  # a 256 images
     "momentum": 0.9,
     "weight_decay": 1e-5,

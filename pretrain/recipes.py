@@ -34,7 +34,7 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ),
     ("from 2 to the 362880 that there are", lambda x: 2 <= x <= 362_880, "permutations"),
     ("odd and at least 1", lambda x: x >= 1 and x % 2 == 1, "blur_kernel"),
-    ("0 or more", lambda x: x >= 0, "blur_sigma negatives recent trust_epsilon"),
+    ("0 or more", lambda x: x >= 0, "blur_sigma negatives recent"),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area jigsaw_side"),
     (
         "from 0 to 1",

@@ -50,6 +50,8 @@ def contrast_loss(q, k, boxes_q, boxes_k, temperature=0.3, ratio=0.7) -> torch.T
 
 
 class PixContrast(nn.Module):
+    trust_epsilon = 1e-8  # of LARS (contrast/lars.py); the other methods' authors have none
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.m, self.temperature, self.ratio = recipe["ema"], recipe["temperature"], recipe["positive_ratio"]

@@ -73,6 +73,8 @@ def instance_loss(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 
 
 class PixPro(nn.Module):
+    trust_epsilon = 1e-8  # of LARS (contrast/lars.py); the other methods' authors have none
+
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()
         self.m, self.gamma, self.ratio = recipe["ema"], recipe["gamma"], recipe["positive_ratio"]

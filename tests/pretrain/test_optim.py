@@ -74,15 +74,14 @@ def test_lars_leaves_biases_and_batch_norm_without_decay_and_trust_and_sgd_decay
 
 @pytest.mark.parametrize(("method", "epsilon"), [(simclr, 0.0), (moco_v3, 0.0), (barlowtwins, 0.0), (pixpro, 1e-8)])
 def test_a_gradient_that_is_weight_decay_alone_is_adapted_as_the_authors_do(method, epsilon):
-    net = nn.Linear(4, 3, bias=False).double()
-    recipe = {**method.recipe(), "lr": 1.0}
-    w = net.weight.detach().clone()
-    net.weight.grad = torch.zeros_like(w)
+    recipe = {**method.recipe(), "lr": 1.0, "crops": (2,)}
+    net = method.METHOD("resnet18", recipe).double()
+    weight = net.backbone.layer1[0].conv1.weight
+    w = weight.detach().clone()
+    weight.grad = torch.zeros_like(w)
     optim.optimiser(net, recipe).step()
     g = recipe["weight_decay"] * w
-    torch.testing.assert_close(
-        w - net.weight.detach(), 0.001 * w.norm() / (g.norm() + epsilon) * g, rtol=1e-9, atol=0.0
-    )
+    torch.testing.assert_close(w - weight.detach(), 0.001 * w.norm() / (g.norm() + epsilon) * g, rtol=1e-9, atol=0.0)
 
 
 def test_larc_is_apexs_formula_in_numpy_with_sgds_momentum():
