@@ -53,6 +53,7 @@ from downstream.trial import (
     Progress,
     agreed,
     ahead,
+    counted,
     effective,
     fingerprint,
     in_parts,
@@ -589,7 +590,7 @@ def predictions(
     model = network(task, about["arch"], len(about["classes"]), about["traits"])
     land(model, tensors, "the network")
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    for file in images:
+    for file in counted(images, "the photographs"):
         with torch.autocast(device.type, torch.bfloat16, enabled=task.precision == "bf16"), torch.inference_mode():
             logits = model(_batch([central_view(_read(file), task)], about["traits"], device))[0]
         best = logits.float().softmax(0).topk(min(5, len(logits)))

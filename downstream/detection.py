@@ -669,10 +669,12 @@ def predictions(
     model.to(device)
     if task.precision == "bf16":
         _bf16(model, device)
-    for file in images:
-        shown = Image.fromarray(_decoded("RGB", {"file_name": str(file)}))
-        record = {"file_name": str(file), "image_id": 0, "height": shown.height, "width": shown.width}
-        [(_, boxes, scores, classes, masks, points, _)] = _predictions(cfg, model, file.name, [record], 0)
+    records = []
+    for number, file in enumerate(images):
+        height, width, _ = _decoded("RGB", {"file_name": str(file)}).shape
+        records.append({"file_name": str(file), "image_id": number, "height": height, "width": width})
+    found = _predictions(cfg, model, "the photographs", records, TOGETHER if task.precision == "bf16" else 0)
+    for number, boxes, scores, classes, masks, points, _ in found:
         objects = [
             {
                 "class": about["classes"][label],
@@ -682,12 +684,12 @@ def predictions(
             for (x, y, x2, y2), score, label in zip(boxes, scores, classes, strict=True)
         ]
         if masks is not None:
-            objects = [found | {"segmentation": mask} for found, mask in zip(objects, masks, strict=True)]
+            objects = [each | {"segmentation": mask} for each, mask in zip(objects, masks, strict=True)]
         if points is not None:
             lists = points[:, :, :3].reshape(len(points), -1).tolist()
-            objects = [found | {"keypoints": each} for found, each in zip(objects, lists, strict=True)]
+            objects = [each | {"keypoints": places} for each, places in zip(objects, lists, strict=True)]
         clear = scores >= DRAWN
-        drawn = Visualizer(np.asarray(shown)).overlay_instances(
+        drawn = Visualizer(_decoded("RGB", records[number])).overlay_instances(
             boxes=boxes[clear],
             labels=[f"{o['class']} {o['score']:.0%}" for o in objects if o["score"] >= DRAWN],
             masks=None if masks is None else [mask for mask, kept in zip(masks, clear, strict=True) if kept],

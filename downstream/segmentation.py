@@ -63,6 +63,7 @@ from downstream.trial import (
     Progress,
     agreed,
     ahead,
+    counted,
     cpus,
     effective,
     fingerprint,
@@ -578,7 +579,7 @@ def predictions(
     land(model, tensors, "the network")
     model = model.to(here.device).to(memory_format=torch.channels_last).eval()
     palette = [0, 0, 0, *(value for colour, index in VOC_COLOURS.items() if index != IGNORE for value in colour)]
-    for file in images:
+    for file in counted(images, "the photographs"):
         pixels = _image(file)
         image = _input(_shrunk(pixels, task), about["traits"]).to(here.device, memory_format=torch.channels_last)
         found = _classified(model, image, pixels.shape[:2], task)

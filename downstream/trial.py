@@ -10,14 +10,14 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from rich.progress import Progress as Bar
 from downstream.checkpoint import room
 from downstream.task import Task, batch
 
+T = TypeVar("T")
 # Between two checkpoints: a killed training loses at most this much.
 SAVE_SECONDS = float(os.environ.get("BENCH_SAVE_SECONDS", "180"))
 SPEAK_SECONDS = 15.0  # between two lines where standard error is not a terminal
@@ -178,6 +179,14 @@ class Progress:
             with room(self.log, len(line)), self.log.open("a") as file:
                 file.write(line)
             self.events.add(done, {name: value for name, value in entry.items() if name != "iteration"})
+
+
+def counted(items: Sequence[T], name: str) -> Iterator[T]:
+    """The items, and progress over them."""
+    with Progress(name, len(items)) as progress:
+        for done, item in enumerate(items):
+            yield item
+            progress.step(done + 1)
 
 
 class Events:

@@ -54,7 +54,7 @@ def trial(data, tmp_path_factory):
     def run(task):
         if task not in made:
             out = tmp_path_factory.mktemp(task)
-            resolved = journey.resolve(task, "mini", CHANGES[task], "fp32")
+            resolved = journey.resolve(task, "mini", CHANGES[task])
             [record] = journey.transfer(
                 journey.plan(resolved, "random", data), [0], out, False, lambda _: None, keep=True
             )
@@ -195,7 +195,7 @@ def test_what_trains_no_network_keeps_none_and_a_trial_that_ended_without_is_nam
         with pytest.raises(ValueError, match=rf"expected a task that trains a network to keep, found {task}"):
             predict.possible(journey.resolve(task, "paper", {}))
     _, kept = trial("imagenet_linear")
-    plan = journey.plan(journey.resolve("imagenet_linear", "mini", CHANGES["imagenet_linear"], "fp32"), "random", data)
+    plan = journey.plan(journey.resolve("imagenet_linear", "mini", CHANGES["imagenet_linear"]), "random", data)
     out = kept.parents[4]
     assert journey.transfer(plan, [0], out, False, print, keep=True)
     kept.rename(kept.with_suffix(".away"))
