@@ -2,8 +2,8 @@
 
 A loader's worker that leaves the colours for later (data.Steps with `later`) draws what is to be done to each view as it would to
 do it, and hands that over beside the pixels. Training does so on GPUs, where the rest of a worker's time is decoding and cropping.
-A view differs from the CPU's by about a level: PIL turns hues with 8 bits for hue and saturation, and its blur is boxes where this
-one is a Gaussian. tests/pretrain/test_colours.py compares the two on the CPU; on a GPU it was not run.
+A view differs from the CPU's by about a level: PIL turns hues with 8 bits for hue and saturation, and the CPU's boxes are a mixture
+of whole ones. tests/pretrain/test_colours.py compares the two on the CPU; on a GPU it was not run.
 """
 
 import math
@@ -78,17 +78,43 @@ def hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
 
 
 def blurred(x: torch.Tensor, sigma: torch.Tensor, said: Mapping[str, Any]) -> torch.Tensor:
-    """A Gaussian of its own for each image, cut at three of the recipe's largest sigma or at its kernel; borders as views.blurred's."""
-    kernel, reach = said.get("blur_kernel"), math.ceil(3 * said["blur_sigma"][1])
-    if kernel is not None:
-        reach = min(reach, kernel // 2)
+    """A blur of its own for each image: a Gaussian cut at the recipe's kernel or, without one, PIL's; borders as views.blurred's."""
+    kernel, largest = said.get("blur_kernel"), said["blur_sigma"][1]
     n, channels, *_ = x.shape
-    distances = torch.arange(-reach, reach + 1, device=x.device)
-    taps = torch.exp(-(distances**2) / (2 * sigma.clamp_min(1e-3).view(-1, 1) ** 2))  # of 0: the image itself
-    taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # [3 N, 1, K]
+    if kernel is None:
+        taps = boxes(sigma.view(-1, 1), largest)
+    else:
+        reach = min(math.ceil(3 * largest), kernel // 2)
+        distances = torch.arange(-reach, reach + 1, device=x.device)
+        taps = torch.exp(-(distances**2) / (2 * sigma.clamp_min(1e-3).view(-1, 1) ** 2))  # of 0: the image itself
+        taps = taps / taps.sum(1, keepdim=True)
+    reach = taps.shape[1] // 2
+    taps = taps.repeat_interleave(channels, 0)[:, None]  # [3 N, 1, K]
     x = F.pad(x, (reach,) * 4, "replicate" if kernel is None else "reflect").flatten(0, 1)[None]  # [1, 3 N, S, S]
     x = F.conv2d(F.conv2d(x, taps[..., None, :], groups=len(taps)), taps[..., None], groups=len(taps))
     return x[0].unflatten(0, (n, channels)).round_()
+
+
+def boxes(sigma: torch.Tensor, largest: float) -> torch.Tensor:
+    """The taps [N, K] of PIL's Gaussian blur, three boxes whose outermost pixels count in part (BoxBlur.c, _gaussian_blur_radius).
+
+    sigma: [N, 1], each up to `largest`
+    """
+
+    def radius(sigma: torch.Tensor) -> torch.Tensor:
+        variance = sigma**2 / 3
+        whole = (((12 * variance + 1).sqrt() - 1) / 2).floor()
+        part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+        return whole + part
+
+    reach = math.ceil(radius(torch.tensor(largest)))
+    distances = torch.arange(-reach, reach + 1, device=sigma.device)
+    box = (radius(sigma) + 1 - distances.abs()).clamp(0, 1)
+    box = box / box.sum(1, keepdim=True)
+    taps = box[None]
+    for _ in range(2):
+        taps = F.conv1d(taps, box[:, None], padding=2 * reach, groups=len(box))
+    return taps[0]
 
 
 DONE: dict[str, Callable[[torch.Tensor, torch.Tensor, Mapping[str, Any]], torch.Tensor]] = {

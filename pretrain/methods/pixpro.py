@@ -11,7 +11,8 @@ and 41.4 (400); FPN and head pretrained too: up to 1.2 AP more on COCO with FCOS
 downstream network: the loss is taken on every level behind an FPN and the four convolutions of a detector's head, and
 backbone.pth carries them under "detectron2/" for the FPN tasks. Unverified, because the authors published no code for it: levels 3
 to 5, one head, projector and propagation for all levels, their mean as the loss, Mask R-CNN's names instead of FCOS's.
-Difference: the instance branch averages the whole map, which at 224 is the code's 7x7. At the mini scale a map is 2x2.
+Differences: the instance branch averages the whole map, which at 224 is the code's 7x7; with transform_layers=2 the propagation's
+batch norm takes the whole batch, there the images of a GPU. At the mini scale a map is 2x2.
 """
 
 import torch

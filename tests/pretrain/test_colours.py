@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch.overrides import TorchFunctionMode
 
 from bench import catalog
@@ -80,6 +80,18 @@ def test_each_operation_is_the_loaders(folder, operation, kernel):
             theirs = {"gray": views.gray, "solarize": views.solarized}[operation](one)
         apart = (ours - torch.from_numpy(theirs).float()).abs()
         assert apart.mean() < 1.3 and apart.quantile(0.99) <= 6, (operation, amount, apart.mean(), apart.max())
+
+
+@pytest.mark.parametrize("largest", [0.3, 0.571, 2.0, 6.0])
+def test_a_blur_without_a_kernel_is_pils(folder, largest):
+    image = np.stack([views.resized(folder.image(n), 64, 64) for n in range(8)])
+    sigma = np.linspace(0, largest, 8)
+    x = torch.from_numpy(image).movedim(-1, 1).float()
+    found = colours.blurred(x, torch.from_numpy(sigma).float(), {"blur_sigma": (0, largest)}).movedim(1, -1)
+    for one, amount, ours in zip(image, sigma, found.numpy(), strict=True):
+        theirs = np.asarray(Image.fromarray(one).filter(ImageFilter.GaussianBlur(float(amount))), float)
+        apart = np.abs(ours - theirs)[8:-8, 8:-8]  # PIL repeats the border for each of its boxes, and rounds after each
+        assert apart.mean() < 0.7 and apart.max() <= 4, (amount, apart.mean(), apart.max())
 
 
 @pytest.mark.parametrize("kernel", [None, 23])
