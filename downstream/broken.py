@@ -28,7 +28,7 @@ def preflight(
         [*train, *test], _spaced(0, len(train), allowed) + _spaced(len(train), len(test)), decode, where, name
     )
     left_out = {index: reason for index, reason in faults.items() if allowed and index < len(train)}
-    if len(left_out) > allowed or len(left_out) == len(train):
+    if left_out and (len(left_out) > allowed or len(left_out) == len(train)):
         raise ValueError(
             f"expected at most {allowed} broken images (--skip-bad), found {len(left_out)} of {len(train)}, such as: "
             f"{next(iter(left_out.values()))}"

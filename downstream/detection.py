@@ -655,7 +655,7 @@ def predictions(
 ) -> Iterator[tuple[dict[str, Any], Image.Image]]:
     """Of each image its objects as COCO writes them, "class" by name, and a picture with those of score `DRAWN` and more.
 
-    about: "arch", "traits" and "classes", the names of the network's classes
+    about: "arch" and "traits"
     tensors: the trained network's
 
     Raises ValueError for tensors of another network and for a file that is no image.
@@ -669,7 +669,7 @@ def predictions(
     model.to(device)
     if task.precision == "bf16":
         _bf16(model, device)
-    records = []
+    records, names = [], dict(enumerate(class_names(task, Path())))
     for number, file in enumerate(images):
         height, width, _ = _decoded("RGB", {"file_name": str(file)}).shape
         records.append({"file_name": str(file), "image_id": number, "height": height, "width": width})
@@ -677,7 +677,7 @@ def predictions(
     for number, boxes, scores, classes, masks, points, _ in found:
         objects = [
             {
-                "class": about["classes"][label],
+                "class": names.get(int(label), str(label)),
                 "score": float(score),
                 "bbox": [float(v) for v in (x, y, x2 - x, y2 - y)],
             }

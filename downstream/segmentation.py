@@ -569,7 +569,7 @@ def predictions(
 ) -> Iterator[tuple[dict[str, Any], Image.Image]]:
     """Of each image the percent of it that each class found there takes, and its map: a PNG of class indices with VOC's palette.
 
-    about: "arch", "traits" and "classes", the names of the network's classes
+    about: "arch" and "traits"
     tensors: the trained network's
 
     Raises ValueError for tensors of another network and for a file that is no image.
@@ -579,6 +579,7 @@ def predictions(
     land(model, tensors, "the network")
     model = model.to(here.device).to(memory_format=torch.channels_last).eval()
     palette = [0, 0, 0, *(value for colour, index in VOC_COLOURS.items() if index != IGNORE for value in colour)]
+    names = dict(enumerate(class_names(task, Path())))
     for file in counted(images, "the photographs"):
         pixels = _image(file)
         image = _input(_shrunk(pixels, task), about["traits"]).to(here.device, memory_format=torch.channels_last)
@@ -586,7 +587,7 @@ def predictions(
         picture = Image.fromarray(found.astype(np.uint8), "P")
         picture.putpalette(palette)
         shares = np.bincount(found.ravel(), minlength=task.classes) * (100 / found.size)
-        yield {"percent": {about["classes"][i]: float(shares[i]) for i in np.flatnonzero(shares)}}, picture
+        yield {"percent": {names.get(int(i), str(i)): float(shares[i]) for i in np.flatnonzero(shares)}}, picture
 
 
 def learning_rate(task: Segmentation, steps: Sequence[int], iteration: int) -> float:
