@@ -70,10 +70,10 @@ def meant(data: Path | None) -> Path:
 
 def datasets(data: Path | None) -> Path:
     """The same. Raises FileNotFoundError where it is no folder and no dataset has a variable of its own."""
-    from downstream.datasets import anywhere
+    from downstream.datasets import elsewhere
 
     root = meant(data)
-    if not anywhere(root):
+    if not (root.is_dir() or elsewhere()):
         raise FileNotFoundError(
             f"expected a folder of datasets (VOC2007/, coco/, cityscapes/ ...), found no folder {root}. "
             "Say --data DIR, set DETECTRON2_DATASETS (of one alone: CITYSCAPES_DATASET, IMAGENET_DIR), or draw one: bench data "

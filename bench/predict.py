@@ -14,7 +14,7 @@ NOTES = {"protocol": dict, "arch": str, "traits": dict, "classes": list}  # whic
 
 def possible(task: protocols.Task) -> None:
     """Raises ValueError for a task that trains no network."""
-    if isinstance(task, protocols.LinearSVM) or (isinstance(task, protocols.Classification) and task.kind == "knn"):
+    if not protocols.trains(task):
         raise ValueError(f"expected a task that trains a network to keep, found {task.name}: leave --keep out")
 
 
@@ -58,8 +58,10 @@ def predict(file: Path, images: Sequence[Path], out: Path, say: Callable[[str], 
 
     Raises FileNotFoundError for a missing file and ValueError for one that is no network, or no image.
     """
+    from bench import bfloat16
     from downstream import trial
 
+    bfloat16.make_fast()  # as the trial's test was
     task, notes, tensors = kept(file)
     if missing := [image for image in images if not image.is_file()]:
         raise FileNotFoundError(f"expected images, found no file {missing[0]}")

@@ -117,7 +117,7 @@ def check(
             )
         else:
             findings.add("label map", file, reason, "extract gtFine_trainvaltest.zip again")
-    if not _may_have(root):
+    if not (_is_folder(root) or datasets.elsewhere()):
         findings.add(
             "layout", root, "no such folder", "give --data a folder that exists, or: bench data synthesize DIR"
         )
@@ -281,13 +281,6 @@ def _folder(root: Path, names: Sequence[str], findings: Findings, mend: str) -> 
     if base is None:
         findings.add("layout", root, f"no folder {' or '.join(names)}", mend)
     return base
-
-
-def _may_have(root: Path) -> bool:
-    try:
-        return datasets.anywhere(root)
-    except OSError:  # one that may not be looked at
-        return False
 
 
 def _is_folder(path: Path) -> bool:

@@ -132,13 +132,13 @@ def records(name: str, root: Path, masks: bool = False) -> list[Record]:
 def own_folder(root: Path, name: str) -> Path:
     """Where a dataset is: in the folder of the datasets or, if it has none of that name, where the variable says that names this
     one's folder alone."""
-    inside, elsewhere = root / name, os.environ.get(ELSEWHERE.get(name, ""))
-    return Path(elsewhere).expanduser() if elsewhere and not inside.exists() else inside
+    inside, alone = root / name, os.environ.get(ELSEWHERE.get(name, ""))
+    return Path(alone).expanduser() if alone and not inside.exists() else inside
 
 
-def anywhere(root: Path) -> bool:
-    """Whether there may be datasets: a folder of them, or a variable of one alone."""
-    return root.is_dir() or any(os.environ.get(variable) for variable in ELSEWHERE.values())
+def elsewhere() -> bool:
+    """Whether a dataset has a variable of its own."""
+    return any(os.environ.get(variable) for variable in ELSEWHERE.values())
 
 
 def classes(name: str) -> int:

@@ -367,11 +367,16 @@ def scaled(task: Task, processes: int) -> tuple[Task, list[str]]:
     return task, [f"{key} {before[key]} -> {value}" for key, value in changed.items()]
 
 
+def trains(task: Task) -> bool:
+    """Whether a task trains a network, and does not only ask a frozen one."""
+    return not (isinstance(task, LinearSVM) or (isinstance(task, Classification) and task.kind == "knn"))
+
+
 def accumulated(task: Task, parts: int) -> Task:
     """The task with each process's share of a batch worked through in parts whose gradients are summed, for fewer GPUs than the
     papers' 8: batch and learning rate stay, and so does not what batch norm sees. Raises ValueError where nothing is trained.
     """
-    if isinstance(task, LinearSVM) or (isinstance(task, Classification) and task.kind == "knn"):
+    if not trains(task):
         raise ValueError(f"expected a task that trains a network, found {task.name}: leave out --accumulate")
     marks = tuple(sorted({*task.nonstandard, "accumulate"} if parts > 1 else task.nonstandard))
     return dataclasses.replace(task, accumulate=parts, nonstandard=marks)

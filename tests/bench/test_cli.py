@@ -196,9 +196,8 @@ def test_dry_run_prints_protocol_data_batch_rate_iterations_and_time_and_starts_
     assert plan["effective"]["batch"] == 16
     assert plan["data"]["test"] == 4
     assert plan["estimated_seconds"] > 3600
-    assert plan["estimated_bytes"] == pytest.approx(
-        3 * 8 * 33.1e6, rel=0.05
-    )  # parameters of an R50-C4, as detectron2 counts them
+    parameters = 33.1e6  # of an R50-C4, as detectron2 counts them
+    assert plan["estimated_bytes"] == pytest.approx(3 * 8 * parameters, rel=0.05)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as mask_tools
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bench import cli, journey, predict
@@ -65,6 +66,12 @@ def trial(data, tmp_path_factory):
     return run
 
 
+def notes(file):
+    """What stands in a network's file beside its tensors."""
+    with safe_open(file, "pt") as reading:
+        return reading.metadata()
+
+
 def answers(file, images, out):
     """What the command writes about images, by their names."""
     written = predict.predict(file, images, out, print)
@@ -75,9 +82,9 @@ def answers(file, images, out):
 def test_the_file_is_the_trained_network_with_its_protocol(task, trial):
     record, file = trial(task)
     assert fingerprint(load_file(file)) == json.loads((file.parent / "metrics.json").read_text())["trained"]
-    found, notes, _ = predict.kept(file)
+    found, about, _ = predict.kept(file)
     assert journey.protocols.digest(found) == record["protocol"]["hash"]
-    assert notes["arch"] == record["model"]["arch"]
+    assert about["arch"] == record["model"]["arch"]
 
 
 def test_boxes_are_those_that_the_record_was_scored_by(data, trial, tmp_path):
@@ -167,25 +174,17 @@ def test_the_command_says_where_the_answer_is_and_what_is_wrong(data, trial, tmp
     ],
 )
 def test_a_file_that_is_none_is_refused(texts, trial, tmp_path):
-    from safetensors import safe_open
-
     _, kept = trial("imagenet_linear")
-    with safe_open(kept, "pt") as reading:
-        whole = reading.metadata()
     file = tmp_path / "other.safetensors"
-    save_file({"fc.weight": torch.zeros(2, 2)}, file, None if texts is None else {**whole, **texts})
+    save_file({"fc.weight": torch.zeros(2, 2)}, file, None if texts is None else {**notes(kept), **texts})
     with pytest.raises(ValueError, match=r"expected a fine-tuned network with its protocol, found none in .*other"):
         predict.kept(file)
 
 
 def test_a_network_of_another_shape_is_refused(data, trial, tmp_path):
-    from safetensors import safe_open
-
     _, kept = trial("imagenet_linear")
-    with safe_open(kept, "pt") as reading:
-        whole = reading.metadata()
     file = tmp_path / "other.safetensors"
-    save_file({"fc.weight": torch.zeros(2, 2)}, file, whole)
+    save_file({"fc.weight": torch.zeros(2, 2)}, file, notes(kept))
     with pytest.raises(ValueError, match=r"tensors of the network, found \d+ missing and 1 that do not fit"):
         predict.predict(file, [next(data.glob("imagenet/val/*/*"))], tmp_path / "out", print)
 
