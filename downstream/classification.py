@@ -284,7 +284,8 @@ def _labelled(
 def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
-            if picture.mode.startswith("I;16"):  # PIL would clip 16 bits where it should scale them
+            # PIL would clip 16 bits where it should scale them; those of a PGM are 32-bit integers to it
+            if picture.mode.startswith("I;16") or (picture.mode, picture.format) == ("I", "PPM"):
                 return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
             return picture.convert("RGB")
     except MemoryError:

@@ -39,7 +39,8 @@ def decoded(path: Path) -> np.ndarray:
                 coded = torch.frombuffer(content, dtype=torch.uint8)
                 return torch.ops.image.decode_jpeg(coded, RGB, False).permute(1, 2, 0).numpy()
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith("I;16"):  # PIL would clip 16 bits where it should scale them
+            # PIL would clip 16 bits where it should scale them; those of a PGM are 32-bit integers to it
+            if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             # a palette with transparency has to pass through RGBA, or PIL warns
             if image.mode == "P" and "transparency" in image.info:

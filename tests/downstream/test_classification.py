@@ -488,8 +488,9 @@ def test_a_list_of_file_names_is_followed_and_named(data: Path, place: str) -> N
 
 
 def test_a_picture_of_16_bits_is_scaled_and_not_clipped(tmp_path: Path) -> None:
-    Image.fromarray(np.full((5, 6), 256 * 77 + 3, np.uint16)).save(tmp_path / "16.png")
-    assert (np.asarray(classification._read(tmp_path / "16.png")) == np.full((5, 6, 3), 77)).all()
+    for name in ("16.png", "16.pgm"):
+        Image.fromarray(np.full((5, 6), 256 * 77 + 3, np.uint16)).save(tmp_path / name)
+        assert (np.asarray(classification._read(tmp_path / name)) == np.full((5, 6, 3), 77)).all()
 
 
 def test_an_image_too_large_to_be_one_is_named_like_a_broken_one(tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ def test_grey_palette_cmyk_alpha_and_16_bit_images_become_rgb(tmp_path):
         rgb.convert(mode).save(tmp_path / name)
         assert data.decoded(tmp_path / name).shape == (5, 6, 3)
     assert abs(data.decoded(tmp_path / "c.jpg").astype(int) - (200, 100, 50)).max() <= 4
-    Image.fromarray(np.full((5, 6), 256 * 77, np.uint16)).save(tmp_path / "16.png")
-    assert (data.decoded(tmp_path / "16.png") == 77).all()
+    for name in ("16.png", "16.tif", "16.pgm"):
+        Image.fromarray(np.full((5, 6), 256 * 77, np.uint16)).save(tmp_path / name)
+        assert (data.decoded(tmp_path / name) == np.full((5, 6, 3), 77)).all()
 
 
 @pytest.mark.parametrize("kept", [True, False])
