@@ -298,9 +298,9 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
             f"expected a batch of at least 2 images (batch norm), found {batch}: more images or --batch-size"
         )
     if len(folder) < batch:
+        fewer = f"--batch-size {len(folder)} or less, or --scale mini" if len(folder) > 1 else "more images"
         raise ValueError(
-            f"expected at least one batch of {batch} images in {folder.root}, found {len(folder)}: "
-            f"--batch-size {len(folder)} or less, or --scale mini"
+            f"expected at least one batch of {batch} images in {folder.root}, found {len(folder)}: {fewer}"
         )
     if batch % processes:
         fit = ", ".join(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)

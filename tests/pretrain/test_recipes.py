@@ -207,6 +207,13 @@ def test_a_number_that_its_field_cannot_be_is_refused_by_name(name, text, messag
         recipes.resolved(MODULES[name], Folder(photos), "mini", batch_size=8, overrides={key: value})
 
 
+@pytest.mark.parametrize("scale", ["paper", "mini"])
+def test_a_single_image_wants_more_and_no_smaller_batch(scale, tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"found 1: more images$"):
+        recipes.resolved(moco, Folder(tmp_path), scale)
+
+
 def test_swav_can_do_without_a_queue_and_the_ends_of_the_limits_are_allowed(photos):
     folder = Folder(photos)
     assert recipes.resolved(swav, folder, "mini", "400ep_bs256", batch_size=8, overrides={"queue": "0"})["queue"] == 0
