@@ -2,8 +2,8 @@
 
 A loader's worker that leaves the colours for later (data.Steps with `later`) draws what is to be done to each view as it would to
 do it, and hands that over beside the pixels. Training does so on GPUs, where the rest of a worker's time is decoding and cropping.
-A view differs from the CPU's by about a level: PIL turns hues with 8 bits for hue and saturation, and the CPU's boxes are a mixture
-of whole ones. tests/pretrain/test_colours.py compares the two on the CPU; on a GPU it was not run.
+A view differs from the CPU's by about a level: PIL turns hues with 8 bits for hue and saturation, and the CPU's wider boxes are a
+mixture of whole ones. tests/pretrain/test_colours.py compares the two on the CPU; on a GPU it was not run.
 """
 
 import math

@@ -129,19 +129,27 @@ def blurred(image: np.ndarray, sigma: float, kernel: int | None = None) -> np.nd
 
     The kernel is cut at three sigma: what lies beyond weighs less than half a level.
     """
-    if kernel is None and not 0.5 <= sigma < 1.1:
-        return boxed(image, sigma)
-    if kernel is None:  # between no box and boxes of three pixels, five taps of a Gaussian are nearer to PIL's
-        return cv2.GaussianBlur(image, (5, 5), sigma, borderType=cv2.BORDER_REPLICATE)
+    if kernel is None:
+        return boxed(image, sigma) if sigma**2 >= 2 else tapped(image, sigma)
     kernel = min(kernel, 2 * math.ceil(3 * sigma) + 1)
     return cv2.GaussianBlur(image, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
-def boxed(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Three box filters whose variances add up to sigma squared, which is what PIL calls a Gaussian blur.
+def tapped(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Three box filters whose variances add up to sigma squared, which is what PIL calls a Gaussian blur, in one of seven taps.
 
-    PIL's three have one radius, whole or not; here they have whole ones, and one of them is a mixture of two.
+    A box has three pixels, of which the outer ones count in part, up to a variance of 2/3; three times a border's pixel beside it is
+    a mirror.
     """
+    part = sigma**2 / 6
+    box = (part, 1 - 2 * part, part)
+    taps = np.convolve(np.convolve(box, box), box)
+    return cv2.sepFilter2D(image, -1, taps, taps, borderType=cv2.BORDER_REFLECT)
+
+
+def boxed(image: np.ndarray, sigma: float) -> np.ndarray:
+    """The same for larger ones. PIL's three have one radius, whole or not; here they have whole ones, and one of them is a mixture
+    of two."""
     radius = int((math.sqrt(4 * sigma**2 + 1) - 1) / 2)  # a box of 2 r + 1 pixels has the variance r (r + 1) / 3
     larger = (sigma**2 - radius * (radius + 1)) / (2 * (radius + 1) / 3)  # how many of the three have the next radius
     for _ in range(int(larger)):
@@ -154,7 +162,7 @@ def boxed(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def box(image: np.ndarray, radius: int) -> np.ndarray:
     side = 2 * radius + 1
-    return cv2.blur(image, (side, side), borderType=cv2.BORDER_REPLICATE) if radius else image
+    return cv2.blur(image, (side, side), borderType=cv2.BORDER_REPLICATE)
 
 
 def solarized(image: np.ndarray) -> np.ndarray:
