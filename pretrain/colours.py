@@ -90,9 +90,22 @@ def blurred(x: torch.Tensor, sigma: torch.Tensor, said: Mapping[str, Any]) -> to
         taps = taps / taps.sum(1, keepdim=True)
     reach = taps.shape[1] // 2
     taps = taps.repeat_interleave(channels, 0)[:, None]  # [3 N, 1, K]
-    x = F.pad(x, (reach,) * 4, "replicate" if kernel is None else "reflect").flatten(0, 1)[None]  # [1, 3 N, S, S]
+    x = mirrored(x, reach) if kernel is None else F.pad(x, (reach,) * 4, "reflect")
+    x = x.flatten(0, 1)[None]  # [1, 3 N, S, S]
     x = F.conv2d(F.conv2d(x, taps[..., None, :], groups=len(taps)), taps[..., None], groups=len(taps))
     return x[0].unflatten(0, (n, channels)).round_()
+
+
+def mirrored(x: torch.Tensor, reach: int) -> torch.Tensor:
+    """[..., H, W] with `reach` more pixels on every side, the border's own first: what PIL's boxes, each of which repeats the border's
+    pixel, see together."""
+    for dim in (-2, -1):
+        side = x.shape[dim]
+        places = torch.arange(-reach, side + reach, device=x.device)
+        places = torch.where(places < 0, -1 - places, places)
+        places = torch.where(places < side, places, 2 * side - 1 - places).clamp_min(0)
+        x = x.index_select(dim, places)
+    return x
 
 
 def boxes(sigma: torch.Tensor, largest: float) -> torch.Tensor:

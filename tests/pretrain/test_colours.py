@@ -94,6 +94,15 @@ def test_a_blur_without_a_kernel_is_pils(folder, largest):
         assert apart.mean() < 0.7 and apart.max() <= 4, (amount, apart.mean(), apart.max())
 
 
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 1.4])
+def test_a_blur_without_a_kernel_is_pils_at_the_border_too(sigma):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    theirs = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    ours = colours.blurred(x, torch.tensor([sigma]), {"blur_sigma": (0.1, 2.0)})[0].permute(1, 2, 0).numpy()
+    assert np.abs(ours - theirs).max() <= 2
+
+
 @pytest.mark.parametrize("kernel", [None, 23])
 @pytest.mark.parametrize("largest", [0, 2.0])
 def test_a_blur_of_no_radius_changes_nothing(folder, kernel, largest):
