@@ -149,8 +149,13 @@ class Watch:
         return True
 
     def pass_on(self, done: int) -> None:
-        """Ends the process if a signal has come in or before the iteration that was the last one; its checkpoint is written."""
+        """Ends the process if a signal has come in or before the iteration that was the last one; its checkpoint is written.
+
+        No process ends before the first has written it: torchrun ends the others when one has.
+        """
         if self.signal:
+            if not self.alone:
+                torch.distributed.barrier()
             leave(self.signal, f"after iteration {done} of {self.total}, with a checkpoint in {self.folder}")
 
 

@@ -550,6 +550,26 @@ def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(dat
     assert transfers.outcome(out) == transfers.outcome(undisturbed)
 
 
+def signalled(task, data, out):
+    """An iteration in which a signal comes, and a first process that takes its time over the checkpoint."""
+    torch.distributed.init_process_group("gloo")
+    with interruption.Watch(out, 2, 4, 180, torch.device("cpu")) as watch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        watch.look(1.0, 0, 0.1)
+        if watch.due(1) and torch.distributed.get_rank() == 0:
+            time.sleep(1)
+            (out / "last.pth").touch()
+        watch.pass_on(1)
+
+
+def test_no_process_ends_before_the_first_has_written_the_checkpoint(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfers, "transfer", signalled)
+    first, other = two(tmp_path / "log", "voc_c4", data, tmp_path)
+    ended(other, 143, tmp_path / "log.1")
+    assert (tmp_path / "last.pth").exists()
+    ended(first, 143, tmp_path / "log.0")
+
+
 @pytest.mark.usefixtures("often")
 def test_a_loss_that_is_not_finite_in_one_of_two_processes_ends_both(data, tmp_path, monkeypatch):
     from downstream import segmentation
