@@ -190,7 +190,7 @@ class Stop:
 
     def __init__(self, process: dist.Process) -> None:
         self.process, self.number, self.patient = process, 0, False
-        self.said = torch.zeros(())
+        self.said = dist.later(torch.zeros(()))
 
     def __call__(self, number: int, frame: Any = None) -> None:
         self.number = self.number or number
@@ -200,12 +200,13 @@ class Stop:
     def asked(self) -> bool:
         """Whether a signal had come to one of the processes: all of them end after the same step.
 
-        Of many processes it answers a step later, when what they said is there without waiting for it.
+        Of many processes it answers a step later, so that on GPUs no more than the step before is waited for.
         """
         if self.process.world_size == 1:
             return self.number > 0
-        said, self.said = self.said, dist.summed(torch.full((), float(self.number > 0), device=self.process.device))
-        return bool(said)
+        number = torch.full((), float(self.number > 0), device=self.process.device)
+        said, self.said = self.said, dist.later(dist.summed(number))
+        return bool(said())
 
     def hurry(self) -> None:
         """Be patient no longer."""

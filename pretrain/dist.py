@@ -5,6 +5,7 @@ below returns its input.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -100,6 +101,20 @@ def summed(x: torch.Tensor) -> torch.Tensor:
 def mean(x: torch.Tensor) -> torch.Tensor:
     """The mean of x over the processes, the same in each; carries no gradient."""
     return x if world_size() == 1 else _reduced(x) / world_size()
+
+
+def later(x: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Gives x on the CPU when it is called, and waits on a GPU for what was queued before now alone, not for what came after."""
+    if x.device.type != "cuda":
+        return lambda: x
+    copy, copied = x.to("cpu", non_blocking=True), torch.cuda.Event()
+    copied.record()
+
+    def known() -> torch.Tensor:
+        copied.synchronize()
+        return copy
+
+    return known
 
 
 class SyncBatchNorm(_BatchNorm):

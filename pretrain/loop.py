@@ -247,17 +247,17 @@ class Training:
         self.scaler.update()
         self.call("after_update", progress)
         values = {"loss": loss, **self.model.statistics}
-        # a number from here would wait for the device, which fills in a constant when its turn comes
-        scalars = [
-            x.detach().double() if isinstance(x, torch.Tensor) else self.wrong.new_full((), x) for x in values.values()
-        ]
-        means = dist.mean(torch.stack(scalars))
+        means = dist.mean(torch.stack([self.scalar(x) for x in values.values()]))
         loss = means[0]
         self.losses.append(loss)
         self.step += 1
         found = torch.stack([loss, torch.full_like(loss, self.step)])
         self.wrong = torch.where((self.wrong[1] == 0) & ~loss.isfinite(), found, self.wrong)
         return dict(zip(values, means, strict=True))
+
+    def scalar(self, x: torch.Tensor | float) -> torch.Tensor:
+        """x on the device in double precision, which nothing waits for: the device fills in a number when its turn comes."""
+        return x.detach().double() if isinstance(x, torch.Tensor) else self.wrong.new_full((), x)
 
     def check(self) -> None:
         """FloatingPointError: a step's loss was not finite. It waits for the device, and therefore stands where the log does."""
@@ -283,7 +283,8 @@ class Training:
                 self.scaler.scale(loss).backward()
             total, statistics = total + loss.detach(), [*statistics, self.model.statistics]
         if self.parts > 1:
-            self.model.statistics = {key: sum(float(s[key]) for s in statistics) / self.parts for key in statistics[0]}
+            mean = {key: sum(self.scalar(s[key]) for s in statistics) / self.parts for key in statistics[0]}
+            self.model.statistics = mean
         return total
 
     def diverged(self, what: str, step: int) -> FloatingPointError:

@@ -57,8 +57,9 @@ def nt_xent(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Ten
     z1, z2: [N, C], unit length along C, of this process; the other processes' views are candidates too
     """
     all1, all2 = dist.gathered_with_gradient(z1), dist.gathered_with_gradient(z2)  # [world_size * N, C]
-    partner = dist.own(torch.arange(len(all1), device=z1.device))  # [N]
-    itself = F.one_hot(partner, len(all1)).bool()
+    everyone = torch.arange(len(all1), device=z1.device)
+    partner = dist.own(everyone)  # [N]
+    itself = partner[:, None] == everyone  # [N, world_size * N]
     one = torch.cat([z1 @ all2.T, (z1 @ all1.T).masked_fill(itself, -torch.inf)], dim=1)  # [N, 2 * world_size * N]
     two = torch.cat([z2 @ all1.T, (z2 @ all2.T).masked_fill(itself, -torch.inf)], dim=1)
     return (F.cross_entropy(one / temperature, partner) + F.cross_entropy(two / temperature, partner)) / 2

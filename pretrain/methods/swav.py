@@ -132,7 +132,8 @@ class SwAV(nn.Module):
             assignments = {crop: self.assigned(scores[crop].detach(), z[crop], crop) for crop in (0, 1)}
             loss = swapped_loss(scores, assignments, self.temperature)
             # how many prototypes are some image's first choice, of at most N
-            self.statistics = {"prototypes": float(assignments[0].argmax(dim=1).unique().numel())}
+            chosen = torch.zeros_like(scores[0, 0]).index_fill(0, assignments[0].argmax(dim=1), 1)  # [K]
+            self.statistics = {"prototypes": chosen.sum()}
         return loss
 
     @torch.no_grad()

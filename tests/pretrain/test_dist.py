@@ -47,3 +47,28 @@ def test_more_processes_than_gpus_are_refused_by_number(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match=r"found 2 for process 3: torchrun --nproc-per-node 2$"):
         dist.process()
+
+
+def test_what_is_wanted_later_is_copied_now_and_waited_for_then(monkeypatch):
+    said = []
+
+    class OnGPU:
+        device = torch.device("cuda")
+
+        def to(self, device, non_blocking):
+            said.append("copy begun" if non_blocking else "copied")
+            return torch.ones((), device=device)
+
+    class Event:
+        def record(self):
+            said.append("noted")
+
+        def synchronize(self):
+            said.append("waited")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    known = dist.later(OnGPU())
+    assert said == ["copy begun", "noted"]
+    assert known() == 1
+    assert said == ["copy begun", "noted", "waited"]
+    assert dist.later(torch.ones(()))() == 1

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain import dist, loop
 from pretrain.data import Folder
@@ -235,6 +236,20 @@ def advance(training):
     training.update(*training.source.batch(training.step))
 
 
+class Waits(TorchDispatchMode):
+    """Takes down the operations whose outcome, a number or a shape, Python would wait for a GPU to know."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "equal", "masked_select", "nonzero", "repeat_interleave", "_unique2"):
+            self.found.add(name)
+        return operation(*args, **(kwargs or {}))
+
+
 @pytest.fixture(scope="module", params=KINDS.values(), ids=["-".join(filter(None, case)) for case in KINDS.values()])
 def run(request, photos, earlier):
     """What three steps of a method leave behind, and a fourth after a stop there and without."""
@@ -257,9 +272,10 @@ def run(request, photos, earlier):
 
     resumed = begin(*request.param, photos, earlier)
     resumed.restore(copy.deepcopy(training.state()))
-    for one in (training, resumed):
-        torch.randn(7)  # what was drawn before must not matter
-        advance(one)
+    with Waits() as waits:
+        for one in (training, resumed):
+            torch.randn(7)  # what was drawn before must not matter
+            advance(one)
     return SimpleNamespace(**locals())
 
 
@@ -281,6 +297,12 @@ def test_the_key_branch_begins_equal_and_follows_in_closed_form(run):
             expected = expected + (1 - momenta[t]) * math.prod(momenta[t + 1 :]) * then[t][i]
         # the rounding of three steps in single precision
         torch.testing.assert_close(key, expected, atol=4e-7 * key.abs().max().item() + 1e-9, rtol=0)
+
+
+def test_a_step_does_not_wait_for_the_device(run):
+    # NCE's constant and SwAV's queue are looked at: have they begun?
+    asks = {"z", "queue_starts"} & {name.rpartition(".")[2] for name, _ in run.net.named_buffers()}
+    assert run.waits.found <= ({"_local_scalar_dense"} if asks else set())
 
 
 def test_every_trainable_tensor_gets_a_finite_gradient_and_the_key_branch_none(run):
