@@ -183,6 +183,8 @@ class Trial:
                     stderr=file,
                     pass_fds=(lock,),
                 )
+            if self.stopped:  # before there was a child to tell
+                self.child.terminate()
             code = cause(self.child.wait(), log)
             if self.stopped or not (code < 0 or code in SIGNALLED):
                 break

@@ -393,6 +393,14 @@ def test_cancelling_on_another_machine_names_the_one_to_call_it_on(tmp_path, mon
     assert running(tmp_path) == 0
 
 
+def test_a_trial_that_is_ended_while_it_begins_does_not_run_on(tmp_path):
+    launch.write(tmp_path / "sweep.json", planned(tmp_path, "sleep 9; echo slept"))
+    trial = launch.Trial(tmp_path, 0)
+    trial.stop()
+    with pytest.raises(RuntimeError, match=r"^killed by signal 15 after"):
+        trial()
+
+
 def test_cancelling_kills_what_does_not_end(tmp_path):
     plan = planned(tmp_path, "trap '' TERM; " + SLOW)
     folder = sweep.begin(tmp_path, plan, silent)
