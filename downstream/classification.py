@@ -671,8 +671,9 @@ def _train(
                     with job.autocast():
                         logits = parallel(_batch(views[low:high], job.traits, where.device))
                     truth = torch.tensor(labels[low:high], device=where.device)
-                    loss = F.cross_entropy(logits, truth) * (len(part) / len(labels))
-                    watch.look(loss.item(), iteration, lr)
+                    weight = len(part) / len(labels)
+                    loss = F.cross_entropy(logits, truth) * weight
+                    watch.look(loss.item() / weight, iteration, lr)
                     loss.backward()
                 value += loss.item()
             if task.optimiser == "lars":

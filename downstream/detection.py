@@ -972,14 +972,15 @@ class _Training:
         values: dict[str, float] = {}
         self.optimizer.zero_grad()
         for part in parts:
+            weight = len(part) / len(inputs)
             with unsynchronised(self.parallel, part is parts[-1]):
                 try:
-                    losses = {k: v * (len(part) / len(inputs)) for k, v in self.parallel(part).items()}
+                    losses = {k: v * weight for k, v in self.parallel(part).items()}
                     total = sum(losses.values())
                     found = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
                 except FloatingPointError:  # detectron2's RPN looks at its proposals first
                     found = {"loss": math.nan}
-                self.watch.look(found["loss"], iteration, lr)
+                self.watch.look(found["loss"] / weight, iteration, lr)
                 total.backward()
             values = {k: values.get(k, 0.0) + v for k, v in found.items()}
         self.optimizer.step()

@@ -114,7 +114,7 @@ class Watch:
             yield
 
     def look(self, loss: float, iteration: int, lr: float) -> None:
-        """To be asked before an iteration's backward pass, with its loss; the one place where the processes agree.
+        """To be asked before a backward pass, with the mean loss of its images; the one place where the processes agree.
 
         Raises FloatingPointError in all processes if the loss of one is not finite.
         """

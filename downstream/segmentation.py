@@ -656,8 +656,9 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             for part in parts:
                 with unsynchronised(parallel, part is parts[-1]):
-                    loss = _batch_loss(parallel, part, place.device, task.precision) * (len(part) / mine)
-                    watch.look(loss.item(), iteration, lr)
+                    weight = len(part) / mine
+                    loss = _batch_loss(parallel, part, place.device, task.precision) * weight
+                    watch.look(loss.item() / weight, iteration, lr)
                     loss.backward()
                 value += loss.item()
             optimiser.step()

@@ -134,7 +134,7 @@ def test_every_sample_is_in_one_part():
             assert max(map(len, split)) - min(map(len, split)) <= 1
 
 
-def test_without_batch_norm_the_gradient_of_parts_is_that_of_the_batch(tmp_path):
+def test_without_batch_norm_the_gradient_of_parts_is_that_of_the_batch(tmp_path, monkeypatch):
     from downstream import classification, synthetic
 
     synthetic.synthesize(tmp_path, seed=0, voc=0, coco=0, cityscapes=0, imagenet=2)
@@ -142,8 +142,10 @@ def test_without_batch_norm_the_gradient_of_parts_is_that_of_the_batch(tmp_path)
     task = journey.resolve(
         "imagenet_linear", "mini", changes
     )  # batches of 15, 15 and 10; the frozen backbone's norms do not see them
-    heads = []
+    heads, looked = [], []
+    monkeypatch.setattr(classification.Watch, "look", lambda self, loss, *_: looked[-1].append(loss))
     for parts in (1, 4):
+        looked.append([])
         out = tmp_path / str(parts)
         whole = protocols.accumulated(task, parts)
         result = classification.run(whole, None, protocols.TRAITS, "resnet18", tmp_path, out, 0)
@@ -152,6 +154,7 @@ def test_without_batch_norm_the_gradient_of_parts_is_that_of_the_batch(tmp_path)
         heads.append(classification.checkpoint.load(out, {})["model"]["weight"])
     assert heads[0].abs().max() > 1
     assert (heads[0] - heads[1]).abs().max() < 1e-4 * heads[0].abs().max()
+    assert sum(looked[1][:4]) / 4 == pytest.approx(looked[0][0], rel=0.1)  # an error names losses, not parts of them
 
 
 def test_transfer_says_that_accumulation_does_not_fix_batch_norm(monkeypatch, capsys):
