@@ -63,7 +63,9 @@ def place() -> Place:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # a process that decodes its share of the images may be that much later than another: NCCL's own ten minutes are too few
+        half_an_hour = timedelta(minutes=30)
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=half_an_hour)
     return Place(rank, world, device)
 
 

@@ -1,5 +1,7 @@
 """The total batch is the protocol's: an uneven split is refused, and the linear rule changes what it says it changes."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 
@@ -27,6 +29,19 @@ def test_more_processes_than_gpus_are_refused_by_number(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match=r"found 2 for process 3: torchrun --nproc-per-node 2$"):
         place()
+
+
+def test_a_process_with_a_gpu_waits_half_an_hour_for_the_others(monkeypatch):
+    begun = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: begun.append(device.index))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda name, timeout: begun.append((name, timeout)))
+    for name, value in (("WORLD_SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    found = place()
+    assert (found.rank, found.world, found.device) == (3, 4, torch.device("cuda", 1))
+    assert begun == [1, ("nccl", timedelta(minutes=30))]
 
 
 def numbers(task):
