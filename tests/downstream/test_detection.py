@@ -17,7 +17,7 @@ import pytest
 import torch
 import torchvision
 from detectron2.config import get_cfg
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.engine import DefaultTrainer
@@ -499,6 +499,20 @@ def test_a_broken_image_is_named_whatever_pil_raises(voc, tmp_path, what):
     mapper = DatasetMapper(configured(tiny()), is_train=True)
     for read in (functools.partial(detection.mapped, mapper), functools.partial(detection._decoded, "BGR")):
         with pytest.raises(ValueError, match=r"broken or foreign file: .*a\.jpg \(.+\); fetch it again"):
+            read(image)
+
+
+def test_a_damaged_png_is_named_although_detectron2_takes_it(tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save(file)
+    content = bytearray(file.read_bytes())
+    content[9_000] ^= 1
+    file.write_bytes(content)
+    assert detection_utils.read_image(str(file), "BGR").shape == (64, 96, 3)
+    image = {"file_name": str(file), "height": 64, "width": 96, "annotations": []}
+    mapper = DatasetMapper(configured(tiny()), is_train=True)
+    for read in (functools.partial(detection.mapped, mapper), functools.partial(detection._decoded, "BGR")):
+        with pytest.raises(ValueError, match=r"broken or foreign file: .*a\.png \(.+\); fetch it again"):
             read(image)
 
 
