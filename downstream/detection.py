@@ -686,8 +686,7 @@ def predictions(
         if masks is not None:
             objects = [each | {"segmentation": mask} for each, mask in zip(objects, masks, strict=True)]
         if points is not None:
-            lists = points[:, :, :3].reshape(len(points), -1).tolist()
-            objects = [each | {"keypoints": places} for each, places in zip(objects, lists, strict=True)]
+            objects = [each | {"keypoints": _pixels(own)} for each, own in zip(objects, points, strict=True)]
         clear = scores >= DRAWN
         drawn = Visualizer(_decoded("RGB", records[number])).overlay_instances(
             boxes=boxes[clear],
@@ -1167,10 +1166,7 @@ def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:
 def _coco_results(
     name: str, image_id: int, boxes: Any, scores: Any, classes: Any, masks: list | None, keypoints: Any = None, *_: Any
 ) -> Iterator[dict[str, Any]]:
-    """One image's objects in COCO's results format, by the ids of the split `name`.
-
-    keypoints: [K, 17, 3] x, y, score or None; half a pixel goes from x and y, which counts from a pixel's corner here
-    """
+    """One image's objects in COCO's results format, by the ids of the split `name`; keypoints: [K, 17, 3] x, y, score or None."""
     for i, box in enumerate(_corners(boxes).tolist()):
         entry = {
             "image_id": image_id,
@@ -1181,8 +1177,15 @@ def _coco_results(
         if masks:
             entry["segmentation"] = masks[i]
         if keypoints is not None:
-            entry["keypoints"] = (keypoints[i] - np.array([0.5, 0.5, 0], np.float32)).ravel().tolist()
+            entry["keypoints"] = _pixels(keypoints[i])
         yield entry
+
+
+def _pixels(keypoints: np.ndarray) -> list[float]:
+    """x, y, score, ... of an object's keypoints [17, 3] as COCO has them: half a pixel goes from x and y, which count from a pixel's
+    corner here."""
+    found: list[float] = (keypoints - np.array([0.5, 0.5, 0], np.float32)).ravel().tolist()
+    return found
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:

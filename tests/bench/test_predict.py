@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bench import cli, journey, predict
-from downstream import datasets, synthetic
+from downstream import datasets, detection, synthetic
 from downstream.evaluation import voc
 from downstream.trial import fingerprint
 
@@ -111,6 +111,17 @@ def test_masks_and_keypoints_are_written_as_coco_writes_them(data, trial, tmp_pa
     assert {mask_tools.decode(each["segmentation"]).shape for each in masks} == {(image["height"], image["width"])}
     persons = answers(trial("coco_keypoint_2x")[1], [file], tmp_path / "persons")[file]["objects"]
     assert {(each["class"], len(each["keypoints"])) for each in persons} == {("person", 3 * len(datasets.KEYPOINTS))}
+
+
+def test_keypoints_are_where_the_evaluation_takes_them_for(data, trial, tmp_path, monkeypatch):
+    points = np.random.default_rng(0).uniform(0, 90, (2, len(datasets.KEYPOINTS), 3)).astype(np.float32)
+    found = np.array([[1, 2, 30, 40], [5, 5, 9, 9]], np.float32), np.array([0.9, 0.2]), np.zeros(2, int), None, points
+    monkeypatch.setattr(detection, "_predictions", lambda *_: [(0, *found, None)])
+    [image] = datasets.records("coco_2017_val", data)[:1]
+    file = Path(image["file_name"])
+    said = answers(trial("coco_keypoint_2x")[1], [file], tmp_path)[file]["objects"]
+    evaluated = detection._coco_results("keypoints_coco_2017_val", 0, *found)
+    assert [each["keypoints"] for each in said] == [each["keypoints"] for each in evaluated]
 
 
 def test_maps_are_those_that_the_record_was_scored_by(data, trial, tmp_path):
