@@ -320,6 +320,8 @@ def _wrong(picture: Picture, task: Task) -> list[tuple[str, str, str, str]]:
     """What is wrong with an image and its label map: kind, file, reason, mend."""
     try:
         _, size = opened(picture.file)
+        if isinstance(task, Segmentation):
+            size = _seen(picture.file)
     except ValueError as error:
         return [("broken image", picture.file, str(error), "fetch it again from its archive")]
     if picture.size and size != picture.size:
@@ -359,6 +361,18 @@ def opened(file: str) -> tuple[tuple[int, int], tuple[int, int]]:
     except Exception as error:  # PIL's decoders raise all sorts of things on damaged files
         text = getattr(error, "strerror", None) or str(error).replace(f" '{file}'", "")
         raise ValueError(text if isinstance(error, OSError) else f"{type(error).__name__}: {text}") from None
+
+
+def _seen(file: str) -> tuple[int, int]:
+    """Width and height as a segmentation reads the image, with OpenCV, which refuses some of what PIL takes: a PNG without its end,
+    say. Raises ValueError, with the reason, for what it refuses."""
+    from downstream import segmentation  # imports mmseg
+
+    try:
+        height, width, _ = segmentation._image(Path(file)).shape
+    except ValueError:
+        raise ValueError("not a whole image to OpenCV, which a segmentation reads it with") from None
+    return width, height
 
 
 def _classes(file: str, task: Segmentation) -> None:

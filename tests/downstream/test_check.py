@@ -617,6 +617,14 @@ def test_a_label_map_has_the_size_that_the_image_is_turned_to(data):
     assert found("voc_semantic", root, segmentation.found)["runs"]
 
 
+def test_a_photograph_that_opencv_does_not_take_is_named_where_a_segmentation_reads_it(data):
+    root = data("cityscapes")
+    file = sorted(root.glob("cityscapes/leftImg8bit/val/*/*.png"))[0]
+    file.write_bytes(file.read_bytes()[:-20])  # of its end and of its pixels' checksum
+    assert check.opened(str(file))
+    assert errors(found("cityscapes_semantic", root)) == {("broken image", str(file.relative_to(root)))}
+
+
 @pytest.mark.parametrize("kept", ["labelIds.png", "polygons.json"])
 def test_label_train_ids_are_missed_offered_and_made_as_cityscapesscripts_makes_them(data, kept, capsys):
     root = data("cityscapes")
