@@ -8,7 +8,7 @@ the chart loss without confidences. Its decoder (Panoptic FPN) is not here, for 
 
 Deliberate differences: the losses of U and V, which are sums there over the points of the 2 images that each of 8 processes has,
 are as large here for any number of images; and an image of a batch in which nobody is marked takes no part, where there the
-boxes of the images after it would be pooled from the wrong one.
+pooling fails (an AssertionError: fewer lists of boxes than images).
 """
 
 from collections.abc import Mapping, Sequence
