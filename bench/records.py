@@ -110,7 +110,8 @@ def show(
 
     if not file.is_file():
         raise FileNotFoundError(f"expected a record's file, found none at {file}: bench results ls lists them")
-    file = file.absolute()  # four folders above it tell its place
+    # four folders above it tell its place, which .. among them would not
+    file = file.resolve() if ".." in file.parts else file.absolute()
     print(jsonlib.dumps(record.read(file, file.parents[3] if len(file.parents) > 3 else Path()), indent=1))
 
 

@@ -588,6 +588,8 @@ def test_results_show_prints_the_record_and_validate_names_every_bad_one(bench, 
     assert bench("results", "validate", "--results", measured)[0] == 0
     monkeypatch.chdir(first.parents[2])
     assert bench("results", "show", first.relative_to(Path.cwd()))[1] == out
+    monkeypatch.chdir(second.parent)
+    assert bench("results", "show", Path("..", first.parent.name, first.name))[1] == out
     first.write_text("{}")
     second.write_text(second.read_text().replace('"metrics": {', '"metrics": {"AP": 1e9, '))
     third.write_text(third.read_text().replace('"content": {', '"content": {"altered": 1, '))
