@@ -47,6 +47,10 @@ def one(name: str, scale: str, variant: str | None) -> dict[str, Any]:
         return {"name": name, "cite": catalog.citation(name), "lr": recipes.peak(recipe), **recipe}
     if catalog.ALIASES.get(name, name) not in (tasks := catalog.names("task")):
         raise ValueError(catalog.unknown("task or method", name, [*tasks, *catalog.names("method")]))
+    if variant is not None:
+        raise ValueError(
+            f"expected --variant of a method, found {variant!r} of the task {name}, which has none: leave it out"
+        )
     return shown(journey.resolve(name, scale, {}))
 
 

@@ -373,6 +373,7 @@ WRONG = {
         ["show", "mocco"],
         "expected the name of a task or method, found 'mocco'. Did you mean 'moco'",
     ),
+    "a variant of a task": (["show", "voc_c4", "--variant", "v1"], "found 'v1' of the task voc_c4"),
     "a file in the place of the run's folder": (
         ["pretrain", "moco", "--data", "{datasets}/imagenet/train", "--out", "{resnet18}"],
         "resnet18.pth",
