@@ -195,7 +195,7 @@
       ...view.columns.map((c) => written(row, c.id, view.now, view.base))]),
   ].map((texts) => texts.map((text) => text.replace(/\s+/g, " ")));
   const markdown = () => {
-    const [head, ...body] = table().map((cells) => cells.map((t) => t.replace(/([\\|`*<[])/g, "\\$1")));
+    const [head, ...body] = table().map((cells) => cells.map((t) => t.replace(/[\\|`*<[~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w)/g, "\\$&")));
     const rule = head.map((_, i) => (i < leads().length ? "---" : "--:"));
     return [head, rule, ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n") + "\n";
   };

@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 NOISE = "≈"  # after a difference
+# What Markdown takes for more than text; _ is text within a word, and & before a space.
+MARKUP = r"[\\|`*<\[~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w)"
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,12 @@ def _width(text: str) -> int:
 
 def escaped(text: str) -> str:
     """Text of unknown origin, harmless in Markdown and in a table's cell."""
-    return re.sub(r"([\\|`*<\[])", r"\\\1", " ".join(text.split()))
+    return re.sub(f"({MARKUP})", r"\\\1", " ".join(text.split()))
 
 
 def sentence(text: str) -> str:
     """The same outside a table, where what stands between two single backticks stays code."""
-    found = r"(?<!`)`[^`]+`(?!`)|[\\|`*<\[]"
+    found = rf"(?<!`)`[^`]+`(?!`)|{MARKUP}"
     return re.sub(found, lambda part: part[0] if len(part[0]) > 1 else f"\\{part[0]}", " ".join(text.split()))
 
 

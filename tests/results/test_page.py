@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from results import leaderboard, page, plots, published, record, table
+from results import leaderboard, page, plots, published, record, sheet, table
 
 MEASURED = Path(page.__file__).parent / "measured"
 
@@ -354,6 +354,14 @@ def test_the_table_is_copied_as_markdown_and_latex(opened):
     )
     (row,) = [line for line in lines if line.startswith("| moco_v2 ")]
     assert re.match(r"\| moco_v2 [0-9a-f]{8} \|", row) and "voc_c4@mini" in row  # which weights, under which protocol
+
+
+def test_a_copied_name_is_escaped_as_in_the_tables(browser, trial, tmp_path):
+    (tmp_path / "index.html").write_text(page.html([trial("voc_c4", "__a_b__ &lt;~", {"AP": 1.0})]), encoding="utf-8")
+    browser.get((tmp_path / "index.html").as_uri() + "#kind=measured")
+    browser.execute_script("navigator.clipboard.writeText = (t) => { window.got = t; return Promise.resolve(); }")
+    browser.find_element("id", "markdown").click()
+    assert rf"| {sheet.escaped('__a_b__ &lt;~')} " in browser.execute_script("return window.got")
 
 
 def test_a_search_that_finds_nothing_keeps_the_order(opened):

@@ -610,6 +610,12 @@ def test_every_table_compiles_in_latex_whatever_a_model_is_called(world, trial, 
     compiled(text, tmp_path)
 
 
+def test_no_name_becomes_markup_in_markdown():
+    names = ("__a_b__", "_a b_", "~~a~~", "&lt;&#60;", "*a*", "moco_v2_200ep", "Cars & trucks")
+    told = [r"\_\_a_b\_\_", r"\_a b\_", r"\~\~a\~\~", r"\&lt;\&#60;", r"\*a\*", "moco_v2_200ep", "Cars & trucks"]
+    assert [sheets.escaped(name) for name in names] == [sheets.sentence(name) for name in names] == told
+
+
 def test_a_sign_that_latex_cannot_print_becomes_a_question_mark():
     assert latex.escaped("\x1b[31mr\u00e9d\x07\u540d") == "?{[}31mred??"
 
