@@ -381,6 +381,17 @@ def test_on_a_phone_the_page_does_not_overflow_and_controls_fold(opened):
     browser.set_window_size(1400, 1000)
 
 
+def test_on_the_narrowest_phone_the_ranks_do_not_widen_the_page(browser, trial, tmp_path):
+    models = [trial("voc_c4", name, {"AP": 1.0}) for name in ("a_method_with_a_long_name", "b")]
+    (tmp_path / "index.html").write_text(page.html(models), encoding="utf-8")
+    narrow = {"width": 320, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    browser.get((tmp_path / "index.html").as_uri())
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide == 320
+
+
 def test_two_thousand_rows_are_sorted_rightly(browser, trial, tmp_path):
     many = [trial("voc_c4", f"model{i}", {"AP": (i * 37 % 1999) / 40}) for i in range(2000)]
     (tmp_path / "index.html").write_text(page.html(many), encoding="utf-8")
