@@ -40,6 +40,8 @@ class Source:
     words: tuple[str, ...] = ()  # in the file's name or notes, they settle between families that fit equally
     said: bool = False  # only where one of the words is there
     variants: Mapping[str, str] = field(default_factory=dict)  # pattern: the variant it tells
+    # how a detector's keys begin: what detectron2 has in the place of it
+    detector: Mapping[str, str] = field(default_factory=dict)
     sidecar: str | None = None  # "bench", "timm", "transformers": only with this kind of .json beside the file
     asked: bool = False  # only with --from
     refused: str | None = None  # what the network is, where that is no ResNet on RGB images
@@ -96,6 +98,20 @@ PYCONTRAST_HEADS = {"head.": HEAD, "head_jig.": JIGSAW}
 SWAV_HEADS = {"projection_head.": HEAD, "prototypes.": PROTOTYPES}
 OPENMMLAB_HEADS = {"neck.": HEAD, "head.": "head", "encoder_k.": KEY_ENCODER, "queue": QUEUE, "queue_ptr": QUEUE}
 DENSE_QUEUES = {"queue2": "queue of dense negatives", "queue2_ptr": "queue of dense negatives"}
+SOCO_DETECTOR = {  # converter_detectron2/convert_detectron2_Head.py, called with 2 for the first level
+    **{
+        f"neck.{kind}_convs.{level}.{part}.": f"backbone.fpn_{name}{level + 2}.{norm}"
+        for kind, name in (("lateral", "lateral"), ("fpn", "output"))
+        for level in range(4)
+        for part, norm in (("conv", ""), ("bn", "norm."))
+    },
+    **{
+        f"head.{part}{number}.": f"roi_heads.box_head.conv{number}.{norm}"
+        for number in range(1, 5)
+        for part, norm in (("conv", ""), ("bn", "norm."))
+    },
+    "head.fc1.": "roi_heads.box_head.fc1.",
+}
 TENSORFLOW_HEADS = {
     **dict.fromkeys(
         ("*/Momentum", "*/momentum", "*/m", "*/v", "LARSOptimizer/", "SGD/", "Adam/"), "state of the optimizer"
@@ -292,6 +308,7 @@ FAMILIES = (
         prefix="module.encoder.",
         outer=("model",),
         has=("encoder.conv1.weight", "projector.linear1."),
+        lacks=("queue", "neck."),
         heads={
             "encoder.fc.": CLASSIFIER,
             "encoder_k.": KEY_ENCODER,
@@ -303,6 +320,29 @@ FAMILIES = (
             "predictor.": "instance branch",
         },
         method="pixpro",
+        counts=True,
+        licence="MIT",
+    ),
+    Source(
+        name="soco",
+        summary="SoCo as trained and published (hologerry/SoCo): PixPro's names, and a detector's neck and head in its FPN forms",
+        prefix="module.encoder.",
+        outer=("model",),
+        has=("encoder.conv1.weight", "projector.linear1.", "predictor.linear1."),
+        any=("queue", "neck.lateral_convs.3."),  # of C4; of FPN from p2 on, as every script has it
+        lacks=("value_transform.",),
+        heads={
+            "encoder_k.": KEY_ENCODER,
+            "projector.": HEAD,
+            "projector_k.": HEAD + " of the momentum encoder",
+            "predictor.": PREDICTOR,
+            "neck_k.": "neck of the momentum encoder",
+            "head_k.": "detector's head of the momentum encoder",
+            "queue": QUEUE,
+            "queue_ptr": QUEUE,
+        },
+        detector=SOCO_DETECTOR,
+        method="soco",
         counts=True,
         licence="MIT",
     ),
@@ -1011,11 +1051,12 @@ FAMILIES = (
     ),
     Source(
         name="detectron2",
-        summary="a torchvision-style ResNet under detectron2's names: bench convert, MoCo's and PixPro's converters",
+        summary="a torchvision-style ResNet under detectron2's names: bench convert, the converters of MoCo, PixPro and SoCo",
         prefix="",
         outer=("model",),
         has=("stem.conv1.weight", "stem.conv1.norm.weight", "res5."),
         heads={"stem.fc.": "classifier or projection head"},
+        detector={"fpn_": "backbone.fpn_", "box_head.": "roi_heads.box_head."},  # SoCo's converter
         layout="detectron2",
         licence="Apache-2.0",
     ),

@@ -211,7 +211,7 @@ def _of_detector(key: str, source: Source) -> str | None:
         return key.removeprefix(DETECTOR)
     if source.layout == "detectron2" and key.startswith(DETECTOR_PARTS):
         return key
-    return None
+    return next((name + key[len(start) :] for start, name in source.detector.items() if key.startswith(start)), None)
 
 
 def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int, dropped: int) -> tuple[str, ...]:

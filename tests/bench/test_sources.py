@@ -127,6 +127,28 @@ def pixpro(arch: str) -> dict[str, Any]:
     }
 
 
+def soco(arch: str, fpn: bool) -> dict[str, Any]:
+    state = under("encoder.", net(arch)) | under("encoder_k.", copied(net(arch)))
+    for name in ("projector", "projector_k", "predictor"):
+        state |= linear(f"{name}.linear1") | norm(f"{name}.bn1") | linear(f"{name}.linear2")
+    if fpn:
+        for of in ("", "_k"):
+            for place in (f"neck{of}.{kind}_convs.{level}" for kind in ("lateral", "fpn") for level in range(4)):
+                state |= {f"{place}.conv.weight": torch.randn(8, 8, 1, 1)} | norm(f"{place}.bn")
+            for k in range(1, 5):
+                state |= {f"head{of}.conv{k}.weight": torch.randn(8, 8, 3, 3)} | norm(f"head{of}.bn{k}")
+            state |= linear(f"head{of}.fc1")
+    opt = argparse.Namespace(model="SoCo_FPN" if fpn else "SoCo_C4", start_level=0)
+    return {
+        "opt": opt,
+        "model": ddp(state | ({} if fpn else QUEUE)),
+        "optimizer": SGD,
+        "scheduler": {},
+        "epoch": 100,
+        "amp": AMP,
+    }
+
+
 def finetuned(arch: str) -> dict[str, Any]:
     return {"model": ddp(under("base.", net(arch)) | linear("fc")), "best_acc1": 60.0, "args": argparse.Namespace(lr=1)}
 
@@ -680,6 +702,8 @@ PUBLISHED = {
     "pixpro": Case("pixpro", pixpro),
     "pixpro-published": Case("pixpro", lambda a: {"model": pixpro(a)["model"]}, "resnet50"),
     "pixpro-finetuned": Case("pixpro-finetuned", finetuned),
+    "soco-c4": Case("soco", lambda a: soco(a, fpn=False), "resnet50"),
+    "soco-fpn": Case("soco", lambda a: soco(a, fpn=True)),
     "pic": Case("pic", pic),
     "bl0-instdisc": Case("bl0", lambda a: {"model": ddp(under("encoder.", net(a) | linear("fc")) | {"memory": torch.ones(9, 8)})}),
     "bl0-moco": Case(
@@ -842,7 +866,7 @@ def test_a_published_file_gives_back_its_backbone_and_is_proven(tmp_path: Path, 
         == len(truth)
         == {"resnet18": 120, "resnet50": 318}[case.arch] - (53 if case.truth is not net else 0)
     )
-    assert found.matched + len(found.dropped) == tensors_in(case)
+    assert found.matched + len(found.detector) + len(found.dropped) == tensors_in(case)
     proof = sources.prove(found)
     assert proof.keys() == {"source"} and proof["source"] < 1e-5
     report = sources.inspect(file)
@@ -1334,6 +1358,29 @@ def test_a_necks_and_heads_tensors_travel(tmp_path: Path) -> None:
     assert all(np.array_equal(written[name], tensor.numpy()) for name, tensor in neck.items())
     again = sources.backbone(tmp_path / "aligned.pkl")
     assert again.family == "detectron2" and all(torch.equal(again.detector[name], t) for name, t in neck.items())
+
+
+def test_socos_neck_and_head_have_detectron2s_names_in_both_of_its_files(tmp_path: Path) -> None:
+    state = soco("resnet18", fpn=True)["model"]
+    torch.save({"model": state}, tmp_path / "soco.pth")
+    found = sources.backbone(tmp_path / "soco.pth")
+    for theirs, name in (
+        ("neck.lateral_convs.0.conv.weight", "backbone.fpn_lateral2.weight"),
+        ("neck.fpn_convs.3.bn.running_var", "backbone.fpn_output5.norm.running_var"),
+        ("head.conv4.weight", "roi_heads.box_head.conv4.weight"),
+        ("head.bn2.bias", "roi_heads.box_head.conv2.norm.bias"),
+        ("head.fc1.bias", "roi_heads.box_head.fc1.bias"),
+    ):
+        assert torch.equal(found.detector[name], state[f"module.{theirs}"]), theirs
+    assert len(found.detector) == 8 * 6 + 4 * 6 + 2
+
+    short = {k.removeprefix("backbone.").removeprefix("roi_heads."): v for k, v in found.detector.items()}
+    converted = {detectron2_name(k): v for k, v in net().items()} | short
+    content = {"model": {k: v.numpy() for k, v in converted.items()}, "__author__": "Yue", "matching_heuristics": True}
+    (tmp_path / "current_detectron2_Head.pkl").write_bytes(pickle.dumps(content))
+    again = sources.backbone(tmp_path / "current_detectron2_Head.pkl")
+    assert again.family == "detectron2" and again.detector.keys() == found.detector.keys()
+    assert all(torch.equal(again.detector[name], tensor) for name, tensor in found.detector.items())
 
 
 def test_a_detectors_tensors_that_are_views_of_one_another_are_not_multiplied_in_memory(tmp_path: Path) -> None:
