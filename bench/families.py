@@ -647,6 +647,22 @@ FAMILIES = (
         counts=True,
         licence="Apache-2.0",
     ),
+    *(
+        Source(
+            name="obow",
+            summary=f"OBoW (valeoai/obow): {form}",
+            prefix=f"{prefix}_feature_blocks.",
+            outer=("network",),
+            has=(f"{prefix}_feature_blocks.0.Conv.weight", f"{prefix}_feature_blocks.4.0.conv1.weight"),
+            heads={"feature_extractor_teacher.": "teacher: the student is the one that its authors evaluate"},
+            others=OTHER,
+            layout="obow",
+            method="obow",
+            counts=True,
+            licence="Apache-2.0",
+        )
+        for form, prefix in (("the whole model", "feature_extractor."), ("the student alone, as it was trained", ""))
+    ),
     # --- SimCLR, from TensorFlow
     Source(
         name="simclr",

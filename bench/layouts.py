@@ -153,9 +153,23 @@ def _from_sequential(key: str) -> str | None:
 
 def _sequential(place: Place, index: int, plan: "Arch") -> Keys:
     stage, block, k = place
-    if stage == 0:
-        return "0.weight", *_norm("1")
-    part = f"{stage + 3}.{block}"
+    return _block(f"{stage + 3}.{block}", k) if stage else ("0.weight", *_norm("1"))
+
+
+def _from_obow(key: str) -> str | None:
+    """valeoai/obow: a list of the stem, whose convolution is called Conv, and the four layers."""
+    if match := re.fullmatch(r"0\.(Conv|bn)\.(\w+)", key):
+        return f"{'conv1' if match[1] == 'Conv' else 'bn1'}.{match[2]}"
+    return f"layer{key}" if key.startswith(("1.", "2.", "3.", "4.")) else None
+
+
+def _obow(place: Place, index: int, plan: "Arch") -> Keys:
+    stage, block, k = place
+    return _block(f"{stage}.{block}", k) if stage else ("0.Conv.weight", *_norm("0.bn"))
+
+
+def _block(part: str, k: int) -> Keys:
+    """A convolution of torchvision's block, 0: of its shortcut, and its norm."""
     if k == 0:
         return f"{part}.downsample.0.weight", *_norm(f"{part}.downsample.1")
     return f"{part}.conv{k}.weight", *_norm(f"{part}.bn{k}")
@@ -385,6 +399,7 @@ HAIKU_PADDING = (
 LAYOUTS = {
     "torchvision": Layout(_identity, _torchvision),
     "sequential": Layout(_by(_from_sequential), _sequential),
+    "obow": Layout(_by(_from_obow), _obow),
     "resnetv1c": Layout(_by(_from_v1c), _v1c),
     "mmpretrain": Layout(_from_mmpretrain, _mmpretrain),
     "detectron2": Layout(_from_detectron2, _detectron2),

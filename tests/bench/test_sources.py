@@ -237,6 +237,14 @@ def dino(arch: str) -> dict[str, Any]:
     }
 
 
+def obow(arch: str) -> Tensors:
+    stem = {"conv1": "0.Conv", "bn1": "0.bn"}
+    return {
+        f"_feature_blocks.{stem.get(part := name.partition('.')[0], part[5:])}{name[len(part) :]}": tensor
+        for name, tensor in net(arch).items()
+    }
+
+
 def tonylins(arch: str) -> dict[str, Any]:
     """tonylins/simclr-converter: a block registers its shortcut before its convolutions."""
     state = network(arch).state_dict()
@@ -746,6 +754,13 @@ PUBLISHED = {
     ),
     "dino": Case("dino", dino, "resnet50", level="teacher"),
     "dino-published": Case("dino", net, file="dino_resnet50_pretrain.pth"),
+    "obow": Case(
+        "obow",
+        lambda a: {"epoch": 200, "network": under("feature_extractor.", obow(a)) | under("feature_extractor_teacher.", copied(obow(a)))
+                   | linear("bow_predictor.layers_w.0.0") | linear("linear_classifier.layers.0"), "meters": None},
+        level="network",
+    ),
+    "obow-student": Case("obow", lambda a: {"epoch": 200, "network": obow(a), "meters": None}, "resnet50", level="network"),
     "simclr": Case("simclr", lambda a: tensorflow(a, contrastive=False), "resnet50", file="model.ckpt-225206.index", truth=counted, traits=UNIT),
     "simclrv2": Case("simclrv2", lambda a: tensorflow(a, contrastive=True), "resnet50", file="model.ckpt-250228.index", truth=counted, traits=UNIT),
     "simclr-tf2": Case("simclr-tf2", lambda a: tensorflow2(a, contrastive=False, models_before=2), "resnet50", file="variables.index", truth=counted, traits=UNIT),
