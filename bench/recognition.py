@@ -268,6 +268,7 @@ def _ten(keys: list[Any], told: Callable[[Any], str] = str) -> str:
 # --- files of no family
 
 
+MODULES = 8  # that one network may be an attribute of; every further prefix is looked at in all keys
 _COPIES = re.compile(r"(^|[._])(k|key|ema)($|[._])|momentum|target|teacher")
 _HOLDS = {  # layout: three keys that tell it, and how the keys of its parts begin
     "torchvision": (
@@ -331,7 +332,7 @@ def _generic(file: File) -> Found:
     copies = [(outer, prefix) for outer, prefix in candidates if any(map(_COPIES.search, (*outer, prefix)))]
     live = [place for place in candidates if place not in copies]
     live = [(outer, prefix) for outer, prefix in live if len(outer) < 2] or live or copies
-    if len(live) != 1 and not _one(file, live, layout):
+    if len(live) != 1 and (len(live) > MODULES or not _one(file, live, layout)):
         raise _unknown(file, live)
     outer, prefix = live[0]
     (first, *_), parts = _HOLDS[layout]

@@ -1627,6 +1627,13 @@ def test_forty_thousand_other_tensors_take_seconds(tmp_path: Path) -> None:
     assert (report["family"], report["matched"], len(report["dropped"])) == ("generic", 120, 40_000)
 
 
+def test_ten_thousand_prefixes_that_look_like_networks_take_seconds(tmp_path: Path) -> None:
+    one = torch.ones(1)
+    parts = ("conv1.weight", "bn1.running_mean", "layer4.0.conv1.weight")
+    told = refusal(tmp_path, {f"net{n}.{part}": one for n in range(10_000) for part in parts})
+    assert "found several" in told
+
+
 @pytest.mark.parametrize("keys", [("checkpoint", "model"), ("models/resnet",), ("", "a/b"), ("a/b",)])
 def test_a_state_dict_two_deep_or_under_any_name_is_found(tmp_path: Path, keys: tuple[str, ...]) -> None:
     content: Any = net()
