@@ -149,7 +149,9 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Everything is written here.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of the drawn data, the pretraining and the first trial.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 2, help="Of the drawn data, the pretraining and the first trial.")
+    ] = 0,
     all_tasks: Annotated[
         bool, typer.Option("--all-tasks", help="Instead: one trial of every task at mini scale, into OUT/all.")
     ] = False,
@@ -554,6 +556,8 @@ def sweep(
             raise ValueError("expected --trials or --seeds, found both")
         if not listed(tasks or "") or not listed(checkpoints):
             raise ValueError("expected --tasks and --checkpoints, found none: bench list tasks names them")
+        if partition is not None and executor == "local":
+            raise ValueError("expected --executor slurm with --partition, found local")
         numbers = None if seeds is None else listed(seeds)
         if numbers is not None and not (numbers and all(n.isdecimal() and int(n) < 2**31 for n in numbers)):
             raise ValueError(f"expected --seeds like 0,1,2, found {seeds!r}")

@@ -374,6 +374,11 @@ WRONG = {
         "expected the name of a task or method, found 'mocco'. Did you mean 'moco'",
     ),
     "a variant of a task": (["show", "voc_c4", "--variant", "v1"], "found 'v1' of the task voc_c4"),
+    "a partition without Slurm": (
+        ["sweep", "--tasks", "voc_c4", "--partition", "P", "--data", "{datasets}"],
+        "expected --executor slurm with --partition",
+    ),
+    "a seed below zero": (["demo", "--seed", "-1"], "-1"),
     "a file in the place of the run's folder": (
         ["pretrain", "moco", "--data", "{datasets}/imagenet/train", "--out", "{resnet18}"],
         "resnet18.pth",
