@@ -620,6 +620,7 @@ FAMILIES = (
         has=("backbone.conv1.weight", "maps_projector.0.weight"),
         heads={"projector.": HEAD, "maps_projector.": "projection head of the maps", "classifier.": CLASSIFIER},
         method="vicregl",
+        counts=True,
         licence="CC-BY-NC-4.0",
     ),
     Source(

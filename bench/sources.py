@@ -303,6 +303,13 @@ def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
             f"expected a {_spoken(plan)} that strides, found that the file says {named[0][:80]!r}, which averages in these places:"
             " neither engine here is built for it"
         )
+    # of PixPro, PIC and SoCo, which write their arguments
+    arch = _about(found, file).get("arguments", {}).get("arch")
+    if isinstance(arch, str) and re.fullmatch(r"resnet\d+_16s", arch):
+        return (
+            f"expected a {_spoken(plan)} whose last stage strides, found that the file says {arch!r}, which dilates there:"
+            " neither engine here is built for it"
+        )
     if found.source.name == "transformers":
         for key, usual in {"hidden_act": "relu", "downsample_in_first_stage": False}.items():
             if transformers.get(key, usual) != usual:

@@ -1339,6 +1339,13 @@ def test_timms_antialiased_networks_which_have_the_same_tensors_are_refused_by_n
         sources.backbone(tmp_path / "last.pth.tar")
 
 
+def test_pixpros_dilated_network_which_has_the_same_tensors_is_refused_by_name(tmp_path: Path) -> None:
+    content = pixpro("resnet18")
+    content["opt"].arch = "resnet18_16s"
+    torch.save(content, tmp_path / "current.pth")
+    assert "the file says 'resnet18_16s', which dilates" in sources.inspect(tmp_path / "current.pth")["problem"]
+
+
 def test_what_stands_beside_the_weights_can_always_be_written(tmp_path: Path) -> None:
     odd = {"epochs": float("nan"), "method": "a\ud800", "seed": 2**70, "k\udfff": 1}
     torch.save({"state_dict": net(), **odd}, tmp_path / "odd.pth")
