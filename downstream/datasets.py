@@ -753,11 +753,11 @@ def instance_ids(file: Path | str) -> np.ndarray:
     return ids.astype(np.int64)
 
 
-def _outlines(mask: np.ndarray, x: int, y: int, zoom: int = 4) -> list[list[float]]:
+def _outlines(mask: np.ndarray, x: int, y: int) -> list[list[float]]:
     """x, y, x, y, ... of each part of a mask that begins at the pixel (x, y): the pixels' outer edges to a quarter of a pixel."""
-    large = cv2.resize(mask, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(mask, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = [(cv2.approxPolyDP(c, 1, True)[:, 0] + 0.5) / zoom + [x, y] for c in contours]
+    outlines = [(cv2.approxPolyDP(c, 1, True)[:, 0] + 0.5) / 4 + [x, y] for c in contours]
     return [outline.ravel().tolist() for outline in outlines]
 
 

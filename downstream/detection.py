@@ -411,7 +411,7 @@ def load(model: GeneralizedRCNN, tensors: Tensors | None) -> dict[str, Any]:
     if len(counters) < len(lost):
         raise ValueError(
             f"expected a place for every tensor of the backbone, found none for {len(lost)} of them, "
-            f"{sorted(set(lost) - set(counters))[0]} the first: is this the right --arch?"
+            f"{min(set(lost) - set(counters))} the first: is this the right --arch?"
         )
     landed |= fitting(detector, own)
     missing = sorted(own.keys() - landed.keys())

@@ -315,9 +315,9 @@ def _coco_mask(mask: np.ndarray, crowd: bool) -> dict:
     return {"iscrowd": int(crowd), "area": float(mask.sum()), "bbox": box, "segmentation": segmentation}
 
 
-def _polygons(mask: np.ndarray, zoom: int = 4) -> Iterator[list[float]]:
+def _polygons(mask: np.ndarray) -> Iterator[list[float]]:
     """x, y, x, y, ... along the pixels' outer edges, one list a piece; a hole is joined to its outline by a cut of no width."""
-    large = cv2.resize(mask.astype(np.uint8), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(mask.astype(np.uint8), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
     contours, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     for outer, contour in enumerate(contours):
         if tree[0, outer, 3] >= 0:
@@ -326,7 +326,7 @@ def _polygons(mask: np.ndarray, zoom: int = 4) -> Iterator[list[float]]:
         for hole in (contours[i][:, 0] for i in np.flatnonzero(tree[0, :, 3] == outer).tolist()):
             a, b = np.unravel_index(((ring[:, None] - hole) ** 2).sum(2).argmin(), (len(ring), len(hole)))
             ring = np.concatenate([ring[: a + 1], hole[b:], hole[: b + 1], ring[a:]])
-        yield ((ring + 0.5) / zoom).round(2).ravel().tolist()
+        yield ((ring + 0.5) / 4).round(2).ravel().tolist()
 
 
 # --- LVIS

@@ -109,7 +109,7 @@ class Monitor:
         def pixels(folder: Folder, images: np.ndarray) -> list[torch.Tensor]:
             look = Survey(folder, recipe, 0, process.rank, process.world_size, images=images)
             # copies: what a loader's process gives stays in shared memory, of which a container has little
-            return [pixels[0].clone() for pixels, _ in batches(look, 0, len(look), workers, False)]
+            return [views[0].clone() for views, _ in batches(look, 0, len(look), workers, False)]
 
         self.labels: tuple[torch.Tensor, torch.Tensor] | None = None
         if labelled is None:
