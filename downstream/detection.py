@@ -865,14 +865,14 @@ _DRAWING = threading.Lock()  # one image at a time has numpy's global generator
 def mapped(mapper: DatasetMapper, image: datasets.Record) -> Any:
     """What detectron2's mapper makes of an image. Raises ValueError that names the file of a broken one."""
     try:
-        _whole(image["file_name"])
+        _undamaged(image["file_name"])
         return mapper(image)
     except Exception:  # of the file, or of what is made of it
         _decoded(mapper.image_format, image)
         raise
 
 
-def _whole(file: str) -> None:
+def _undamaged(file: str) -> None:
     """Raises what PIL raises for a damaged PNG. detectron2 takes one: its look for EXIF reads the file and passes over the error,
     and what is decoded then is the part before the damage."""
     with Image.open(file) as picture:
@@ -883,7 +883,7 @@ def _whole(file: str) -> None:
 def _decoded(channels: str, image: datasets.Record) -> np.ndarray:
     """[H, W, 3] uint8: an image as training reads it. Raises ValueError that names the file of a broken one."""
     try:
-        _whole(image["file_name"])
+        _undamaged(image["file_name"])
         pixels = detection_utils.read_image(image["file_name"], channels)
         detection_utils.check_image_size(image, pixels)
         return pixels
