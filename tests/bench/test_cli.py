@@ -378,7 +378,7 @@ WRONG = {
         ["sweep", "--tasks", "voc_c4", "--partition", "P", "--data", "{datasets}"],
         "expected --executor slurm with --partition",
     ),
-    "a seed below zero": (["demo", "--seed", "-1"], "-1"),
+    "a seed below zero": (["demo", "--seed", "-1"], "Invalid value for '--seed'"),
     "a file in the place of the run's folder": (
         ["pretrain", "moco", "--data", "{datasets}/imagenet/train", "--out", "{resnet18}"],
         "resnet18.pth",
