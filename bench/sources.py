@@ -388,10 +388,12 @@ def _fed(found: Found, file: File) -> layouts.Input:
 
 
 def _configured(found: Found, file: File) -> layouts.Input | None:
-    """What a note of this project or the configuration of timm or transformers says that the network was fed, if they say it."""
+    """What a note of this project or a configuration (timm's, transformers', OpenMMLab's) says that the network was fed."""
     if said := file.sidecars.get("bench"):
         traits = said_traits(said["traits"])
         return layouts.Input(tuple(traits["mean"]), tuple(traits["std"]), traits["channel_order"], 1.0)
+    if (text := _openmmlab(file)) and (normalised := _normalised(text)):
+        return normalised
     mean, std, unit = None, None, 255.0
     if found.source.name == "timm" and "timm" in file.sidecars:
         config = file.sidecars["timm"]["pretrained_cfg"]
@@ -408,12 +410,40 @@ def _configured(found: Found, file: File) -> layouts.Input | None:
     return None
 
 
+def _openmmlab(file: File) -> str:
+    """The configuration that OpenMMLab's runners write beside a state dict; its name depends on their age."""
+    meta = file.content.get("meta")
+    said = (meta.get("cfg"), meta.get("config")) if isinstance(meta, dict) else ()
+    return next((text[: 2**20] for text in said if isinstance(text, str)), "")
+
+
+def _normalised(text: str) -> layouts.Input | None:
+    """The one mean, std and order of channels in the text of an OpenMMLab configuration; None where there are others."""
+
+    def said(key: str) -> tuple[float, float, float] | None:
+        lists = set(re.findall(rf"(?<!\w){key}\s*=\s*[\[(]([\d.,\s]*)[\])]", text))
+        numbers = {tuple(map(float, re.findall(r"\d+(?:\.\d+)?", entry))) for entry in lists}
+        found = numbers.pop() if len(numbers) == 1 else ()
+        return (found[0], found[1], found[2]) if _three([*found]) else None
+
+    mean, std = said("mean"), said("std")
+    if mean is None or std is None or min(std) <= 0:
+        return None
+    unit = 255.0 if max(*mean, *std) <= 1 else 1.0  # behind torchvision's ToTensor, which follows PIL: RGB
+    orders = set(re.findall(r"(?<!\w)(?:bgr_)?to_rgb\s*=\s*(True|False)", text)) or ({"True"} if unit > 1 else set())
+    if len(orders) != 1:
+        return None
+    return layouts.Input(mean, std, "RGB" if orders == {"True"} else "BGR", unit)
+
+
 def _strided(found: Found, file: File) -> bool:
     """Whether a bottleneck strides in its first convolution, by a note or a configuration, else by the layout."""
     if said := file.sidecars.get("bench"):
         return bool(said_traits(said["traits"])["stride_in_1x1"])
     if found.source.name == "transformers" and "transformers" in file.sidecars:
         return file.sidecars["transformers"].get("downsample_in_bottleneck") is True
+    if re.search(r"(?<!\w)style\s*=\s*['\"]caffe['\"]", _openmmlab(file)):
+        return True
     return found.source.stored.stride_in_1x1
 
 

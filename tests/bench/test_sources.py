@@ -1346,6 +1346,35 @@ def test_pixpros_dilated_network_which_has_the_same_tensors_is_refused_by_name(t
     assert "the file says 'resnet18_16s', which dilates" in sources.inspect(tmp_path / "current.pth")["problem"]
 
 
+OPENMMLAB = {  # configurations as mmcv and mmengine write them into `meta`
+    "config": "backbone = dict(style='caffe')\nimg_norm_cfg = dict(\n    mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0],"
+    " to_rgb=False)\ncoder = dict(target_means=[0.0, 0.0, 0.0, 0.0])",
+    "cfg": "model = dict(backbone=dict(style='caffe'), data_preprocessor=dict(\n    bgr_to_rgb=False,\n    mean=[\n        103.53,\n"
+    "        116.28,\n        123.675,\n    ],\n    std=[\n        1.0,\n        1.0,\n        1.0,\n    ]))",
+}
+
+
+@pytest.mark.parametrize("key", OPENMMLAB)
+def test_what_openmmlabs_configuration_says_of_pixels_and_strides_is_believed(tmp_path: Path, key: str) -> None:
+    state = under("backbone.", net("resnet50")) | conv("neck.lateral_convs.0.conv") | conv("rpn_head.rpn_conv")
+    torch.save({"meta": {"mmdet_version": "2.3.0", key: OPENMMLAB[key]}, "state_dict": state}, tmp_path / "caffe.pth")
+    found = sources.backbone(tmp_path / "caffe.pth")
+    assert found.traits == dict(sources.TRAITS) | CAFFE
+    assert sources.prove(found)["source"] < 1e-5
+
+    for text, traits in (
+        (
+            "img_norm_cfg = dict(mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])",
+            {"mean": [127.5] * 3, "std": [63.75] * 3},
+        ),
+        ("a = dict(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 3.0], to_rgb=True)\nb = dict(mean=[4.0, 5.0, 6.0])", {}),
+        ("a = dict(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 3.0])", {}),  # whose code says the order
+        ("a = dict(mean=[1.0, 2.0], std=[...], to_rgb=True)", {}),
+    ):
+        torch.save({"meta": {"cfg": text}, "state_dict": state}, tmp_path / "said.pth")
+        assert sources.inspect(tmp_path / "said.pth")["traits"] == dict(sources.TRAITS) | traits, text
+
+
 def test_what_stands_beside_the_weights_can_always_be_written(tmp_path: Path) -> None:
     odd = {"epochs": float("nan"), "method": "a\ud800", "seed": 2**70, "k\udfff": 1}
     torch.save({"state_dict": net(), **odd}, tmp_path / "odd.pth")
