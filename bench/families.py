@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.layouts import BGR, CAFFE, IMAGENET, LAB, LAYOUTS, SWAV, UNIT, Input, Layout
+from bench.layouts import BGR, CAFFE, DETECTRON, IMAGENET, LAB, LAYOUTS, SWAV, UNIT, Input, Layout
 
 
 @dataclass(frozen=True)
@@ -1095,6 +1095,35 @@ FAMILIES = (
         input=CAFFE,
         method="supervised",
         licence="CC-BY-SA-3.0",
+    ),
+    *(
+        Source(
+            name=name,
+            summary=f"{spoken} in torchvision's names (MMDetection's detectron2pytorch.py), by the file's name",
+            prefix="",
+            outer=("state_dict", ""),
+            has=RESNET,
+            heads={"conv1.bias": "bias of the stem's convolution, which OpenMMLab leaves out too", "fc.": CLASSIFIER},
+            layout="torchvision_1x1",
+            input=given,
+            words=words,
+            said=True,
+            method="supervised",
+        )
+        for name, spoken, given, words in (
+            (
+                "msra",
+                "OpenMMLab's resnet50_msra and resnet101_msra: MSRA's ResNets",
+                CAFFE,
+                ("resnet50_msra-", "resnet101_msra-"),
+            ),
+            (
+                "openmmlab-caffe",
+                "OpenMMLab's resnet50_caffe and resnet101_caffe: Detectron's ResNets",
+                DETECTRON,
+                ("resnet50_caffe-", "resnet101_caffe-"),
+            ),
+        )
     ),
     *(
         Source(

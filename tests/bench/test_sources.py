@@ -824,6 +824,8 @@ PUBLISHED = {
     "timm": Case("timm", lambda a: dict(network(a).state_dict()), file="timm_resnet18.pth"),
     "detectron2": Case("detectron2", detectron2, "resnet50", file="moco.pkl"),
     "msra": Case("msra", msra, "resnet50", file="R-50.pkl", truth=frozen, traits=CAFFE),
+    "msra-openmmlab": Case("msra", lambda a: {"state_dict": net(a) | {"conv1.bias": torch.zeros(64)}}, "resnet50", file="resnet50_msra-5891d200.pth", traits=CAFFE),
+    "openmmlab-caffe": Case("openmmlab-caffe", lambda a: {"state_dict": net(a)}, "resnet50", file="resnet50_caffe-788b5fa3.pth", traits=CAFFE | {"mean": [102.9801, 115.9465, 122.7717]}),
     "goyal19": Case("goyal19", goyal19, "resnet50", file="resnet50_in1k_supervised.pkl", truth=counted, traits=BGR, level="blobs"),
     "goyal19-towers": Case("goyal19", lambda a: goyal19(a, "_s0"), "resnet50", file="resnet50_jigsaw_in1k_pretext.pkl", truth=counted, traits=BGR, level="blobs"),
     "transformers": Case("transformers", lambda a: transformers(a, "resnet."), "resnet50", file="pytorch_model.bin"),
