@@ -367,6 +367,7 @@ NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
     (r"attnpool\.", "CLIP's ResNet, which pools by attention"),
     (r"_feature_blocks\.conv1\.stem\.|trunk_output\.|\.f\.a\.", "a RegNet"),
     (r"(^|\.)_feature_blocks\.\d|(^|\.)features\.(module\.)?0\.weight|^conv1\.\d\.features", "an AlexNet or VGG"),
+    (r"\.(se|se_module|se_layer|eca)\.", "a network with attention over channels (SE, ECA)"),
     (r"\.net\.2\.main_conv\.", "a SimCLRv2 network with selective kernels (sk1)"),
     (r"downsample_layers\.|(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|dwconv)|stages\.\d\.\d\.gamma", "a ConvNeXt"),
     (r"conv_dw\.|_depthwise_conv\.", "a network of depthwise convolutions"),
@@ -414,7 +415,8 @@ def _unknown(file: File, candidates: list[tuple[Outer, str]]) -> ValueError:
         return ValueError(
             "expected a backbone, found a whole detector of detectron2, which says neither the order, mean and std of its pixels nor"
             " where its stride is: give the weights that it began from. Where these saw RGB with ImageNet's mean and std (MoCo's and"
-            " PixPro's did), save the tensors under 'backbone.bottom_up.' without that prefix as {'model': tensors}"
+            " PixPro's did), save the tensors under 'backbone.bottom_up.' without that prefix as {'model': tensors}; of a C4 model, those"
+            " under 'backbone.' and 'roi_heads.res5.', so that they begin with stem, res2 to res5"
         )
     if len(candidates) > 1:
         return Several(

@@ -250,8 +250,14 @@ def _compared(
         *(found.keys[name] for name in entries if name not in wanted and name in found.keys),
         *found.strangers,
     ]
-    if problem is None and (lost or unexpected):
+    statistics = [name for name in wanted if name.endswith((".running_mean", ".running_var"))]
+    if problem is None and lost == statistics:
         problem = (
+            f"expected a {_spoken(plan)} with BatchNorm, found norms without statistics (GroupNorm or LayerNorm): neither engine"
+            " here is built for it"
+        )
+    if problem is None and (lost or unexpected):
+        problem = no_resnet([*unexpected]) or (
             f"expected the {len(wanted)} tensors of a {_spoken(plan)} under {'/'.join(found.outer) or 'the file itself'!r} with prefix"
             f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
             f" Is this really a file of {found.source.name}?"

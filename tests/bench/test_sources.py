@@ -1836,6 +1836,7 @@ def test_a_whole_detector_of_detectron2_is_named_with_what_to_save_of_it(tmp_pat
     assert "found a whole detector of detectron2" in told and f"under '{prefix}' without that prefix" in told
     c4 = {f"{'roi_heads' if key.startswith('res5.') else 'backbone'}.{key}": tensor for key, tensor in kept.items()}
     assert refusal(tmp_path, {"model": c4 | conv("proposal_generator.rpn_head.conv")}) == told
+    assert "of a C4 model, those under 'backbone.' and 'roi_heads.res5.'" in told
     torch.save({"model": kept}, tmp_path / "kept.pth")
     found = sources.backbone(tmp_path / "kept.pth")
     assert found.family == "detectron2" and all(torch.equal(found.tensors[k], v) for k, v in net().items())
@@ -1872,6 +1873,9 @@ def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
     clip |= norm("bn2") | norm("bn3") | {"attnpool.positional_embedding": torch.ones(50, 8)}
     for prefix in ("", "visual."):  # alone, or beside the text's network
         assert "CLIP's ResNet, which pools by attention" in refusal(tmp_path, under(prefix, clip))
+    groups = {k: v for k, v in net().items() if "running_" not in k and "tracked" not in k} | linear("fc")
+    assert "found norms without statistics (GroupNorm" in refusal(tmp_path, groups)
+    assert "attention over channels (SE" in refusal(tmp_path, net() | linear("fc") | conv("layer1.0.se.fc1"))
     assert "keys look like 'a.weight'" in refusal(tmp_path, {"a.weight": one})
     assert "without any (its keys: 'epoch')" in refusal(tmp_path, {"epoch": 3})
     assert "without any (its keys: nothing)" in refusal(tmp_path, {})
