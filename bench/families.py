@@ -931,7 +931,8 @@ FAMILIES = (
                 "channel order: some models of the zoo come from Caffe2 with BGR, which the file does not say",
             ),
         )
-        for prefix in ("_feature_blocks.", "trunk._feature_blocks.")
+        for around in ("", "base_model.")  # the second where VISSL evaluates the features
+        for prefix in (f"{around}_feature_blocks.", f"trunk.{around}_feature_blocks.")
     ),
     Source(
         name="solo-learn",

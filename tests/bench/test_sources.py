@@ -361,8 +361,8 @@ def counted(arch: str) -> Tensors:
     return {name: tensor for name, tensor in net(arch).items() if not name.endswith("num_batches_tracked")}
 
 
-def vissl(arch: str) -> dict[str, Any]:
-    model = {"trunk": under("_feature_blocks.", net(arch)), "heads": linear("0.clf.0")}
+def vissl(arch: str, around: str = "") -> dict[str, Any]:
+    model = {"trunk": under(f"{around}_feature_blocks.", net(arch)), "heads": linear("0.clf.0")}
     state = {"base_model": {"model": model, "loss": {}, "meters": {}}, "optimizer": SGD, "phase_idx": 99}
     return {"classy_state_dict": state, "iteration": 5, "phase_idx": 99, "loss": {}, "type": "consolidated"}
 
@@ -793,6 +793,7 @@ PUBLISHED = {
     "mm-engine": Case("mmselfsup", lambda a: mmengine(a, "mine"), equal=("mmpretrain", "openselfsup")),
     "mm-without-meta": Case("mmselfsup", lambda a: {"state_dict": under("backbone.", net(a)) | linear("head.fc")}, equal=("mmpretrain", "openselfsup")),
     "vissl": Case("vissl", vissl, level="classy_state_dict/base_model/model/trunk"),
+    "vissl-features": Case("vissl", lambda a: vissl(a, "base_model."), level="classy_state_dict/base_model/model/trunk"),
     "vissl-converted": Case("vissl", lambda a: {"model_state_dict": under("_feature_blocks.", net(a))}, level="model_state_dict"),
     "solo-learn": Case("solo-learn", solo),
     "solo-learn-old": Case(
