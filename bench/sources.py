@@ -310,7 +310,8 @@ def _otherwise_run(found: Found, file: File, plan: resnets.Arch) -> str | None:
             " neither engine here is built for it"
         )
     # of PixPro, PIC and SoCo, which write their arguments
-    arch = _about(found, file).get("arguments", {}).get("arch")
+    arguments = _about(found, file).get("arguments")
+    arch = arguments.get("arch") if isinstance(arguments, dict) else None  # a note may say anything
     if isinstance(arch, str) and re.fullmatch(r"resnet\d+_16s", arch):
         return (
             f"expected a {_spoken(plan)} whose last stage strides, found that the file says {arch!r}, which dilates there:"
