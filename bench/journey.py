@@ -82,14 +82,18 @@ def datasets(data: Path | None) -> Path:
     return root
 
 
-def weights_file(checkpoint: str) -> Path:
-    """The file of a checkpoint, of TensorFlow's the one with the names. Raises FileNotFoundError where there is none."""
+def weights_file(checkpoint: str, random: bool = True) -> Path:
+    """The file of a checkpoint, of TensorFlow's the one with the names. Raises FileNotFoundError where there is none.
+
+    random: whether 'random' would have been an answer too
+    """
     from bench import content, fetch
 
     if (path := content.files(fetch.located(checkpoint))[0]).is_file():
         return path
+    more = "'random', " if random else ""
     raise FileNotFoundError(
-        f"expected a checkpoint file or address, 'random', or the name of a run in runs/, found neither {checkpoint} nor "
+        f"expected a checkpoint file or address, {more}or the name of a run in runs/, found neither {checkpoint} nor "
         f"{Path('runs') / checkpoint / 'backbone.pth'}. bench pretrain METHOD makes one"
     )
 

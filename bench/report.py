@@ -22,12 +22,12 @@ def write(checkpoint: str, out: Path | None, results: Path, family: str | None, 
     from bench import fetch, sources
     from downstream import weights
 
-    model, source = journey.opened(checkpoint, arch, "paper", family)
-    if source is None:
+    if checkpoint == "random":
         raise ValueError("expected a checkpoint, found 'random': random weights have no card")
+    named = checkpoint if fetch.is_address(checkpoint) else str(journey.weights_file(checkpoint, random=False))
+    model, source = journey.opened(checkpoint, arch, "paper", family)
     proof = sources.prove(source) | weights.prove(source.tensors, source.arch, source.traits)
     trials = record.trials(records.folder(results))
-    named = checkpoint if fetch.is_address(checkpoint) else str(journey.weights_file(checkpoint))
     commands = _commands(named, model, trials, family, arch)
     content = card.card(model["name"], _facts(source, model, proof), model["sha256"], trials, commands)
     out = out or Path("runs/report") / record.named(model)

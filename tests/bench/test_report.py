@@ -39,6 +39,11 @@ def test_a_trial_of_a_protocol_that_is_offered_has_its_command():
     ]
 
 
+def test_random_weights_are_not_offered_where_they_have_no_card(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint file or address, or the name of a run"):
+        report.write("nope", None, tmp_path, None, None)
+
+
 def test_what_a_card_was_told_of_the_file_its_commands_are_told_too():
     (line,) = commands(trial("voc_c4", "paper", 0), family="moco", arch="resnet50")
     assert line == (
