@@ -114,12 +114,13 @@
 
   // Whose numbers a number is the best of: one class of measured ones, one backbone of published ones.
   const rivals = (row, id) => `${id} ${row.kind} ${row.kind === "measured" ? row.cells[id].class : row.backbone}`;
+  const printed = (cell) => Number(cell.text ?? cell.v.toFixed(2)); // what is printed alike is equally good, as in the tables
   const best = () => {
     const found = new Map();
     for (const row of view.rows) {
       for (const c of view.columns.filter((c) => c.id in row.cells)) {
         const key = rivals(row, c.id), { top, count } = found.get(key) ?? { top: 0, count: 0 };
-        found.set(key, { top: Math.max(top, row.cells[c.id].v), count: count + 1 });
+        found.set(key, { top: Math.max(top, printed(row.cells[c.id])), count: count + 1 });
       }
     }
     return found;
@@ -130,7 +131,7 @@
     const cells = view.columns.map((c) => {
       const cell = row.cells[c.id], text = written(row, c.id, view.now, view.base);
       if (!text) return "<td></td>";
-      const { top, count } = view.tops.get(rivals(row, c.id)), first = count > 1 && top === cell.v ? "best" : "";
+      const { top, count } = view.tops.get(rivals(row, c.id)), first = count > 1 && top === printed(cell) ? "best" : "";
       const tone = view.now.show ? (text[0] === "+" ? "up" : text[0] === "−" ? "down" : "") : "";
       const spread = text.split(" ± ");
       const shown = spread.length > 1 ? `${spread[0]} <small>± ${spread[1]}</small>` : escape(text);

@@ -300,6 +300,13 @@ def test_differences_are_from_the_chosen_baseline_under_the_same_conditions_only
     assert sorted(column(browser, "voc_c4.AP")) == sorted(["0.0", "+2.4", "+3.7", "−19.7"])
 
 
+def test_what_is_printed_alike_is_best_alike(browser, trial, tmp_path):
+    models = [trial("voc_c4", name, {"AP": ap}) for name, ap in (("a", 1.0041), ("b", 1.0039), ("c", 0.99))]
+    (tmp_path / "index.html").write_text(page.html(models), encoding="utf-8")
+    browser.get((tmp_path / "index.html").as_uri() + "#kind=measured")
+    assert [cell.text for cell in browser.find_elements("css selector", "td.best")] == ["1.00", "1.00"]
+
+
 def test_every_column_has_one_baseline_and_a_best_of_every_protocol(browser, trial, tmp_path):
     (tmp_path / "index.html").write_text(page.html(several(trial)), encoding="utf-8")
     browser.get((tmp_path / "index.html").as_uri() + "#kind=measured")
