@@ -31,7 +31,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench import journey, launch, preview
 from downstream import task as protocols
@@ -251,7 +251,7 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str]
 
 def table(rows: Sequence[Sequence[str]]) -> Table:
     """For a terminal; the first row is the heading."""
-    shown = Table(*rows[0])
+    shown = Table(*(Column(head, overflow="fold") for head in rows[0]))  # tasks may differ in their last letters alone
     for row in rows[1:]:
         shown.add_row(*map(escape, row))
     return shown

@@ -4,6 +4,7 @@ The first tests plan and run real trials; where processes are what is tested, a 
 """
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from rich.console import Console
 
 from bench import cli, journey, launch, preview, sweep
 
@@ -462,6 +464,17 @@ def test_a_terminal_gets_a_table_of_what_happens_and_one_of_what_came_of_it(tmp_
     assert watcher.wait() == 1
     assert "│ task │ model      │ 1/2  │" in shown.decode()
     assert "seed 1 failed: it said nothing" in shown.decode()
+
+
+def test_a_narrow_terminal_tells_tasks_apart():
+    console, names = Console(width=60, file=io.StringIO()), ("imagenet_linear_swav@mini", "imagenet_linear_vicreg@mini")
+    heads = ("task", "checkpoint", "done", "running", "waiting", "failed", "mean")
+    console.print(
+        sweep.table([heads, *((name, "moco_v2", "0/3", "1 (iteration 3/25)", "2", "", "") for name in names)])
+    )
+    lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if line.startswith("│")]
+    columns = ["".join(cell.strip() for cell in column) for column in zip(*lines, strict=True)]
+    assert columns[0] == "".join(names) and columns[3].replace(" ", "") == 2 * "1(iteration3/25)"
 
 
 def test_progress_is_what_the_log_says(tmp_path):
