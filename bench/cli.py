@@ -909,7 +909,12 @@ def at_home(word: str) -> str:
 
 def main() -> None:
     """The console script."""
-    answered(lambda: app(args=[*map(at_home, sys.argv[1:])]))
+    try:
+        answered(lambda: app(args=[*map(at_home, sys.argv[1:])]))
+    except SystemExit as end:
+        if end.__context__ and isinstance(end.__context__.__cause__, KeyboardInterrupt):  # of which typer says nothing
+            say("bench: interrupted")
+        raise
 
 
 def answered(call: Callable[[], object]) -> None:

@@ -71,6 +71,14 @@ def test_ctrl_c_in_the_demo_is_a_sentence(bench, monkeypatch):
     assert bench("demo") == (130, "", "bench: interrupted; the same call goes on\n")
 
 
+def test_ctrl_c_in_any_command_is_a_sentence(bench, monkeypatch):
+    def run(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.doctor.lines", run)
+    assert bench("doctor") == (130, "", "bench: interrupted\n")
+
+
 @pytest.mark.parametrize("module", ["bench.track", "bench.rates"])
 def test_a_module_that_is_called_answers_a_wrong_call_as_bench_does(module, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
