@@ -290,6 +290,8 @@ def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None, mixe
         notes.append(
             f"{NOISE} within noise: no difference at the 5 % level, {over}; trials with the same seeds are compared in pairs."
         )
+    if len(tested) < len(cells):
+        notes.append("A difference of or from a single trial is not tested, and bears no mark.")
     if any(cell.lent for cell in cells):
         notes.append(
             f"Where there is one trial or a published row, a published spread stands in for its own ({table.spread_source})."

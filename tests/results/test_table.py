@@ -440,6 +440,14 @@ def test_the_order_of_the_records_does_not_matter(world):
     assert table.render("pixpro", world) == table.render("pixpro", world[::-1])
 
 
+def test_a_difference_that_was_not_tested_is_told(trial):
+    values = {"supervised": (50.0, 50.2), "once": (60.0,), "twice": (55.0, 55.1)}
+    records = [trial("voc_c4", n, {"AP": v}, seed) for n, vs in values.items() for seed, v in enumerate(vs)]
+    note = "A difference of or from a single trial is not tested, and bears no mark."
+    assert note in own("moco", records)[1]
+    assert note not in own("moco", [record for record in records if record["model"]["name"] != "once"])[1]
+
+
 def test_a_difference_that_may_be_none_is_marked_and_the_number_of_comparisons_told(trial):
     values = {"supervised": (50.0, 50.2, 50.4), "near": (50.1, 50.1, 50.6), "far": (55.0, 55.2, 55.5)}
     records = [trial("voc_c4", n, {"AP": v}, seed) for n, vs in values.items() for seed, v in enumerate(vs)]
