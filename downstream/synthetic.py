@@ -17,6 +17,7 @@ and its file name: the same seed and sizes give the same bytes. Boxes and masks 
     imagenet/           {train,val}/<WordNet id>/, one object a picture; subsets/{1,10}percent.txt, class-balanced
 """
 
+import itertools
 import json
 import shutil
 import zlib
@@ -32,6 +33,7 @@ from downstream import bodies
 from downstream.datasets import COCO_IDS, FREQUENCIES, KEYPOINTS, LVIS_CLASSES, VOC_CLASSES
 from downstream.scenes import MOVERS, Thing, scene, street
 from downstream.train_ids import LABELS, TRAIN_IDS
+from downstream.trial import counted
 
 AS_COCO = {  # VOC's classes that COCO calls otherwise
     "aeroplane": "airplane",
@@ -173,7 +175,7 @@ def _voc(root: Path, year: str, seed: int, size: int, side: int) -> dict[str, in
     names = [AS_COCO.get(name, name) for name in VOC_CLASSES]
     splits = ("train", "val", "test") if year == "VOC2007" else ("train", "val")
     lists: dict[str, list[str]] = {split: [] for split in splits}
-    for number in range(size * len(splits)):
+    for number in counted(range(size * len(splits)), f"drawing {year}"):
         picture = f"{number + 1:06d}" if year == "VOC2007" else f"2012_{number + 1:06d}"
         rng = _rng(seed, f"{year}/{picture}")
         first = names[number % len(names)]
@@ -238,7 +240,7 @@ def _coco(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, i
         annotations: list[dict[str, object]] = []
         people: list[dict[str, object]] = []
         surfaces: list[dict[str, object]] = []
-        for number in range(start + 1, start + size + 1):
+        for number in counted(range(start + 1, start + size + 1), f"drawing {name}, {split}"):
             rng = _rng(seed, f"{name}/{number}")
             first, (h, w) = names[(number - number // 50) % len(names)], _shape(side, rng)
             cast = _cast(first, names, rng, people=60) if number % 50 else []  # a few pictures show nothing
@@ -401,7 +403,7 @@ def _densepose(root: Path, name: str, seed: int, size: int, side: int) -> dict[s
 def _cityscapes(root: Path, name: str, seed: int, size: int, side: int) -> dict[str, int]:
     h = side * 5 // 6
     for split, cities in CITIES.items():
-        for number in range(size):
+        for number in counted(range(size), f"drawing {name}, {split}"):
             city = cities[number % len(cities)]
             picture = f"{city}_{number:06d}_000019"
             rng = _rng(seed, f"{name}/{picture}")
@@ -435,11 +437,10 @@ def _imagenet(root: Path, name: str, seed: int, size: int, side: int) -> dict[st
         share = max(1, round(size * percent / 100))
         text = "".join(f"{folder}_{number}.JPEG\n" for folder in sorted(IMAGENET) for number in range(share))
         (root / "subsets" / f"{percent}percent.txt").write_text(text)
-    for folder, shown in IMAGENET.items():
-        for split, count in counts.items():
-            for number in range(count):
-                picture = f"{split}/{folder}/{folder}_{number}.JPEG"
-                rng = _rng(seed, f"{name}/{picture}")
-                image, *_ = scene([shown], side // 3, side // 3, _outdoors(shown, rng), rng, scale=(0.6, 1.0))
-                _write(root / picture, image, rng)
+    for split, count in counts.items():
+        for folder, number in counted([*itertools.product(IMAGENET, range(count))], f"drawing {name}, {split}"):
+            picture, shown = f"{split}/{folder}/{folder}_{number}.JPEG", IMAGENET[folder]
+            rng = _rng(seed, f"{name}/{picture}")
+            image, *_ = scene([shown], side // 3, side // 3, _outdoors(shown, rng), rng, scale=(0.6, 1.0))
+            _write(root / picture, image, rng)
     return {split: count * len(IMAGENET) for split, count in counts.items()}
