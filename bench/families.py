@@ -98,6 +98,11 @@ PYCONTRAST_HEADS = {"head.": HEAD, "head_jig.": JIGSAW}
 SWAV_HEADS = {"projection_head.": HEAD, "prototypes.": PROTOTYPES}
 OPENMMLAB_HEADS = {"neck.": HEAD, "head.": "head", "encoder_k.": KEY_ENCODER, "queue": QUEUE, "queue_ptr": QUEUE}
 DENSE_QUEUES = {"queue2": "queue of dense negatives", "queue2_ptr": "queue of dense negatives"}
+DETECTRON2_DETECTOR = {  # parts of detectron2's models, and what SoCo's converter leaves of their names
+    **{part: part for part in ("backbone.", "proposal_generator.", "roi_heads.", "sem_seg_head.")},
+    "fpn_": "backbone.fpn_",
+    "box_head.": "roi_heads.box_head.",
+}
 SOCO_DETECTOR = {  # converter_detectron2/convert_detectron2_Head.py, called with 2 for the first level
     **{
         f"neck.{kind}_convs.{level}.{part}.": f"backbone.fpn_{name}{level + 2}.{norm}"
@@ -1074,7 +1079,7 @@ FAMILIES = (
         outer=("model",),
         has=("stem.conv1.weight", "stem.conv1.norm.weight", "res5."),
         heads={"stem.fc.": "classifier or projection head"},
-        detector={"fpn_": "backbone.fpn_", "box_head.": "roi_heads.box_head."},  # SoCo's converter
+        detector=DETECTRON2_DETECTOR,
         layout="detectron2",
         licence="Apache-2.0",
     ),

@@ -57,9 +57,8 @@ SWAV = Input((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))  # facebookresearch/s
 UNIT = Input((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # google-research/simclr data_util.py: pixels in [0, 1], nothing else
 BGR = Input((0.406, 0.456, 0.485), (0.225, 0.224, 0.229), "BGR")  # fair_self_supervision_benchmark data/data_input.py
 CAFFE = Input((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "BGR", 1.0)  # detectron2 config/defaults.py PIXEL_MEAN
-DETECTRON = Input(
-    (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "BGR", 1.0
-)  # MMDetection configs/fcos, resnet50_caffe
+# MMDetection configs/fcos, resnet50_caffe
+DETECTRON = Input((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "BGR", 1.0)
 # HobbitLong/CMC train_CMC.py, get_train_loader
 LAB = Input((50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675), "Lab", 1.0)
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bench.unpickle import Stored
 
 DETECTOR = "detectron2/"  # downstream.weights.DETECTOR, which is not imported here: it costs torch
-DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.", "sem_seg_head.")  # of detectron2's models
 
 
 @dataclass(frozen=True)
@@ -209,8 +208,6 @@ def _of_detector(key: str, source: Source) -> str | None:
     """detectron2's name of a tensor that is a detector's beside the backbone."""
     if key.startswith(DETECTOR):
         return key.removeprefix(DETECTOR)
-    if source.layout == "detectron2" and key.startswith(DETECTOR_PARTS):
-        return key
     return next((name + key[len(start) :] for start, name in source.detector.items() if key.startswith(start)), None)
 
 

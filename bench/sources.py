@@ -257,7 +257,7 @@ def _compared(
             " here is built for it"
         )
     if problem is None and (lost or unexpected):
-        problem = no_resnet([*unexpected]) or (
+        problem = no_resnet(unexpected) or (
             f"expected the {len(wanted)} tensors of a {_spoken(plan)} under {'/'.join(found.outer) or 'the file itself'!r} with prefix"
             f" {found.source.prefix!r}: {len(lost)} missing{_listed(lost)}, {len(unexpected)} unexpected{_listed(unexpected)}."
             f" Is this really a file of {found.source.name}?"
