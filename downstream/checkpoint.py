@@ -77,7 +77,7 @@ def save(folder: Path, content: Mapping[str, Any]) -> None:
             f"expected finite weights after {content['iteration']} iterations, found infinity or NaN in {broken[0]}: the last "
             f"checkpoint in {folder} is kept; lower the learning rate (the run is then nonstandard), or look at the weights"
         )
-    part, old, last = folder / _PART, folder / _OLD, folder / LAST
+    part, old, last, previous = folder / _PART, folder / _OLD, folder / LAST, folder / PREVIOUS
     try:
         with room(part, _bytes(content)), part.open("wb") as file:
             hashed = _Hashed(file)
@@ -89,10 +89,10 @@ def save(folder: Path, content: Mapping[str, Any]) -> None:
         part.unlink(missing_ok=True)
         raise
     if last.exists():
-        last.replace(old)
+        last.replace(old if previous.exists() else previous)
     part.replace(last)
     if old.exists():
-        old.replace(folder / PREVIOUS)
+        old.replace(previous)
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)
