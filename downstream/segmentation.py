@@ -101,10 +101,14 @@ def found(task: Segmentation, data: Path) -> dict[str, Any]:
 
     The digest covers every image's name and size in bytes, and the content of the label maps that were read: all of them,
     or `CHECKED_MAPS` evenly spread over a larger split. Raises FileNotFoundError for a missing folder, split, image or label
-    map, ValueError for another number of classes than the dataset's, for a VOC image in both splits and for a label map, of those
-    that were read, that does not fit its image or holds an unknown class. Any other such map ends the training or the test when
-    its turn comes.
+    map, ValueError for another number of classes than the dataset's or an unknown precision, for a VOC image in both splits and for a
+    label map, of those that were read, that does not fit its image or holds an unknown class. Any other such map ends the training or
+    the test when its turn comes.
     """
+    if task.precision not in ("fp32", "bf16"):
+        raise ValueError(
+            f"expected precision fp32 or bf16 in {task.name}, found {task.precision!r}: correct the KEY VALUE pair"
+        )
     names = CLASSES[task.dataset]
     if task.classes != len(names):
         raise ValueError(

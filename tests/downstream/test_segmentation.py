@@ -409,6 +409,11 @@ def test_another_number_of_classes_than_the_datasets_is_refused_before_a_trainin
             segmentation.found(dataclasses.replace(task, classes=20), Path())
 
 
+def test_a_precision_that_no_run_would_have_is_refused_before_a_training(data: Path) -> None:
+    with pytest.raises(ValueError, match="expected precision fp32 or bf16 in .*, found 'fp16': correct"):
+        segmentation.found(dataclasses.replace(TINY, precision="fp16"), data)
+
+
 # PASCAL VOC
 
 
