@@ -398,7 +398,7 @@ def overridden(task: Task, changes: Mapping[str, str]) -> Task:
     Values are read as YAML. Raises ValueError for a key that the protocol does not have; detectron2 keys are checked by the
     engine, which knows them.
     """
-    parsed = {key: _parsed(value) for key, value in changes.items()}
+    parsed = {key: _parsed(key, value) for key, value in changes.items()}
     if isinstance(task, Segmentation | Classification | LinearSVM):
         fields = {f.name for f in dataclasses.fields(task)} - _DESCRIPTION - {"name"}
         if unknown := sorted(set(parsed) - fields):
@@ -443,9 +443,12 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
 
 
-def _parsed(text: str) -> Any:
+def _parsed(key: str, text: str) -> Any:
     """A value as YAML, 1e-3 as the number that YAML 1.1 does not see in it, and (60, 80) as the list that detectron2 does."""
-    value = yaml.safe_load(f"[{text.strip()[1:-1]}]" if re.fullmatch(r"\s*\(.*\)\s*", text) else text)
+    try:
+        value = yaml.safe_load(f"[{text.strip()[1:-1]}]" if re.fullmatch(r"\s*\(.*\)\s*", text) else text)
+    except yaml.YAMLError:
+        raise ValueError(f"expected a value of {key} in YAML, found {text!r:.80}: correct the KEY VALUE pair") from None
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

@@ -250,6 +250,13 @@ def test_a_value_of_another_kind_is_refused_by_name(task, key, value):
         overridden(mini(task.TASK), {key: value})
 
 
+@pytest.mark.parametrize("value", ["[0.7", "@x", "(60, [80)"])
+def test_a_value_that_is_no_yaml_is_refused_by_name(value):
+    for task, key in ((voc_semantic.TASK, "steps"), (voc_c4.TASK, "SOLVER.STEPS")):
+        with pytest.raises(ValueError, match=rf"expected a value of {key} in YAML, found .*correct the KEY VALUE pair"):
+            overridden(task, {key: value})
+
+
 def test_a_list_may_be_written_as_detectron2_writes_it():
     assert overridden(voc_c4.TASK, {"SOLVER.STEPS": "(60, 80)"}).settings["SOLVER.STEPS"] == [60, 80]
     same = overridden(voc_c4.TASK, {"SOLVER.STEPS": "(18000,22000,)"})
