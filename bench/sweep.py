@@ -144,7 +144,8 @@ def plan(
         if scale_batch:
             resolved[task], numbers = protocols.scaled(protocol, max(1, gpus))
             said += [f"{protocol.name}: {number}" for number in numbers]
-        share(protocols.batch(resolved[task]), max(1, gpus))
+        if protocols.trains(protocol):
+            share(protocols.batch(resolved[task]), max(1, gpus))
     root, out = journey.datasets(data).absolute(), out.absolute()
     words = ["--scale", scale, "--data", str(root), "--out", str(out), "--resume"]
     words += (["--arch", arch] if arch else []) + (["--scale-batch"] if scale_batch else [])

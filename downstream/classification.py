@@ -46,7 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from downstream import broken, checkpoint, datasets, resnets
 from downstream.interruption import Watch
 from downstream.neighbours import nearest, vote
-from downstream.task import TRAITS, Classification, digest, iterations
+from downstream.task import TRAITS, Classification, digest, iterations, trains
 from downstream.trial import (
     SAVE_SECONDS,
     Place,
@@ -526,8 +526,13 @@ def run(
     checkpoint of another run, FloatingPointError for a loss or a feature that is not finite.
     """
     where = place()
-    share(task.batch, where.world)
+    if trains(task):
+        share(task.batch, where.world)
     about, train, test = _splits(task, data)
+    if where.world > (fewest := min(len(train.files), len(test.files))):
+        raise ValueError(
+            f"expected a training and a test image for each process, found {fewest} for {where.world}: start fewer processes"
+        )
     files, images = train.files + test.files, len(train.files)
     kept, skipped = broken.preflight(
         range(images), range(images, len(files)), lambda i: _read(files[i]), task.skip_bad, where, task.name

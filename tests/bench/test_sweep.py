@@ -191,6 +191,7 @@ def test_an_uneven_split_and_a_scaled_batch_are_told_before_anything_starts(data
     assert "--scale-batch" in plan["trials"][0]["command"]
     plain = grid(data, tmp_path, tasks=["voc_c4"], changes={}, executor="slurm", gpus=2)
     assert plan["trials"][0]["record"] != plain["trials"][0]["record"]
+    assert grid(data, tmp_path, executor="slurm", gpus=3)["gpus"] == 3  # neighbours share no batch
 
 
 def test_a_dry_run_prints_the_grid_and_starts_nothing(data, tmp_path, monkeypatch, capsys):

@@ -543,6 +543,17 @@ def test_nearest_neighbours_tell_colours_apart(resnet18: dict[str, torch.Tensor]
     assert result["effective"]["iterations"] == 0 and result["effective"]["norm"] == "FrozenBN"
 
 
+def test_any_number_of_processes_seeks_neighbours_if_each_has_an_image(data: Path, tmp_path: Path, monkeypatch) -> None:
+    def decoding(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(classification.broken, "preflight", decoding)
+    for processes, end in ((5, InterruptedError), (7, ValueError)):
+        monkeypatch.setattr(classification, "place", lambda n=processes: Place(0, n, torch.device("cpu")))
+        with pytest.raises(end, match="image for each process, found 6 for 7" if end is ValueError else ""):
+            run(dataclasses.replace(TINY_KNN, neighbours=(4,)), None, data, tmp_path / "out")
+
+
 def test_features_that_are_not_finite_end_it_at_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     job = SimpleNamespace(where=Place(0, 1, torch.device("cpu")))
     split = classification.Split((Path("a.png"),) * 6, (0,) * 6, (1,) * 6)
