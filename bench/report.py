@@ -27,8 +27,10 @@ def write(checkpoint: str, out: Path | None, results: Path, family: str | None, 
     named = checkpoint if fetch.is_address(checkpoint) else str(journey.weights_file(checkpoint, random=False))
     model, source = journey.opened(checkpoint, arch, "paper", family)
     proof = sources.prove(source) | weights.prove(source.tensors, source.arch, source.traits)
-    trials = record.trials(records.folder(results))
-    commands = _commands(named, model, trials, family, arch)
+    root = records.folder(results)
+    trials = record.trials(root)
+    own = [record.path(root, trial) for trial in trials if trial["model"]["sha256"] == model["sha256"]]
+    commands = _commands(named, model, [record.read(file, root) for file in own], family, arch)
     content = card.card(model["name"], _facts(source, model, proof), model["sha256"], trials, commands)
     out = out or Path("runs/report") / record.named(model)
     return [record.replaced(out / name, text) for name, text in card.files(content).items()]
@@ -56,18 +58,17 @@ def _facts(source: "sources.Backbone", model: dict[str, Any], proof: dict[str, f
 def _commands(
     checkpoint: str, model: dict[str, Any], trials: list[dict[str, Any]], family: str | None, arch: str | None
 ) -> list[str]:
-    """What was done with these weights, a command a trial; inspect and convert in any case.
+    """What was done with these weights, a command for each of their records; inspect and convert in any case.
 
     Where today's command would be another protocol a comment says so: one that is no longer offered, or has changed keys.
     """
     name = shlex.quote(checkpoint) + (f" --from {family}" if family else "")
     stated = f" --arch {arch}" if arch else ""
-    mine = [trial for trial in trials if trial["model"]["sha256"] == model["sha256"]]
     commands = [
         f"bench inspect {name}",
         f"bench convert {name} {shlex.quote(Path(checkpoint).stem)}.pkl --to detectron2",
     ]
-    for trial in mine:
+    for trial in trials:
         task, scale, seed, protocol = (trial[key] for key in ("task", "scale", "seed", "protocol"))
         if (options := _options(trial)) is not None:
             row = trial["model"]["name"]
@@ -85,7 +86,7 @@ def _commands(
 
 def _options(trial: dict[str, Any]) -> str | None:
     """What a user changed of a trial's protocol, as the command line has it; None where it would mean another protocol today."""
-    content = trial["protocol"].get("content", {})
+    content = trial["protocol"]["content"]
     values = content | content.get("settings", {})
     changed = {key: values.get(key) for key in trial["nonstandard"]}
     flags = {key: changed.pop(key) for key in ("precision", "accumulate", "skip_bad") if key in changed}

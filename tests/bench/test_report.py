@@ -1,19 +1,20 @@
 """A model card's commands make what its trials are, or are none."""
 
-import copy
 import shlex
 from types import SimpleNamespace
 
 import pytest
 
-from bench import cli, journey, preview, report, sources
+from bench import catalog, cli, journey, preview, report, sources
 from downstream import task as protocols
 from downstream import weights
+from results import record
 
 
 def trial(task, scale, seed, nonstandard=(), **protocol):
     """What `bench report` reads of a record."""
-    offered = {"name": f"{task}@mini.2", "hash": protocols.digest(journey.resolve(task, scale, {}))}
+    digest = protocols.digest(journey.resolve(task, scale, {}))
+    offered = {"name": f"{task}@mini.2", "hash": digest, "content": {}}
     return {
         "task": task,
         "scale": scale,
@@ -26,9 +27,8 @@ def trial(task, scale, seed, nonstandard=(), **protocol):
 
 def commands(*trials, family=None, arch=None):
     """Without the first two, which every card has."""
-    other = copy.deepcopy(trials[0]) | {"model": {"sha256": "b" * 64}}
     model = {"sha256": "a" * 64, "name": "weights"}
-    return report._commands("my  weights.pth", model, [other, *trials], family, arch)[2:]
+    return report._commands("my  weights.pth", model, trials, family, arch)[2:]
 
 
 def test_a_trial_of_a_protocol_that_is_offered_has_its_command():
@@ -124,3 +124,18 @@ def test_files_of_one_name_have_cards_of_their_own(monkeypatch, tmp_path):
         monkeypatch.setattr(journey, "opened", lambda *_, found=(model, source): found)
         card, *_ = report.write(f"{run}/backbone.pth", None, tmp_path / "records", None, None)
         assert str(card) == f"runs/report/moco_v2-{run * 8}/card.md" and f"{run}/backbone.pth" in card.read_text()
+
+
+def test_the_card_of_packaged_weights_has_the_commands_of_their_own_trials_and_of_their_changes(monkeypatch, tmp_path):
+    root = catalog.ROOT / "results" / "measured"
+    changed = next(trial for trial in record.trials(root) if trial["nonstandard"] == ["precision"])
+    of = [trial for trial in record.trials(root) if trial["model"]["sha256"] == changed["model"]["sha256"]]
+    for module in (sources, weights):
+        monkeypatch.setattr(module, "prove", lambda *_: {})
+    monkeypatch.setattr(report, "_facts", lambda *_: [])
+    source = SimpleNamespace(tensors={}, arch="resnet18", traits={})
+    monkeypatch.setattr(journey, "opened", lambda *_: (changed["model"], source))
+    (tmp_path / "sup.pth").touch()
+    card, *_ = report.write(str(tmp_path / "sup.pth"), tmp_path / "card", root, None, None)
+    made = [line for line in card.read_text().splitlines() if line.startswith("bench transfer ")]
+    assert len(made) == len(of) and sum(line.endswith(" --precision fp32") for line in made) == 5
