@@ -291,7 +291,8 @@ def _compared(table: Table, cells: Sequence[Cell], baseline: Record | None, mixe
             f"{NOISE} within noise: no difference at the 5 % level, {over}; trials with the same seeds are compared in pairs."
         )
     if len(tested) < len(cells):
-        notes.append("A difference of or from a single trial is not tested, and bears no mark.")
+        which = "from a published row of unknown spread" if baseline is None else "of or from a single trial"
+        notes.append(f"A difference {which} is not tested, and bears no mark.")
     if any(cell.lent for cell in cells):
         notes.append(
             f"Where there is one trial or a published row, a published spread stands in for its own ({table.spread_source})."
