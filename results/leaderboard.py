@@ -117,6 +117,7 @@ def comma_separated(records: Sequence[Record] = ()) -> str:
 
 def _measured_lines(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
     for group in grouped(records):
+        marks = " ".join(group.union("marks") + group.union("nonstandard"))
         for trials in group.trials.values():
             model, data = trials[0]["model"], trials[0]["data"]
             for metric in dict.fromkeys(m for trial in trials for m in trial["metrics"]):
@@ -137,7 +138,7 @@ def _measured_lines(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
                     "train_images": data["train"],
                     "test_images": data["test"],
                     "scale": trials[0]["scale"],
-                    "marks": " ".join(group.union("marks") + group.union("nonstandard")),
+                    "marks": marks,
                     "source": " ".join(record.place(trial) for trial in having),
                 }
 

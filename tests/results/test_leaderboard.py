@@ -3,6 +3,7 @@ import csv
 import pytest
 
 from results import leaderboard, published
+from results.groups import Group
 
 
 @pytest.fixture
@@ -37,6 +38,13 @@ def test_a_measured_line_has_mean_deviation_interval_protocol_and_records(record
     assert (row["protocol"], row["scale"], row["marks"]) == ("voc_c4@mini", "mini", "mini")
     assert row["hash"] == records[0]["protocol"]["hash"]
     assert [path.rsplit("/", 1)[1] for path in row["source"].split()] == ["0.json", "1.json"]
+
+
+def test_a_groups_marks_are_gathered_once_however_many_models_it_has(trial, monkeypatch):
+    gathered = []
+    monkeypatch.setattr(Group, "union", lambda _, key: gathered.append(key) or [])
+    leaderboard.comma_separated([trial("voc_c4", f"moco_{number}", {"AP": 7.0, "AP50": 20.0}) for number in range(3)])
+    assert gathered == ["marks", "nonstandard"]
 
 
 def test_a_published_line_has_the_printed_figure_and_its_document(tmp_path):
