@@ -358,6 +358,7 @@ def on_trust(file: File) -> Found | None:
         return None
 
 
+KEY = 300  # letters of a key that are looked at, which may take their square; a network's has fewer
 NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
     (r"(^|\.)layer\d.*attn\.|(^|\.)stages\.\d.*self_attn\.", "a hybrid of convolutions and attention"),
     (r"(^|\.)(patch_embed\.|cls_token$)|attn\.qkv\.|self_attention\.in_proj", "a vision transformer"),
@@ -377,6 +378,7 @@ NO_RESNETS = (  # part of a key, what it tells; the first that occurs is named
 
 def no_resnet(keys: list[str]) -> str | None:
     """What a file is in place of a ResNet, in one sentence, if its keys tell."""
+    keys = [key[:KEY] for key in keys]
     for pattern, what in NO_RESNETS:
         if any(re.search(pattern, key) for key in keys):
             return f"expected a ResNet, found {what}: the detectors and FCN here are built on ResNets"

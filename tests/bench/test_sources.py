@@ -1666,6 +1666,14 @@ def test_forty_thousand_other_tensors_take_seconds(tmp_path: Path) -> None:
     assert (report["family"], report["matched"], len(report["dropped"])) == ("generic", 120, 40_000)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", [".layer1", ".stages.1"])
+def test_a_key_of_a_million_letters_takes_seconds(tmp_path: Path, part: str) -> None:
+    file = hollow(tmp_path / "long.safetensors", {part * 130_000: (1,)})
+    with pytest.raises(ValueError, match="expected a ResNet of a known family"):
+        sources.inspect(file)
+
+
 def test_ten_thousand_prefixes_that_look_like_networks_take_seconds(tmp_path: Path) -> None:
     one = torch.ones(1)
     parts = ("conv1.weight", "bn1.running_mean", "layer4.0.conv1.weight")
