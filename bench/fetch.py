@@ -20,6 +20,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def fetch(address: str) -> Fetched:
 
     Raises ValueError for an address that cannot be right, a wrong hash, and for what is no file of weights;
     FileNotFoundError if the other side has no such file; ConnectionError or TimeoutError, saying where to put the file
-    by hand, if it cannot be reached. Any number of processes may fetch the same file: one does, the others wait.
+    by hand, if it cannot be reached. Any number of processes may fetch the same file: one does, the others wait;
+    on a file system without locks each fetches its own, and the last one stays.
     """
     where = addresses.parsed(address)
     folder = user_cache().joinpath(*where.folder)
@@ -106,7 +108,7 @@ def fetch(address: str) -> Fetched:
     path = folder / remote.file
     with _locked(path) as part:
         if part is not None:
-            _configurations(remote, folder)
+            _configurations(remote, folder, Path(part.name))
             _transfer(remote, path, part)
             _accept(where, remote, path, Path(part.name))
     return _known(path, where)
@@ -185,8 +187,10 @@ def _locked(path: Path) -> Iterator[BinaryIO | None]:
             except BlockingIOError:
                 tell(f"another process is fetching {path.name}: waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:  # a file system without locks: nobody is known to fetch it
-                pass
+            except OSError:  # a file system without locks
+                with _own(part) as own:
+                    yield own
+                return
             try:
                 ours = os.path.samestat(os.fstat(file.fileno()), part.stat())
             except FileNotFoundError:
@@ -195,6 +199,24 @@ def _locked(path: Path) -> Iterator[BinaryIO | None]:
                 yield file
                 return
     yield None
+
+
+@contextlib.contextmanager
+def _own(part: Path) -> Iterator[BinaryIO]:
+    """The unfinished file under a name that no other process has; what is left of it has its old name in the end."""
+    own = part.with_name(f"{part.name}.{uuid.uuid4().hex}")
+
+    def moved(old: Path, new: Path) -> None:
+        for end in ("", ".json"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{old}{end}").replace(f"{new}{end}")
+
+    moved(part, own)
+    try:
+        with own.open("a+b") as file:
+            yield file
+    finally:
+        moved(own, part)
 
 
 def _accept(where: addresses.Address, remote: addresses.Remote, path: Path, part: Path) -> None:
@@ -212,12 +234,12 @@ def _accept(where: addresses.Address, remote: addresses.Remote, path: Path, part
     _write_note(Fetched(path, where.text, remote.url, digest, stat.st_size, checked, remote.licence), stat.st_mtime_ns)
 
 
-def _configurations(remote: addresses.Remote, folder: Path) -> None:
+def _configurations(remote: addresses.Remote, folder: Path, beside: Path) -> None:
     """Fetches what the publisher has beside the weights, to the same folder; by the one process that fetches the weights."""
     for other in remote.beside:
         path = folder / other.file
         if not path.exists():
-            with path.with_name(f".{other.file}.part").open("a+b") as part:
+            with Path(f"{beside}.{other.file}").open("a+b") as part:  # which is this process's own too
                 _transfer(other, path, part)
             Path(part.name).replace(path)
 

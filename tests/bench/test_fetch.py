@@ -243,6 +243,32 @@ def test_a_file_system_without_locks_is_no_obstacle(web: Web, monkeypatch: pytes
     assert get(f"{web.url}/good/model.pth").path.read_bytes() == BODY
 
 
+def test_processes_without_locks_do_not_write_into_one_file(web: Web, tmp_path: Path) -> None:
+    code = (
+        "import sys; from bench import fetch\n"
+        "def none(*_): raise OSError('no locks')\n"
+        "fetch.fcntl.flock = none; print(fetch.fetch(sys.argv[1]).sha256)"
+    )
+    call = [sys.executable, "-c", code, f"{web.url}/slow/model.pth"]
+    three = [subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=60) for process in three]
+    assert [out for out, _ in outputs] == [f"{SHA}\n"] * 3, outputs
+    assert sorted(Path(name).name for name in listing(tmp_path)) == [".model.pth.json", "model.pth"]
+
+
+def test_without_locks_too_a_broken_transfer_is_gone_on_with(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fetch.fcntl, "flock", none)
+    monkeypatch.setattr(fetch, "ATTEMPTS", 0)
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match="bytes are kept: call again to go on"):
+            get(f"{web.url}/cut/model.pth")
+    assert get(f"{web.url}/cut/model.pth").sha256 == SHA
+    assert [asked for _, asked in web.asked] == ["", "bytes=1200000-", "bytes=2400000-"]
+
+
 def test_the_hash_in_an_address_is_compared(web: Web, tmp_path: Path) -> None:
     found = get(f"{web.url}/good/model.pth#sha256={SHA}")
     assert found.checked == "the address" and "#" not in found.address
