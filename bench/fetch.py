@@ -247,13 +247,16 @@ def _configurations(remote: addresses.Remote, folder: Path, beside: Path) -> Non
 def _transfer(remote: addresses.Remote, path: Path, part: BinaryIO) -> None:
     """Fills `part`, attempt after attempt, each going on where the last one broke."""
     tell(f"fetching {remote.url}")
-    attempt, furthest = 0, part.seek(0, os.SEEK_END)
+    attempt, begun = 0, part.seek(0, os.SEEK_END)
+    furthest = begun
     while True:
         try:
             _attempt(remote, part)
             return
         except (_Final, urllib.error.URLError, http.client.HTTPException, OSError) as error:
             reason, failure = _reason(error, remote.url)
+            if failure is ConnectionError and furthest > begun:  # which was reached before
+                reason, failure = "no network or no answer any more", None
             if failure is not None:
                 if failure is ValueError or not part.seek(0, os.SEEK_END):
                     Path(part.name).unlink(missing_ok=True)
@@ -373,7 +376,10 @@ def _receive(response: Any, part: BinaryIO, done: int, total: int | None) -> Non
     most = min(total or LIMIT, LIMIT)
     alive = told = (time.monotonic(), done)
     while total is None or done < total:
-        chunk = response.read1(1 << 18)
+        try:
+            chunk = response.read1(1 << 18)
+        except OSError as error:  # of the network: no route any more, a record that TLS cannot read
+            raise ConnectionError(str(error)) from error
         if not chunk:
             break
         if done == 0 and chunk.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):

@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import hashlib
+import http.client
 import http.server
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -288,6 +290,32 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
     assert [asked for _, asked in web.asked] == ["", "bytes=1200000-", "bytes=2400000-"]
     assert capsys.readouterr().err.count("trying again") == 2
     assert len(listing(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [OSError(errno.EHOSTUNREACH, "No route to host"), ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]")],
+)
+def test_whatever_breaks_a_connection_and_keeps_it_away_for_a_while_it_is_gone_on_with(
+    web: Web, monkeypatch: pytest.MonkeyPatch, broken: OSError
+) -> None:
+    read, connect = http.client.HTTPResponse.read1, socket.create_connection
+    reads, calls = iter([False] * 4 + [True]), iter([False, True, True])
+
+    def read1(self: http.client.HTTPResponse, n: int = -1) -> bytes:
+        if next(reads, False):
+            raise broken
+        return read(self, n)
+
+    def create_connection(*args: Any, **more: Any) -> socket.socket:
+        if next(calls, False):
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return connect(*args, **more)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read1)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    assert get(f"{web.url}/good/model.pth").sha256 == SHA
+    assert len(web.asked) == 2 and web.asked[1][1].startswith("bytes=")
 
 
 def test_a_later_call_goes_on_with_what_an_interrupted_one_left(web: Web, tmp_path: Path) -> None:
