@@ -1479,6 +1479,14 @@ def test_a_counter_that_fp16_could_not_hold_does_no_harm(tmp_path: Path) -> None
     assert found["bn1.num_batches_tracked"] == 0 and torch.equal(found["bn1.bias"], truth["bn1.bias"].half().float())
 
 
+def test_the_mean_of_several_checkpoints_is_a_network_though_its_counters_are_not_whole(tmp_path: Path) -> None:
+    first, last = net(), net() | {"bn1.num_batches_tracked": torch.tensor(5006)}
+    mean = {k: ((v.double() + last[k].double()) / 2).float() for k, v in first.items()}  # timm's avg_checkpoints.py
+    torch.save(mean, tmp_path / "averaged.pth")
+    assert mean["bn1.num_batches_tracked"] % 1 == 0.5
+    assert sources.backbone(tmp_path / "averaged.pth").tensors["bn1.num_batches_tracked"] == 2506
+
+
 def test_what_is_allowed_to_be_missing_is_named_and_new(tmp_path: Path) -> None:
     lost = ("layer4.1.bn2.bias", "layer4.1.conv2.weight")
     torch.save({k: v for k, v in net().items() if k not in lost}, tmp_path / "holes.pth")
@@ -1788,7 +1796,7 @@ def test_a_resnet18_is_not_a_resnet50(tmp_path: Path) -> None:
             {"bn1.weight": torch.ones(64, dtype=torch.int32)},
             "expected floating-point numbers, found 1 tensors of others (bn1.weight torch.int32)",
         ),
-        ({"bn1.num_batches_tracked": torch.tensor(0.5)}, "expected a whole number in 'bn1.num_batches_tracked'"),
+        ({"bn1.num_batches_tracked": torch.tensor(1e30)}, "expected a count of batches in 'bn1.num_batches_tracked'"),
         ({"conv1.weight": torch.ones(64, 2, 7, 7)}, "Sobel"),
         ({"conv1.weight": torch.ones(64, 1, 7, 7)}, "one input channel"),
         ({"conv1.weight": torch.ones(64, 3, 3, 3)}, "3x3 stem of CIFAR"),
@@ -1812,7 +1820,7 @@ def test_a_backbone_that_is_not_whole_is_refused(tmp_path: Path, change: dict[st
     content = {k: v for k, v in (network("resnet18").state_dict() | change).items() if v is not None}
     assert message in refusal(tmp_path, content)
     report = sources.inspect(tmp_path / "refused.pth")
-    values = ("variances", "zeros", "NaN", "whole number")  # inspect reads the index alone
+    values = ("variances", "zeros", "NaN", "count of batches")  # inspect reads the index alone
     assert report["values"] == "not read"
     assert (report["problem"] is None) == any(word in message for word in values)
 
