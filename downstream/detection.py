@@ -987,8 +987,10 @@ class _Training:
                     losses = {k: v * weight for k, v in self.parallel(part).items()}
                     total = sum(losses.values())
                     found = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
-                except FloatingPointError:  # detectron2's RPN looks at its proposals first
-                    found = {"loss": math.nan}
+                except (
+                    FloatingPointError
+                ):  # of detectron2's RPN; the others may wait for this one in a norm of the heads
+                    raise self.watch.diverged("infinity or NaN in the RPN's proposals", iteration, lr) from None
                 self.watch.look(found["loss"] / weight, iteration, lr)
                 total.backward()
             values = {k: values.get(k, 0.0) + v for k, v in found.items()}

@@ -121,15 +121,18 @@ class Watch:
         finite, late = math.isfinite(loss), time.monotonic() - self.saved > self.every
         bad, self.signal, self.late = self._agreed(not finite, self.noted, late)
         if bad:
-            found = str(loss) if not finite else "one that is not in another process"
-            losses = ", ".join(f"{value:.4g}" for value in self.recent) or "none"
-            kept = f"{self.folder / LAST} is kept" if (self.folder / LAST).exists() else "there is no checkpoint yet"
-            raise FloatingPointError(
-                f"expected a finite loss, found {found} in iteration {iteration} with learning rate {lr:g} and batch "
-                f"{self.batch} (the last finite losses: {losses}): look at the checkpoint's weights, traits and norms, or lower "
-                f"the learning rate (the run is then nonstandard); {kept}"
-            )
+            raise self.diverged(str(loss) if not finite else "one that is not in another process", iteration, lr)
         self.recent.append(loss)
+
+    def diverged(self, found: str, iteration: int, lr: float) -> FloatingPointError:
+        """What says that the loss is not finite, and what to do; for a process that cannot meet the others in `look`, too."""
+        losses = ", ".join(f"{value:.4g}" for value in self.recent) or "none"
+        kept = f"{self.folder / LAST} is kept" if (self.folder / LAST).exists() else "there is no checkpoint yet"
+        return FloatingPointError(
+            f"expected a finite loss, found {found} in iteration {iteration} with learning rate {lr:g} and batch "
+            f"{self.batch} (the last finite losses: {losses}): look at the checkpoint's weights, traits and norms, or lower "
+            f"the learning rate (the run is then nonstandard); {kept}"
+        )
 
     def _agreed(self, *flags: int) -> tuple[int, ...]:
         """The largest of each over the processes."""

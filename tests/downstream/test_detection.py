@@ -22,6 +22,7 @@ from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.engine import DefaultTrainer
 from detectron2.layers import ROIAlign, get_norm
+from detectron2.modeling.proposal_generator import rpn
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
@@ -537,6 +538,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(voc, tmp_path):
     ):
         detection.run(task, None, None, "resnet18", voc, tmp_path, seed=0)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_process_whose_rpn_diverges_ends_without_the_others(voc, tmp_path, monkeypatch):
+    """They wait for it in the head's synchronised norm: asked whether it is so there too, all would wait for ever."""
+
+    def diverged(*_):
+        raise FloatingPointError
+
+    monkeypatch.setattr(rpn, "find_top_rpn_proposals", diverged)
+    monkeypatch.setattr(detection.Watch, "_agreed", lambda *_: pytest.fail("asked the others"))
+    with pytest.raises(
+        FloatingPointError, match=r"finite loss, found infinity or NaN in the RPN's proposals in iteration 0"
+    ):
+        detection.run(tiny(), None, None, "resnet18", voc, tmp_path, seed=0)
 
 
 def test_data_without_objects_is_an_error(voc, tmp_path):
