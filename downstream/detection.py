@@ -88,6 +88,7 @@ SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 TOGETHER = 2**18
 
 DRAWN = 0.5  # the least score of an object that a picture of predictions shows
+AS_IT_IS = 480  # the shorter side of most images of COCO: an estimate's where images keep their own
 PRODUCTS = 2**25  # numbers between the two products of a pooling: 128 MB
 
 Tensors = Mapping[str, torch.Tensor]
@@ -265,13 +266,16 @@ def configuration(task: Detection, arch: str = "resnet50", traits: Mapping[str, 
             raise ValueError(
                 f"expected for {key} a value like detectron2's {default[key]!r}, found {value!r}: give one of that type"
             ) from None
-    for key, value in (
-        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
-        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER),
-        ("TEST.PRECISE_BN.NUM_ITER", cfg.TEST.PRECISE_BN.NUM_ITER),
+    for key, value, least in (
+        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 1),
+        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
+        ("TEST.PRECISE_BN.NUM_ITER", cfg.TEST.PRECISE_BN.NUM_ITER, 1),
+        ("INPUT.MAX_SIZE_TRAIN", cfg.INPUT.MAX_SIZE_TRAIN, 1),
+        ("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST, 1),
+        ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, 0),  # 0 leaves the images as they are
     ):
-        if value < 1:
-            raise ValueError(f"expected {key} from 1, found {value}: correct the KEY VALUE pair")
+        if value < least:
+            raise ValueError(f"expected {key} from {least}, found {value}: correct the KEY VALUE pair")
     if not cfg.INPUT.MIN_SIZE_TRAIN:
         raise ValueError("expected a side in INPUT.MIN_SIZE_TRAIN, found none: correct the KEY VALUE pair")
     if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
@@ -534,10 +538,11 @@ def macs(task: Detection, arch: str) -> dict[str, float]:
     sides = cfg.INPUT.MIN_SIZE_TRAIN
     rois = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     tested = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
-    masked = min(tested, cfg.TEST.DETECTIONS_PER_IMAGE)
+    kept = cfg.TEST.DETECTIONS_PER_IMAGE
+    masked = tested if kept < 0 else min(tested, kept)  # detectron2 keeps all by -1
     return {
-        "train": 3.0 * _forward_macs(cfg, model.train(), sides[len(sides) // 2], rois, rois // 4),
-        "test": float(_forward_macs(cfg, model.eval(), cfg.INPUT.MIN_SIZE_TEST, tested, masked)),
+        "train": 3.0 * _forward_macs(cfg, model.train(), sides[len(sides) // 2] or AS_IT_IS, rois, rois // 4),
+        "test": float(_forward_macs(cfg, model.eval(), cfg.INPUT.MIN_SIZE_TEST or AS_IT_IS, tested, masked)),
     }
 
 
@@ -1107,7 +1112,8 @@ def _predictions(
     """What the network finds in each image: image_id, boxes, scores, classes and, of each kind or None, encoded masks, keypoints and
     encoded charts."""
     mapper, found = DatasetMapper(cfg, is_train=False), {}
-    size = max(1, together // (cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST))
+    pixels = cfg.INPUT.MIN_SIZE_TEST * cfg.INPUT.MAX_SIZE_TEST  # 0: of images as they are
+    size = max(1, together // pixels) if pixels else 1
     inputs = ahead(lambda batch: [mapped(mapper, image) for image in batch], _alike(images, size), depth=2)
     model.eval()
     progress = Progress(f"testing on {name}", len(images), quiet=not comm.is_main_process())

@@ -517,6 +517,26 @@ def test_a_damaged_png_is_named_although_detectron2_takes_it(tmp_path):
             read(image)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_images_keep_their_size_by_detectron2s_side_of_0(voc, tmp_path, precision):
+    short = {"SOLVER.MAX_ITER": 1, "SOLVER.STEPS": [], "TEST.PRECISE_BN.NUM_ITER": 1}
+    whole = tiny(**short, **{"INPUT.MIN_SIZE_TRAIN": [0], "INPUT.MIN_SIZE_TEST": 0})
+    result = detection.run(
+        dataclasses.replace(whole, precision=precision), None, None, "resnet18", voc, tmp_path, seed=0
+    )
+    assert list(result["metrics"]) == ["AP", "AP50", "AP75"]
+    sized = {"INPUT.MIN_SIZE_TRAIN": [480], "INPUT.MIN_SIZE_TEST": 480}
+    assert detection.macs(whole, "resnet18") == detection.macs(tiny(**sized), "resnet18")
+
+
+def test_all_detections_of_an_image_by_detectron2s_minus_1_are_as_many_as_its_proposals():
+    costs = [
+        detection.macs(overridden(mini(coco_fpn_1x.TASK), {"TEST.DETECTIONS_PER_IMAGE": count}), "resnet18")
+        for count in ("-1", "1000")
+    ]
+    assert costs[0] == costs[1]
+
+
 def test_what_is_wrong_with_an_annotation_is_no_broken_image(voc):
     image = datasets.records("voc_2007_test", voc)[0]
     wrong = image | {"annotations": [image["annotations"][0] | {"bbox_mode": "nothing"}]}
@@ -598,6 +618,8 @@ def test_what_could_not_be_evaluated_is_said_before_anything_trains(tmp_path, ta
         (voc_c4, "INPUT.MIN_SIZE_TRAIN_SAMPLING", "foo"),
         (voc_c4, "SOLVER.LR_SCHEDULER_NAME", "Foo"),
         (voc_c4, "TEST.PRECISE_BN.NUM_ITER", "0"),
+        (voc_c4, "INPUT.MIN_SIZE_TEST", "-1"),
+        (voc_c4, "INPUT.MAX_SIZE_TEST", "0"),
     ],
 )
 def test_a_value_that_detectron2_does_not_know_is_one_sentence_before_anything_is_read(tmp_path, module, key, value):
