@@ -696,7 +696,8 @@ def _cityscapes_image(image: Path, file: Path) -> Record:
             annotations.append(
                 {
                     "category_id": list(CITYSCAPES_CLASSES).index(label),
-                    "bbox": [x, y, x + width, y + height],
+                    # detectron2 resizes a box in its own type: whole numbers would be cut off to whole pixels
+                    "bbox": [float(edge) for edge in (x, y, x + width, y + height)],
                     "bbox_mode": XYXY,
                     "area": int(mask.sum()),
                     "iscrowd": int(i < 1000),  # a group in which nobody told objects apart

@@ -814,6 +814,15 @@ def test_cityscapes_instances_are_measured_from_end_to_end(streets, tmp_path):
     assert logged(tmp_path / "out")[-1]["loss_mask"] > 0
 
 
+def test_a_box_of_cityscapes_keeps_its_fractions_when_its_image_is_resized(streets):
+    cfg = detection.configuration(mini(cityscapes_instance.TASK))
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (100,), "none"
+    for image in datasets.records("cityscapes_fine_instance_seg_train", streets):
+        boxes = torch.tensor([a["bbox"] for a in image["annotations"] if not a["iscrowd"]])
+        found = DatasetMapper(cfg, is_train=True)(image)["instances"].gt_boxes.tensor
+        assert torch.allclose(found, boxes * 100 / image["height"], rtol=0, atol=1e-3)
+
+
 def test_the_truth_as_a_prediction_is_100_on_cityscapes(streets):
     images = datasets.records("cityscapes_fine_instance_seg_val", streets)
     predictions = {}
