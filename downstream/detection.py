@@ -474,15 +474,31 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
     splits = {
         name: datasets.records(name, data, cfg.MODEL.MASK_ON) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     }
-    for purpose, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
-        if not _usable(cfg, [r for name in names for r in splits[name]]):
+    for purpose, names, longest in (
+        ("train", cfg.DATASETS.TRAIN, cfg.INPUT.MAX_SIZE_TRAIN),
+        ("test", cfg.DATASETS.TEST, cfg.INPUT.MAX_SIZE_TEST),
+    ):
+        images = [r for name in names for r in splits[name]]
+        if not _usable(cfg, images):
             raise ValueError(f"expected objects to {purpose} on in {', '.join(names)} of {data}, found none")
+        _resizable(images, longest)
     return {
         "train": len(_usable(cfg, [r for name in cfg.DATASETS.TRAIN for r in splits[name]])),
         "test": sum(len(splits[name]) for name in cfg.DATASETS.TEST),
         "splits": {name: len(images) for name, images in splits.items()},
         "digest": datasets.digest(*splits.values()),
     }
+
+
+def _resizable(images: Sequence[datasets.Record], longest: int) -> None:
+    """Raises ValueError that names an image of whose shorter side nothing is left where the longer one has so many pixels."""
+    for image in images:
+        width, height = image["width"], image["height"]
+        if max(width, height) > 2 * longest * min(width, height):
+            raise ValueError(
+                f"expected images of which something is left at {longest} pixels of the longer side, found {width}x{height} in "
+                f"{image['file_name']}: leave it out"
+            )
 
 
 def _measurable(task: Detection, cfg: CfgNode) -> None:
@@ -678,6 +694,7 @@ def predictions(
     for number, file in enumerate(images):
         height, width, _ = _decoded("RGB", {"file_name": str(file)}).shape
         records.append({"file_name": str(file), "image_id": number, "height": height, "width": width})
+    _resizable(records, cfg.INPUT.MAX_SIZE_TEST)
     found = _predictions(cfg, model, "the photographs", records, TOGETHER if task.precision == "bf16" else 0)
     for number, boxes, scores, classes, masks, points, _ in found:
         objects = [
@@ -992,9 +1009,7 @@ class _Training:
                     losses = {k: v * weight for k, v in self.parallel(part).items()}
                     total = sum(losses.values())
                     found = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
-                except (
-                    FloatingPointError
-                ):  # of detectron2's RPN; the others may wait for this one in a norm of the heads
+                except FloatingPointError:  # of the RPN; the others may wait for this process in a norm of the heads
                     raise self.watch.diverged("infinity or NaN in the RPN's proposals", iteration, lr) from None
                 self.watch.look(found["loss"] / weight, iteration, lr)
                 total.backward()

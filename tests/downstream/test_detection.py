@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -20,6 +21,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.engine import DefaultTrainer
 from detectron2.layers import ROIAlign, get_norm
 from detectron2.modeling.proposal_generator import rpn
@@ -572,6 +574,22 @@ def test_a_process_whose_rpn_diverges_ends_without_the_others(voc, tmp_path, mon
         FloatingPointError, match=r"finite loss, found infinity or NaN in the RPN's proposals in iteration 0"
     ):
         detection.run(tiny(), None, None, "resnet18", voc, tmp_path, seed=0)
+
+
+def test_an_image_of_which_resizing_leaves_nothing_is_named_before_anything_trains(voc, tmp_path):
+    for folder in ("JPEGImages", "Annotations", "ImageSets"):
+        shutil.copytree(voc / "VOC2007" / folder, tmp_path / "VOC2007" / folder)
+    file, longest = tmp_path / "VOC2007/Annotations/000009.xml", mini(voc_c4.TASK).settings["INPUT.MAX_SIZE_TEST"]
+    size = file.read_text()
+    for width, left in ((2 * longest, 1), (2 * longest + 1, 0)):
+        assert ResizeShortestEdge.get_output_shape(1, width, 64, longest) == (left, longest)
+        file.write_text(re.sub("<size>.*</size>", f"<size><width>{width}</width><height>1</height></size>", size))
+        if left:
+            detection.found(tiny(), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"something is left at 266 pixels .*, found 533x1 in .*000009\.jpg: leave it out"
+    ):
+        detection.found(tiny(), tmp_path)
 
 
 def test_data_without_objects_is_an_error(voc, tmp_path):
