@@ -218,9 +218,10 @@ def pretrain(
     """Pretrain a backbone; writes backbone.pth (torchvision's names), backbone.json, run.json, last.pth, log.jsonl, tensorboard/.
 
     SIGTERM, Ctrl-C and Slurm's warning (SIGUSR1, SIGUSR2) end a run with a checkpoint after the step under way, exit code 143 or
-    130; torchrun passes the warning on if it is called with --signals-to-handle SIGTERM,SIGINT,SIGUSR1,SIGUSR2. Of last.pth the
-    one before stays as previous.pth, should it be damaged. The environment has BENCH_WORKERS (processes that prepare batches),
-    BENCH_CACHE_BYTES (of decoded images in memory) and BENCH_SAVE_SECONDS (between checkpoints).
+    130; torchrun (of torch 2.10 on) passes the warning on if it is called with --signals-to-handle
+    SIGTERM,SIGINT,SIGUSR1,SIGUSR2. Of last.pth the one before stays as previous.pth, should it be damaged. The environment has
+    BENCH_WORKERS (processes that prepare batches), BENCH_CACHE_BYTES (of decoded images in memory) and BENCH_SAVE_SECONDS
+    (between checkpoints).
 
     --monitor DIR has train/ and val/ with class folders, or class folders of which a fifth is set apart for validation. A log that
     is there already is drawn by `python -m pretrain.plot OUT/log.jsonl`.
@@ -402,7 +403,7 @@ def transfer(
 
     A trial leaves a checkpoint every few minutes in its folder, beside run.json, log.jsonl and tensorboard/, until its record is
     written. SIGTERM, Ctrl-C and Slurm's warning (SIGUSR1, SIGUSR2) end it with a checkpoint, exit code 143 or 130; --resume goes on
-    from there to the same numbers. torchrun passes the warning on if it is called with --signals-to-handle
+    from there to the same numbers. torchrun (of torch 2.10 on) passes the warning on if it is called with --signals-to-handle
     SIGTERM,SIGINT,SIGUSR1,SIGUSR2.
 
     A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard, other numbers of

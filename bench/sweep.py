@@ -40,11 +40,7 @@ from downstream import task as protocols
 # R-CNN R50-FPN 1x: 0.261 s an iteration of 16 images on 8 GPUs, 636e9 each by `preview.macs`; R50-C4 1x, 0.584 s, gives 5.2e12.
 V100 = 4.9e12
 
-# Of a trial of several processes. Slurm's warnings must reach them, and end them no sooner than one process alone.
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
-TORCHRUN = (
-    "torch.distributed.run", "--standalone", "--signals-to-handle", SIGNALS, "--shutdown-timeout", f"{launch.PATIENCE:.0f}"
-)  # fmt: skip
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"  # that a trial of several processes is told of
 
 # done, running, waiting, failed, killed (a job that ended and left no word) or left (not started); and more in words
 State = tuple[str, str]
@@ -150,7 +146,7 @@ def plan(
     words = ["--scale", scale, "--data", str(root), "--out", str(out), "--resume"]
     words += (["--arch", arch] if arch else []) + (["--scale-batch"] if scale_batch else [])
     rows = trials(resolved, checkpoints, seeds, root, out, arch, [*words, *(f"{k}={v}" for k, v in changes.items())])
-    many = [*TORCHRUN, "--nproc-per-node", str(gpus), "-m"] if gpus > 1 else []
+    many = [*torchrun(), "--nproc-per-node", str(gpus), "-m"] if gpus > 1 else []
     for row in rows:
         row["command"] = [sys.executable, "-m", *many, "bench", "transfer", *row["command"]]
     identity = hashlib.sha256("\n".join(row["record"] for row in rows).encode()).hexdigest()[:8]
@@ -170,6 +166,18 @@ def plan(
         "scaled": said,
         "trials": rows,
     }
+
+
+def torchrun() -> list[str]:
+    """The module that starts a trial of several processes, and its options.
+
+    Slurm's warnings must reach them, and end them no sooner than one process alone: torch has the options since 2.10 and 2.12.
+    """
+    from torch.distributed.run import get_args_parser
+
+    wanted, known = {"--signals-to-handle": SIGNALS, "--shutdown-timeout": f"{launch.PATIENCE:.0f}"}, get_args_parser()
+    offered = [word for pair in wanted.items() if pair[0] in known.format_help() for word in pair]
+    return ["torch.distributed.run", "--standalone", *offered]
 
 
 def visible() -> list[str]:

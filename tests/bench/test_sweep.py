@@ -3,6 +3,7 @@
 The first tests plan and run real trials; where processes are what is tested, a shell script stands for `bench transfer`.
 """
 
+import argparse
 import contextlib
 import io
 import json
@@ -279,7 +280,7 @@ def test_a_trial_of_several_processes_is_started_again_when_one_of_them_is_kille
     torchruns = "$$$$"  # which makes $ of $$
     plan = planned(tmp_path, again + f"test $RANK = 0 && sleep 60; touch {{folder}}/mark; kill -9 {torchruns}")
     trial = plan["trials"][0]
-    group = [*sweep.TORCHRUN, "--nproc-per-node", "2", "--no-python"]
+    group = [*sweep.torchrun(), "--nproc-per-node", "2", "--no-python"]
     trial["command"] = [sys.executable, "-m", *group, *trial["command"]]
     assert run(tmp_path, plan)
     assert (Path(trial["folder"]) / "transfer.log").read_text().count("$ ") == 2
@@ -301,13 +302,20 @@ def test_how_torchrun_ended_is_what_it_says_of_the_first_process_to_end(tmp_path
     assert launch.cause(1, log) == 1
 
 
+def test_torchrun_is_called_with_no_option_that_this_torch_lacks(monkeypatch):
+    assert sweep.torchrun()[2:] == ["--signals-to-handle", sweep.SIGNALS, "--shutdown-timeout", "60"]
+    monkeypatch.setattr("torch.distributed.run.get_args_parser", argparse.ArgumentParser)  # as of torch 2.6
+    assert sweep.torchrun() == ["torch.distributed.run", "--standalone"]
+
+
 def test_slurms_warning_reaches_every_process_of_a_trial(tmp_path):
     told = "trap 'touch {folder}/told$RANK; exit 143' USR1; touch {folder}/up$RANK; while :; do sleep 0.1; done"
     folder = tmp_path / "task/group/model/0"
     folder.mkdir(parents=True)
-    group = [*sweep.TORCHRUN, "--nproc-per-node", "2", "--no-python", "sh", "-c", told.replace("{folder}", str(folder))]
+    group = [*sweep.torchrun(), "--nproc-per-node", "2", "--no-python", "sh", "-c"]
     with (tmp_path / "log").open("wb") as log:
-        torchrun = subprocess.Popen([sys.executable, "-m", *group], stdout=log, stderr=log)
+        words = [sys.executable, "-m", *group, told.replace("{folder}", str(folder))]
+        torchrun = subprocess.Popen(words, stdout=log, stderr=log)
     until(lambda: all((folder / f"up{rank}").exists() for rank in (0, 1)))
     torchrun.send_signal(signal.SIGUSR1)
     assert launch.cause(torchrun.wait(timeout=60), tmp_path / "log") == -signal.SIGUSR1
