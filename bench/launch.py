@@ -352,9 +352,12 @@ def _script(sweep: Path) -> dict[str, list[str]]:
         ],
         "teardown": [
             "code=$?",
+            # of an array's last job the number alone is the whole array's
+            "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
+            "job=${job:-$SLURM_JOB_ID}",
             f"if [ $code -gt 128 ] && [ $code -lt 193 ] && [ ! -e {cancelled} ] &&",
-            f'    [ ${{SLURM_RESTART_COUNT:-0}} -lt {RESTARTS} ] && [ "$(squeue -h -j $SLURM_JOB_ID -o %T)" = RUNNING ]; then',
-            "    scontrol requeue $SLURM_JOB_ID",
+            f'    [ ${{SLURM_RESTART_COUNT:-0}} -lt {RESTARTS} ] && [ "$(squeue -h -j $job -o %T)" = RUNNING ]; then',
+            "    scontrol requeue $job",
             "fi",
             "exit $code",
         ],

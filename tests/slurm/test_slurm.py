@@ -116,6 +116,19 @@ def test_an_error_is_named_and_not_queued_again_and_cancelling_ends_what_runs_an
     assert len(json.loads((folder / "jobs.json").read_text())["submissions"]) == 1
 
 
+def test_the_last_job_of_an_array_is_queued_again_and_it_alone(here, tmp_path):
+    """Its number is the array's too: by that, the other job would be asked for, and queued again, with it."""
+    wait = f"until test -e {tmp_path}/go; do sleep 0.1; done; "
+    kill = "test -e {{record}}.{0} || {{{{ touch {{record}}.{0}; kill -9 $PPID; exit; }}}}; "
+    last = kill.format("first") + wait + "sleep 9; " + kill.format("second") + "echo '{{}}' > {record}"
+    folder = sweep.begin(tmp_path, scripts(tmp_path, wait + "exit 1", last), silent)
+    logs = [tmp_path / f"task/group/model/{i}/transfer.log" for i in (0, 1)]
+    until(lambda: logs[1].exists() and logs[1].read_text().count("$ sh") == 2, 60)  # while the other runs
+    (tmp_path / "go").touch()
+    until(lambda: [kind for kind, _ in sweep.states(folder)] == ["failed", "done"], 60)  # and after it has ended
+    assert [log.read_text().count("$ sh") for log in logs] == [1, 3]
+
+
 def test_what_slurm_refuses_is_one_sentence_and_leaves_nothing_behind(here, tmp_path):
     with pytest.raises(RuntimeError, match=r"expected Slurm to take 1 jobs, found: .*partition"):
         sweep.begin(tmp_path, scripts(tmp_path, "exit 0") | {"partition": "nowhere"}, silent)
