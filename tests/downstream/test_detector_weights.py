@@ -13,8 +13,6 @@ from downstream.tasks import coco_fpn_1x, coco_fpn_1x_pixpro, voc_c4
 from pretrain import heads, loop
 from pretrain.methods import pixpro
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def pretrained():

@@ -24,7 +24,6 @@ from PIL import Image
 from pretrain import checkpoint, data, faults, log, loop
 from pretrain.methods import byol, moco, simclr, simsiam, supervised
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 draw = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["draw"]
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("--arch", "resnet18", "--scale", "mini", "--batch-size", "8", "size=32")

@@ -27,7 +27,6 @@ transfers = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(transfers)
 
 ENGINES = ["voc_c4", "cityscapes_semantic", "imagenet_semi_10"]
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
 @pytest.fixture(scope="module", autouse=True)

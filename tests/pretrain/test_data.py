@@ -9,7 +9,6 @@ from PIL import Image
 from pretrain import data, views
 from pretrain.methods import moco
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 SMALL = {**moco.recipe(), "size": 16, "batch_size": 4}
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 from pretrain import checkpoint, dist, log, loop, memory, optim
 from pretrain.methods import moco, pixpro, simsiam, supervised
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 METHODS = [moco, pixpro, simsiam, supervised]
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {"size": "32"}

@@ -14,8 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pretrain import data, dist, heads, log, loop, monitor, plot, views
 from pretrain.methods import moco, simsiam
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
 
 def draw(root, names):
     rng = np.random.default_rng(0)
