@@ -410,7 +410,7 @@ def test_another_number_of_classes_than_the_datasets_is_refused_before_a_trainin
 
 
 def test_a_precision_that_no_run_would_have_is_refused_before_a_training(data: Path) -> None:
-    with pytest.raises(ValueError, match="expected precision fp32 or bf16 in .*, found 'fp16': correct"):
+    with pytest.raises(ValueError, match=r"expected precision fp32 or bf16 in .*, found 'fp16': correct"):
         segmentation.found(dataclasses.replace(TINY, precision="fp16"), data)
 
 
