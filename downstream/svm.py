@@ -59,6 +59,11 @@ def _splits(task: LinearSVM, data: Path) -> list[list[datasets.Record]]:
         )
     if not (task.costs and all(isinstance(c, int | float) and 0 < c < float("inf") for c in task.costs)):
         raise ValueError(f"expected positive costs, found {task.costs!r}: correct the KEY VALUE pair")
+    if task.folds < 2 or not task.tolerance_of_solver > 0:
+        raise ValueError(
+            f"expected folds from 2 and tolerance_of_solver above 0, found {task.folds} and {task.tolerance_of_solver}: correct the "
+            "KEY VALUE pair"
+        )
     train, test = (sorted(datasets.records(name, data), key=lambda r: r["image_id"]) for name in SPLITS)
     for name, counts in zip(datasets.VOC_CLASSES, (labels(train) == PRESENT).sum(0), strict=True):
         if not task.folds <= counts <= len(train) - task.folds:

@@ -153,7 +153,8 @@ def test_a_trial_gives_the_same_numbers_in_one_process_and_in_two_and_they_are_t
 
 def test_what_cannot_run_is_one_sentence(data, tmp_path, monkeypatch):
     assert svm.found(TINY, data) == svm.found(TASK, data)
-    for wrong in ({"costs": ()}, {"costs": (-1.0,)}, {"interpolation": "nearest"}, {"precision": "fp8"}):
+    numbers = ({"costs": ()}, {"costs": (-1.0,)}, {"folds": 1}, {"tolerance_of_solver": 0})
+    for wrong in (*numbers, {"interpolation": "nearest"}, {"precision": "fp8"}):
         with pytest.raises(ValueError, match="KEY VALUE"):
             svm.found(dataclasses.replace(TINY, **wrong), data)
     write(tmp_path, "trainval", [[(i % 20, 0)] for i in range(60)])
