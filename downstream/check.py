@@ -469,8 +469,10 @@ def _voc_maps(root: Path, findings: Findings) -> Iterator[tuple[str, list[Pictur
     mend = (
         "VOC's archive does not have it: add the list of 10,582 names and SegmentationClassAug, or make both from SBD"
     )
-    train = [Path(name).stem for name in _listed(augmented, findings, mend)]
-    own, val = ([Path(n).stem for n in _listed(lists / f"{split}.txt", findings)] for split in ("train", "val"))
+    train = [datasets.segmented(name) for name in _listed(augmented, findings, mend)]
+    own, val = (
+        [datasets.segmented(n) for n in _listed(lists / f"{split}.txt", findings)] for split in ("train", "val")
+    )
     if both := sorted(set(train) & set(val)):
         reason = f"{len(both)} images of val, such as {both[0]}"
         findings.add(

@@ -778,6 +778,11 @@ def lines(file: Path) -> list[str]:
         raise ValueError(f"expected a list in UTF-8, found {error} in {file}: save it as UTF-8") from None
 
 
+def segmented(line: str) -> str:
+    """The image's name in a line of a segmentation's list: the first word, which is a name or, in DeepLab's lists, a path."""
+    return line.split()[0].rpartition("/")[2].removesuffix(".jpg").removesuffix(".png")
+
+
 def is_there(folder: Path, name: str, names: Collection[str]) -> bool:
     """Whether a folder, of which these are the names, has a file, itself or in a folder below. What leaves it is never there."""
     if "/" not in name:

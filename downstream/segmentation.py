@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from downstream import broken, checkpoint, resnets
-from downstream.datasets import VOC_CLASSES, lines, once, own_folder, turned
+from downstream.datasets import VOC_CLASSES, lines, once, own_folder, segmented, turned
 from downstream.evaluation.miou import confusion, iou, miou
 from downstream.interruption import Watch
 from downstream.task import IMAGE, TRAITS, Segmentation, digest, iterations
@@ -221,7 +221,7 @@ def _listed(root: Path, *names: str) -> list[str]:
             else "extract VOCtrainval_11-May-2012.tar again"
         )
         raise FileNotFoundError(f"expected the list {folder / names[0]}.txt, found none: {way_out}")
-    listed = [Path(line.split()[0]).stem for line in lines(file)]
+    listed = [segmented(line) for line in lines(file)]
     if not listed:
         raise ValueError(f"expected image names in {file}, found an empty list")
     once(listed, file)

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from bench import journey
-from downstream import segmentation, weights
+from downstream import check, segmentation, weights
 from downstream.synthetic import synthesize
 from downstream.task import Segmentation, digest, iterations, mini, protocol, second
 from downstream.tasks.cityscapes_semantic import TASK
@@ -482,6 +482,16 @@ def test_voc_trains_on_trainaug_and_tests_on_val(voc: Path) -> None:
     (lists / "train_aug.txt").write_bytes("".join(paths).encode("utf-16"))
     with pytest.raises(ValueError, match=r"a list in UTF-8, found .* in .*train_aug.txt"):
         segmentation.found(TINY_VOC, voc.parent)
+
+
+def test_a_name_with_a_dot_is_whole(voc: Path) -> None:
+    for name in {*names_of(voc, "trainaug"), *names_of(voc, "val")}:
+        for file in voc.glob(f"*/{name}.*"):
+            file.rename(file.with_name(f"drive.{file.name}"))
+    for split in ("trainaug", "train", "val"):
+        (voc / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(f"drive.{n}" for n in names_of(voc, split)))
+    assert segmentation.found(TINY_VOC, voc.parent)["train"] == 4
+    assert check.check(TINY_VOC, voc.parent, segmentation.found)["runs"]
 
 
 def test_an_image_of_vocs_train_has_vocs_map_and_another_sbds(voc: Path) -> None:
