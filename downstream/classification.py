@@ -72,7 +72,7 @@ TESTED = 256
 KEPT_BYTES = 64 << 20  # image files that are smaller in all are decoded once and kept
 COLDEST = 0.0125  # of nearest neighbours: the votes exp(1 / temperature) of less are infinite in float32
 TRAINING = (  # what nearest neighbours do not read
-    "area", "epochs", "lr", "head_lr", "head_std", "optimiser", "trust", "momentum", "weight_decay", "schedule", "steps", "gamma", "continuous",
+    "accumulate", "area", "epochs", "lr", "head_lr", "head_std", "optimiser", "trust", "momentum", "weight_decay", "schedule", "steps", "gamma", "continuous",
 )  # fmt: skip
 DRAW_SEED = 0  # of the labelled images where there is no list
 SIMCLR = {  # sha256 of google-research/simclr imagenet_subsets/{1,10}percent.txt: 12,811 and 128,116 names
@@ -156,6 +156,8 @@ def _check(task: Classification) -> None:
         value = getattr(task, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise wants(f"{name} to be a whole number from {low}", value)
+    if task.labels > 100:
+        raise wants("labels to be a percentage", task.labels)
     if not isinstance(task.resize, int) or task.resize < task.view:
         raise wants(f"resize to be a whole number from {task.view}, the view", task.resize)
     if trained and not (isinstance(task.lr, int | float) and 0 < task.lr < math.inf):

@@ -258,7 +258,15 @@ def test_a_changed_field_is_named_and_an_unknown_or_wrong_one_refused(data: Path
     assert overridden(LINEAR, {"lr": "10.0", "batch": "256"}).nonstandard == ("lr",)
     with pytest.raises(ValueError, match="found 'lrr'"):
         overridden(LINEAR, {"lrr": "1"})
-    wrong = {"batch": "0", "optimiser": "adam", "lr": "fast", "epochs": "0", "interpolation": "area", "resize": "20"}
+    wrong = {
+        "batch": "0",
+        "labels": "200",
+        "optimiser": "adam",
+        "lr": "fast",
+        "epochs": "0",
+        "interpolation": "area",
+        "resize": "20",
+    }
     for key, value in wrong.items():
         with pytest.raises(ValueError, match=rf"expected {key} .*found"):
             classification.found(overridden(TINY, {key: value}), data)
@@ -275,6 +283,7 @@ def test_a_changed_field_is_named_and_an_unknown_or_wrong_one_refused(data: Path
         (TINY, {"trust": "0.1"}, "trust"),
         (TINY, {"schedule": "cosine", "steps": "[0]", "gamma": "0.5"}, "gamma, steps"),
         (TINY_KNN, {"lr": "0.1", "epochs": "3"}, "epochs, lr"),
+        (TINY_KNN, {"accumulate": "4"}, "accumulate"),
     ],
 )
 def test_a_changed_field_that_would_change_nothing_is_refused(data: Path, task, pairs, idle) -> None:
