@@ -197,7 +197,7 @@ def pretrain(
     out: Annotated[Path | None, typer.Option(help="Default: runs/METHOD, or runs/METHOD_VARIANT.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of initialisation, order and augmentation.")] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from OUT/last.pth; ends in the same weights.")
+        bool, typer.Option("--resume", help="Go on from OUT/last.pth; on CPUs ends in the same weights.")
     ] = False,
     monitor: Annotated[
         Path | None, typer.Option(help="Labelled folders: nearest neighbours are tested on them every epoch.")
@@ -403,8 +403,8 @@ def transfer(
 
     A trial leaves a checkpoint every few minutes in its folder, beside run.json, log.jsonl and tensorboard/, until its record is
     written. SIGTERM, Ctrl-C and Slurm's warning (SIGUSR1, SIGUSR2) end it with a checkpoint, exit code 143 or 130; --resume goes on
-    from there to the same numbers. torchrun (of torch 2.10 on) passes the warning on if it is called with --signals-to-handle
-    SIGTERM,SIGINT,SIGUSR1,SIGUSR2.
+    from there, on CPUs to the same numbers. torchrun (of torch 2.10 on) passes the warning on if it is called with
+    --signals-to-handle SIGTERM,SIGINT,SIGUSR1,SIGUSR2.
 
     A trial that has its record is skipped. Keys that differ from the protocol mark the record as nonstandard, other numbers of
     images than the papers' as reduced.
