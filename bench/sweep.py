@@ -147,8 +147,10 @@ def plan(
     words += (["--arch", arch] if arch else []) + (["--scale-batch"] if scale_batch else [])
     rows = trials(resolved, checkpoints, seeds, root, out, arch, [*words, *(f"{k}={v}" for k, v in changes.items())])
     many = [*torchrun(), "--nproc-per-node", str(gpus), "-m"] if gpus > 1 else []
+    single = {task.name for task in resolved.values() if isinstance(task, protocols.LinearSVM)}  # refuse torchrun
     for row in rows:
-        row["command"] = [sys.executable, "-m", *many, "bench", "transfer", *row["command"]]
+        starter = [] if row["task"] in single else many
+        row["command"] = [sys.executable, "-m", *starter, "bench", "transfer", *row["command"]]
     identity = hashlib.sha256("\n".join(row["record"] for row in rows).encode()).hexdigest()[:8]
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"expected letters, digits, '.', '_' and '-' as the name of a sweep, found {name!r}")

@@ -195,6 +195,14 @@ def test_an_uneven_split_and_a_scaled_batch_are_told_before_anything_starts(data
     assert grid(data, tmp_path, executor="slurm", gpus=3)["gpus"] == 3  # neighbours share no batch
 
 
+def test_a_task_of_one_process_has_one_beside_those_of_several(data, tmp_path, monkeypatch):
+    whole = {"train": 2, "test": 2, "digest": "0" * 64}
+    monkeypatch.setattr(journey.engine(journey.resolve("voc07_svm", "mini", {})), "found", lambda *_: whole)
+    tasks = ["voc07_svm", "voc_c4"]
+    plan = grid(data, tmp_path, tasks=tasks, seeds=1, changes={}, executor="slurm", gpus=2)
+    assert ["torch.distributed.run" in row["command"] for row in plan["trials"]] == [False, True]
+
+
 def test_a_dry_run_prints_the_grid_and_starts_nothing(data, tmp_path, monkeypatch, capsys):
     words = ["sweep", "--tasks", "cityscapes_semantic", "--trials", "2", "--scale", "mini", "--data", data]
     monkeypatch.setattr(sys, "argv", ["bench", *map(str, words), "--out", str(tmp_path / "out"), "--dry-run"])
