@@ -63,7 +63,7 @@ def accelerator() -> tuple[bool, str]:
     """Whether torch computes on the GPUs that are here, if any; and what there is."""
     try:
         import torch
-    except ImportError:
+    except Exception:  # not only ImportError: a library that is missing is an OSError
         return True, "GPU: unknown without torch"
     count = torch.cuda.device_count()
     if count:

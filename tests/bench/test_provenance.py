@@ -1,6 +1,8 @@
 """What a record says of the code that made it."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,14 @@ def test_gpus_that_torch_cannot_use_are_said_by_doctor_and_are_none_of_the_machi
     assert provenance.machine()["gpus"] == []
     fine, line = doctor.accelerator()
     assert not fine and line.startswith(f"GPU: 8 that torch {torch.__version__} cannot use (")
+
+
+def test_doctor_goes_on_where_torch_lacks_a_library(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    path = os.pathsep.join([str(tmp_path), str(catalog.ROOT)])
+    words = [sys.executable, "-m", "bench", "doctor"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr == ""
+    assert "MISS  torch: does not import (OSError: libcudart" in done.stdout
+    assert "GPU: unknown without torch" in done.stdout and "GiB free here" in done.stdout
