@@ -281,8 +281,11 @@ def _again(folder: Path, code: int, starts: int) -> bool:
     return False
 
 
-def kill(sweep: Path, folders: Sequence[Path], patience: float = PATIENCE) -> None:
-    """Ends a sweep's trials in these folders on this machine: SIGTERM, and SIGKILL to what is left after `patience` seconds."""
+def kill(sweep: Path, folders: Sequence[Path], patience: float = PATIENCE + 10) -> None:
+    """Ends a sweep's trials in these folders on this machine: SIGTERM, and SIGKILL to what is left after `patience` seconds.
+
+    torchrun ends its processes itself after PATIENCE; killed before it has, it would leave them behind, and no lock.
+    """
     until, told = time.monotonic() + patience, set[int]()
     while running := [pid for folder in folders if (pid := _own(sweep, folder)) is not None]:
         late = time.monotonic() > until
