@@ -446,8 +446,8 @@ def transfer(
     if dry_run:
         from bench import preview
 
-        report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds, allow_missing or ())
-        if first():
+        if first():  # the others would have the GPU that is measured
+            report = preview.plan(resolved, checkpoint, data, arch, family, name, seeds, allow_missing or ())
             print(jsonlib.dumps(report, indent=1) if json else preview.described(report))
         return
     plan = journey.plan(resolved, checkpoint, journey.datasets(data), arch, family, name, allow_missing or ())

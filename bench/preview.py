@@ -119,7 +119,8 @@ def plan(
     report["estimated_bytes"] = disk(task, about["arch"])
     if found:
         work = macs(task, about["arch"], found)
-        report["estimated_seconds"] = round(work / macs_per_second(task.precision)) * len(seeds)
+        rate = macs_per_second(task.precision) * report["effective"]["processes"]
+        report["estimated_seconds"] = round(work / rate) * len(seeds)
     return report
 
 

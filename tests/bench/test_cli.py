@@ -260,6 +260,17 @@ def test_a_plan_of_many_processes_tells_the_share_of_each(bench, monkeypatch):
     assert "processes   8, 2 images of a batch in each\n" in bench("transfer", "--task", "voc_c4", "--dry-run")[1]
 
 
+def test_processes_share_the_time_of_a_plan_that_the_first_alone_measures(bench, datasets, monkeypatch):
+    speeds = iter([1e9, 1e9])
+    monkeypatch.setattr("bench.preview.macs_per_second", lambda precision: next(speeds))
+    call = ("transfer", "--task", "voc_c4", "--dry-run", "--json", "--data", datasets)
+    alone = json.loads(bench(*call)[1])["estimated_seconds"]
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert json.loads(bench(*call)[1])["estimated_seconds"] == pytest.approx(alone / 8)
+    monkeypatch.setenv("RANK", "1")
+    assert bench(*call) == (0, "", "")
+
+
 def test_two_protocols_are_told_apart_by_what_differs(bench):
     code, out, _ = bench("show", "coco_fpn", "--against", "coco_fpn_1x_pixpro", "--json")
     assert code == 0 and json.loads(out) == {
