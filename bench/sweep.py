@@ -492,18 +492,18 @@ def _collected(sweep: Path, plan: Mapping[str, Any], found: Sequence[State], say
 
 def cancel(sweep: Path, say: Callable[[str], None]) -> None:
     """Ends a sweep's trials, with time for a checkpoint, and starts no more of them. Raises ValueError on another machine than theirs."""
-    plan = launch.read(sweep / "sweep.json")
-    host = (launch.held(sweep) or {}).get("host")
-    if host not in (None, socket.gethostname()):
-        raise ValueError(
-            f"expected the machine on which {plan['name']} runs, found {socket.gethostname()}: call it on {host}"
-        )
-    running = sum(kind == "running" for kind, _ in states(sweep))
+    plan, here = launch.read(sweep / "sweep.json"), socket.gethostname()
+    folders, slurm = [Path(row["folder"]) for row in plan["trials"]], plan["executor"] == "slurm"
+    # another sweep may run some of them
+    own = [about for folder in folders if (about := launch.held(folder) or {}).get("sweep") == str(sweep)]
+    hosts = {about.get("host", here) for about in (launch.held(sweep) or {}, *own)}
+    if not slurm and (elsewhere := sorted(hosts - {here})):
+        raise ValueError(f"expected the machine on which {plan['name']} runs, found {here}: call it on {elsewhere[0]}")
+    running = sum(kind == "running" for kind, _ in states(sweep)) if slurm else len(own)
     (sweep / "cancelled").touch()
-    if plan["executor"] == "slurm":
+    if slurm:
         launch.scancel(sweep)
     else:
-        folders = [Path(row["folder"]) for row in plan["trials"]]
         launch.kill(sweep, folders)
         while launch.held(sweep) is not None:  # it may have started one more meanwhile
             time.sleep(0.1)

@@ -412,6 +412,32 @@ def test_cancelling_on_another_machine_names_the_one_to_call_it_on(tmp_path, mon
     assert running(tmp_path) == 0
 
 
+def test_cancelling_tells_its_own_trials_from_those_that_another_sweep_runs(tmp_path):
+    first = sweep.begin(tmp_path, planned(tmp_path, SLOW, name="first"), silent)
+    second = sweep.begin(tmp_path, planned(tmp_path, SLOW, SLOW, name="second"), silent)
+    until(lambda: [kind for kind, _ in sweep.states(second)] == ["running", "running"])
+    said: list[str] = []
+    sweep.cancel(second, said.append)
+    assert said == ["second: 1 running trials ended, 0 of 2 have their records"]
+    assert [kind for kind, _ in sweep.states(first)] == ["running"]
+    (tmp_path / "go").touch()
+    assert sweep.watch(first, silent)
+
+
+def test_trials_whose_pool_was_killed_are_cancelled_on_their_own_machine(tmp_path, monkeypatch):
+    folder = sweep.begin(tmp_path, planned(tmp_path, SLOW), silent)
+    until(lambda: running(tmp_path) == 1)
+    os.kill(launch.held(folder)["pid"], signal.SIGKILL)
+    until(lambda: launch.held(folder) is None)
+    here = socket.gethostname()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sweep.socket, "gethostname", lambda: "elsewhere")
+        with pytest.raises(ValueError, match=f"found elsewhere: call it on {here}$"):
+            sweep.cancel(folder, silent)
+    sweep.cancel(folder, silent)
+    assert running(tmp_path) == 0
+
+
 def test_a_trial_that_is_ended_while_it_begins_does_not_run_on(tmp_path):
     launch.write(tmp_path / "sweep.json", planned(tmp_path, "sleep 9; echo slept"))
     trial = launch.Trial(tmp_path, 0)
