@@ -308,13 +308,13 @@ class Training:
     def features(self, pixels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """[N, C] of all processes: the backbone in evaluation mode on batches of uint8 [N, S, S, 3] of this process.
 
-        And what the method's `projector` or `head` makes of it, [N, C'], where it takes the backbone's features.
+        And what the method's `projector` or `head` makes of it, [N, C'], where it takes the backbone's features and is no classifier.
         """
         modes = {part: part.training for part in self.model.modules()}
         self.model.eval()
         with self.autocast():
             found = torch.cat([dist.gathered(self.part("backbone")(self.normalised(x))) for x in pixels])
-            head = self.part("projector") or self.part("head")
+            head = None if getattr(self.model, "classifies", False) else self.part("projector") or self.part("head")
             first = next(head.parameters(), None) if isinstance(head, nn.Module) else None
             outputs = None
             if first is not None and first.ndim > 1 and first.shape[1] == found.shape[1]:

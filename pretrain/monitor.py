@@ -1,8 +1,9 @@
 """Watching a backbone while it is trained: nearest neighbours on labelled images, and how far its features scatter.
 
 The features are those of the backbone in evaluation mode, after global pooling, of the images' centres, of unit length; the outputs
-are what the method's head or projector makes of them, where a collapse shows first. Looking at them changes nothing: no weight, no
-statistic of batch norm, no random number; a watched run ends in the same weights.
+are what the method's head or projector makes of them, where a collapse shows first; a classifier's answers are not looked at: of two
+classes they lie on a line, and upright images have one turn. Looking changes nothing: no weight, no statistic of batch norm, no
+random number; a watched run ends in the same weights.
 
 kNN as in InstDisc (arXiv 1805.01978, section 3.4) and SimSiam: the 200 nearest training images vote with weight exp(cos / 0.07).
 It is a thermometer, not a benchmark: at most 10,000 training and 2,500 validation images, evenly spaced over the classes.

@@ -48,6 +48,7 @@ def turned(x: torch.Tensor) -> torch.Tensor:
 
 class Rotation(nn.Module):
     mean_over_images = True  # of the loss, so that a step can be taken in parts (--accumulate)
+    classifies = True  # the head embeds nothing that could collapse
 
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()

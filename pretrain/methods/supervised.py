@@ -37,6 +37,7 @@ def recipe(variant: str | None = None) -> dict:
 
 class Supervised(nn.Module):
     mean_over_images = True  # of the loss, so that a step can be taken in parts (--accumulate)
+    classifies = True  # the head embeds nothing that could collapse
 
     def __init__(self, arch: str, recipe: dict) -> None:
         super().__init__()

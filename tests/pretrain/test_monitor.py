@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pretrain import data, dist, heads, log, loop, monitor, plot, views
-from pretrain.methods import moco, simsiam
+from pretrain.methods import moco, rotation, simsiam, supervised
 
 
 def draw(root, names):
@@ -185,6 +185,13 @@ def test_nothing_is_warned_of_before_batch_norm_has_seen_enough(photos, tmp_path
     monkeypatch.setattr(simsiam, "METHOD", Constant)
     run(photos, tmp_path / "out", method=simsiam, epochs=1)
     assert "collapsed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", [supervised, rotation])
+def test_the_answers_of_a_classifier_are_no_outputs_that_could_collapse(method, photos, tmp_path):
+    run(photos, tmp_path / "out", method, epochs=1)
+    seen = log.lines(tmp_path / "out" / "log.jsonl")[0]
+    assert "feature_rank" in seen and "output_rank" not in seen
 
 
 def test_a_picture_comes_from_the_log_alone(tmp_path, monkeypatch):
