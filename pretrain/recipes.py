@@ -302,11 +302,12 @@ def check(recipe: Mapping[str, Any], folder: Folder) -> None:
         raise ValueError(
             f"expected at least one batch of {batch} images in {folder.root}, found {len(folder)}: {fewer}"
         )
-    if batch % processes:
+    if batch % processes or batch < 2 * processes:
         fit = ", ".join(str(n) for n in range(1, batch // 2 + 1) if batch % n == 0)
         raise ValueError(
-            f"expected a number of processes that share the batch of {batch} evenly ({fit}), found {processes}: start one of "
-            f"these, or --batch-size {batch // processes * processes or processes}, with which the learning rate follows by its rule"
+            f"expected a number of processes that share the batch of {batch} evenly, 2 images or more each ({fit}), found {processes}: "
+            f"start one of these, or --batch-size {max(batch // processes, 2) * processes}, with which the learning rate follows by its "
+            "rule"
         )
     if recipe["epochs"] < 1:
         raise ValueError(f"expected at least 1 epoch, found {recipe['epochs']}")

@@ -223,6 +223,15 @@ def test_swav_can_do_without_a_queue_and_the_ends_of_the_limits_are_allowed(phot
     assert patches["jigsaw_patch"] == 32
 
 
+@pytest.mark.parametrize(("size", "fit"), [(8, "1, 2, 4"), (7, "1")])
+def test_every_process_has_two_images_or_more(size, fit, photos, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    message = rf"2 images or more each \({fit}\), found 8: start one of these, or --batch-size 16, "
+    with pytest.raises(ValueError, match=message):
+        recipes.resolved(moco, Folder(photos), "mini", batch_size=size)
+    assert recipes.resolved(moco, Folder(photos), "mini", batch_size=16)["batch_size"] == 16
+
+
 def test_shuffled_batch_norm_in_one_group_is_warned_of(photos, monkeypatch):
     folder = Folder(photos)
     one = recipes.resolved(moco, folder, "paper", batch_size=8, overrides={"queue": "8"})
