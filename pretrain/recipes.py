@@ -217,6 +217,10 @@ def resolved(
         batch_size = parsed("batch_size", asked["batch_size"], 1)
     if "epochs" in asked:
         epochs = parsed("epochs", asked["epochs"], 1)
+    if batch_size is not None and batch_size < 2:
+        raise ValueError(
+            f"expected a batch of at least 2 images (batch norm), found {batch_size}: a larger --batch-size"
+        )
     if scale == "mini":
         recipe = mini(recipe, len(folder), batch_size)
     elif batch_size is not None:
@@ -293,10 +297,6 @@ def check_fields(recipe: Mapping[str, Any]) -> None:
 def check(recipe: Mapping[str, Any], folder: Folder) -> None:
     """ValueError where the recipe, the data and the number of processes do not fit."""
     batch, processes = recipe["batch_size"], int(os.environ.get("WORLD_SIZE", 1))
-    if batch < 2:
-        raise ValueError(
-            f"expected a batch of at least 2 images (batch norm), found {batch}: more images or --batch-size"
-        )
     if len(folder) < batch:
         fewer = f"--batch-size {len(folder)} or less, or --scale mini" if len(folder) > 1 else "more images"
         raise ValueError(

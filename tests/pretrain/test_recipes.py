@@ -214,6 +214,15 @@ def test_a_single_image_wants_more_and_no_smaller_batch(scale, tmp_path):
         recipes.resolved(moco, Folder(tmp_path), scale)
 
 
+@pytest.mark.parametrize("scale", ["paper", "mini"])
+@pytest.mark.parametrize(("method", "size"), [(moco, 0), (simclr, -4), (swav, 1)])
+def test_a_batch_of_fewer_than_two_images_is_refused_before_anything_follows_from_it(method, size, scale, photos):
+    with pytest.raises(
+        ValueError, match=f"^expected a batch of at least 2 images .*found {size}: a larger --batch-size$"
+    ):
+        recipes.resolved(method, Folder(photos), scale, overrides={"batch_size": str(size)})
+
+
 def test_swav_can_do_without_a_queue_and_the_ends_of_the_limits_are_allowed(photos):
     folder = Folder(photos)
     assert recipes.resolved(swav, folder, "mini", "400ep_bs256", batch_size=8, overrides={"queue": "0"})["queue"] == 0
