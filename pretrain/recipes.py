@@ -24,22 +24,27 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "at least 1",
         lambda x: x >= 1,
-        "size dim hidden predictor_hidden layers large window jigsaw_patch iterations sinkhorn_iterations whitened",
+        "size dim hidden predictor_hidden layers large sets window jigsaw_patch iterations sinkhorn_iterations whitened",
     ),
     ("at least 2", lambda x: x >= 2, "prototypes"),
     (
         "above 0",
         lambda x: x > 0,
-        "base_lr bias_lr lr temperature teacher_temperature divergence_temperature epsilon std clip",
+        "base_lr bias_lr lr temperature teacher_temperature divergence_temperature epsilon std clip positive_ratio",
     ),
     ("from 2 to the 362880 that there are", lambda x: 2 <= x <= 362_880, "permutations"),
     ("odd and at least 1", lambda x: x >= 1 and x % 2 == 1, "blur_kernel"),
-    ("0 or more", lambda x: x >= 0, "blur_sigma negatives recent"),
+    (
+        "0 or more",
+        lambda x: x >= 0,
+        "blur_sigma negatives recent weight_decay flat_decay head_decay warmup_epochs end_lr end_factor",
+    ),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area jigsaw_side"),
     (
         "from 0 to 1",
         lambda x: 0 <= x <= 1,
-        "ema momentum bank_momentum center_momentum jitter jitter_p gray_p blur_p solarize_p photometric_p flip_p",
+        "ema momentum bank_momentum center_momentum jitter jitter_p gray_p blur_p solarize_p photometric_p flip_p warmup_start "
+        "patch_weight dense_weight",
     ),
 )
 # the words of a field that is a word
