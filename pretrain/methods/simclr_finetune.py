@@ -100,6 +100,11 @@ class SimCLRFinetune(Classifier):
         self.origin, was = pretrained["origin"], pretrained["run"]["arch"]
         if was != arch:
             raise ValueError(f"expected a pretrained {arch}, found {was}: --arch {was}")
+        if pretrained["run"]["recipe"].get("layers") == 1:
+            raise ValueError(
+                f"expected a run of simclr whose head has at least 2 layers, the first to go on with, found 1 in {recipe['checkpoint']}: "
+                "pretrain one with layers=2 or 3"
+            )
         ours = {key: value for key, value in pretrained["model"].items() if key in self.state_dict()}
         missing = self.load_state_dict(ours, strict=False).missing_keys
         assert missing == ["classifier.weight", "classifier.bias"], missing

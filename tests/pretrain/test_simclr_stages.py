@@ -100,6 +100,10 @@ def test_the_teacher_is_the_fine_tuned_network_in_evaluation_and_never_learns(pr
         ({"run": {"method": "moco"}}, "check checkpoint="),
         (left("moco"), "found one of moco"),
         (left("simclr", "resnet50"), "--arch resnet50"),
+        (
+            left("simclr", layers=1),
+            "head has at least 2 layers.*found 1 in .*last.pth: pretrain one with layers=2 or 3",
+        ),
         (left("simclr", step=4), "finished run of simclr, found .* after step 4 of 6: .* --resume"),
     ],
 )
