@@ -181,7 +181,7 @@ def _check(prototypes: int, images: int) -> None:
     if prototypes > images:
         raise ValueError(
             f"expected at least one image a cluster, found {prototypes} clusters for {images} images: "
-            f"prototypes={max(1, images // 10)}"
+            f"prototypes={max(2, images // 10)}"
         )
 
 
