@@ -312,7 +312,9 @@ class Training:
         """
         modes = {part: part.training for part in self.model.modules()}
         self.model.eval()
-        with self.autocast():
+        # before the first step batch norm divides by 1: a ResNet-101's features are then beyond half precision's 65,504
+        half = self.recipe["precision"] == "fp16"
+        with contextlib.nullcontext() if half else self.autocast():
             found = torch.cat([dist.gathered(self.part("backbone")(self.normalised(x))) for x in pixels])
             head = None if getattr(self.model, "classifies", False) else self.part("projector") or self.part("head")
             first = next(head.parameters(), None) if isinstance(head, nn.Module) else None

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pretrain import data, dist, heads, log, loop, monitor, plot, views
+from pretrain import data, dist, heads, log, loop, monitor, plot, recipes, views
 from pretrain.methods import moco, rotation, simsiam, supervised
 
 
@@ -125,6 +125,17 @@ def test_what_is_looked_at_again_and_again_is_kept_outside_of_shared_memory(phot
     watch = monitor.Monitor(data.Folder(photos), photos, recipe, dist.Process(0, 1, torch.device("cpu")), 1)
     assert [len(pixels) for pixels in (watch.train, watch.val)] == [6, 1]
     assert not any(batch.is_shared() for batch in (*watch.train, *watch.val))
+
+
+def test_features_beyond_the_range_of_half_precision_are_looked_at(photos):
+    folder = data.Folder(photos)
+    changes = {"size": "32", "precision": "fp16"}
+    recipe = recipes.resolved(moco, folder, "mini", batch_size=8, overrides=changes)
+    model = moco.METHOD("resnet18", recipe)
+    torch.nn.init.constant_(model.backbone.layer4[1].bn2.weight, 1e6)
+    training = loop.Training(model, folder, {"recipe": recipe, "seed": 0}, dist.Process(0, 1, torch.device("cpu")))
+    seen = monitor.Monitor(folder, None, recipe, training.process, 1).look(training.features)
+    assert np.isfinite([*seen.values()]).all()
 
 
 def test_class_folders_are_split_one_in_five_and_train_and_val_are_taken_as_they_are(tmp_path):
