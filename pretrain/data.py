@@ -24,6 +24,8 @@ from pretrain import checkpoint, colours, views
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RGB = 3  # torchvision.io.ImageReadMode's
+# what PIL raises; the RuntimeError is AVIF's
+DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 MEMORY = int(os.environ.get("BENCH_CACHE_BYTES", 2**30))  # of decoded images that are kept
 
 
@@ -46,7 +48,7 @@ def decoded(path: Path) -> np.ndarray:
             if image.mode == "P" and "transparency" in image.info:
                 image = image.convert("RGBA")
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         if isinstance(error, UnidentifiedImageError):  # which names a place in memory and not the file
             error = ValueError("cannot identify the kind of image" if content else "an empty file")
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pretrain import log
-from pretrain.data import Folder
+from pretrain.data import DAMAGED, Folder
 
 HEADERS = 10_000  # images whose first bytes are looked at before a run; of all the size
 TOGETHER = 1_000  # images that a thread looks at before it is given others; one by one, millions would take gigabytes
@@ -51,7 +51,7 @@ def fault(path: Path, header: bool) -> str:
         if header:
             with Image.open(path):
                 pass
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         return " ".join(str(error).replace(str(path), "it").split())
     return ""
 

@@ -4,9 +4,9 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
-from pretrain import data, views
+from pretrain import data, faults, views
 from pretrain.methods import moco
 
 SMALL = {**moco.recipe(), "size": 16, "batch_size": 4}
@@ -157,6 +157,21 @@ def test_what_is_no_image_is_said_without_a_place_in_memory(tmp_path, content, w
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ValueError, match=rf"found {tmp_path / 'a.png'} \({words}\): repair or remove it"):
         data.decoded(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this PIL reads no AVIF")
+@pytest.mark.parametrize("damage", ["header", "pixels"])
+def test_a_damaged_avif_is_named_whatever_its_name_says(tmp_path, damage):
+    path = tmp_path / "0.jpg"
+    Image.new("RGB", (20, 20)).save(path, "AVIF")
+    content = path.read_bytes()
+    at = content.index(b"mdat") + 4
+    path.write_bytes(
+        content.replace(b"pitm", b"none") if damage == "header" else content[:at].ljust(len(content), b"x")
+    )
+    with pytest.raises(ValueError, match=rf"found {path} \(Failed to decode.*: repair or remove it"):
+        data.decoded(path)
+    assert ("Failed to decode" in faults.fault(path, header=True)) == (damage == "header")
 
 
 def test_a_folder_that_is_missing_or_empty_says_so(tmp_path):
