@@ -1892,6 +1892,9 @@ def test_what_is_no_resnet_is_named(tmp_path: Path) -> None:
         assert "CLIP's ResNet, which pools by attention" in refusal(tmp_path, under(prefix, clip))
     groups = {k: v for k, v in net().items() if "running_" not in k and "tracked" not in k} | linear("fc")
     assert "found norms without statistics (GroupNorm" in refusal(tmp_path, groups)
+    paddle = {k.replace("running_mean", "_mean").replace("running_var", "_variance"): v for k, v in net().items()}
+    told = refusal(tmp_path, {k: v for k, v in paddle.items() if "tracked" not in k})
+    assert "40 unexpected (bn1._mean, bn1._variance" in told and "GroupNorm" not in told
     assert "attention over channels (SE" in refusal(tmp_path, net() | linear("fc") | conv("layer1.0.se.fc1"))
     assert "keys look like 'a.weight'" in refusal(tmp_path, {"a.weight": one})
     assert "without any (its keys: 'epoch')" in refusal(tmp_path, {"epoch": 3})
