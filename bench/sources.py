@@ -409,8 +409,9 @@ def _configured(found: Found, file: File) -> layouts.Input | None:
     if found.source.name == "transformers" and "transformers" in file.sidecars:
         processor = file.sidecars["transformers"]["preprocessor"]
         mean, std = processor.get("image_mean"), processor.get("image_std")
-        if processor.get("do_rescale") is False:
-            unit = 1.0
+        factor = 1 if processor.get("do_rescale") is False else processor.get("rescale_factor")
+        if type(factor) in (int, float) and 1e-6 < factor < 1e6:
+            unit = 1 / factor
         if processor.get("do_normalize") is False:
             mean, std = [0, 0, 0], [1, 1, 1]
     if isinstance(mean, list) and isinstance(std, list) and _three(mean) and _three(std) and min(std) > 0:
@@ -437,8 +438,11 @@ def _normalised(text: str) -> layouts.Input | None:
     mean, std = said("mean"), said("std")
     if mean is None or std is None or min(std) <= 0:
         return None
+    orders = set(re.findall(r"(?<!\w)(?:bgr_)?to_rgb\s*=\s*(True|False)", text))
     unit = 255.0 if max(*mean, *std) <= 1 else 1.0  # behind torchvision's ToTensor, which follows PIL: RGB
-    orders = set(re.findall(r"(?<!\w)(?:bgr_)?to_rgb\s*=\s*(True|False)", text)) or ({"True"} if unit > 1 else set())
+    if orders and (*mean, *std) == (0, 0, 0, 1, 1, 1):  # OpenMMLab's own, which leaves pixels as they are
+        unit = 1.0
+    orders = orders or ({"True"} if unit > 1 else set())
     if len(orders) != 1:
         return None
     return layouts.Input(mean, std, "RGB" if orders == {"True"} else "BGR", unit)

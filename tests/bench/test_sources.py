@@ -1319,6 +1319,9 @@ def test_timms_and_transformers_configurations_tell_the_traits(tmp_path: Path) -
     assert sources.prove(found)["source"] < 1e-5
     for said, mean, std in (
         ({"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [64] * 3}, [127.5] * 3, [64.0] * 3),
+        ({"rescale_factor": 1 / 127.5, "image_mean": [1] * 3, "image_std": [1] * 3}, [127.5] * 3, [127.5] * 3),
+        ({"rescale_factor": 1 / 255}, [123.675, 116.28, 103.53], [63.75] * 3),
+        ({"rescale_factor": "1/255"}, [123.675, 116.28, 103.53], [63.75] * 3),
         ({"do_normalize": False}, [0.0] * 3, [255.0] * 3),
         ({"do_normalize": False, "do_rescale": False}, [0.0] * 3, [1.0] * 3),
     ):
@@ -1373,6 +1376,11 @@ def test_what_openmmlabs_configuration_says_of_pixels_and_strides_is_believed(tm
         ("a = dict(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 3.0], to_rgb=True)\nb = dict(mean=[4.0, 5.0, 6.0])", {}),
         ("a = dict(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 3.0])", {}),  # whose code says the order
         ("a = dict(mean=[1.0, 2.0], std=[...], to_rgb=True)", {}),
+        (
+            "a = dict(mean=[0, 0, 0], std=[1, 1, 1], to_rgb=False)",
+            {"channel_order": "BGR", "mean": [0.0] * 3, "std": [1.0] * 3},
+        ),
+        ("a = dict(type='Normalize', mean=[0, 0, 0], std=[1, 1, 1])", {"mean": [0.0] * 3, "std": [255.0] * 3}),
     ):
         torch.save({"meta": {"cfg": text}, "state_dict": state}, tmp_path / "said.pth")
         assert sources.inspect(tmp_path / "said.pth")["traits"] == dict(sources.TRAITS) | traits, text
