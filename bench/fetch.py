@@ -156,7 +156,8 @@ def _known(path: Path, where: addresses.Address) -> Fetched:
         digest, authority = sha256(path), addresses.published(where, path.name)
         _compare(digest, *authority, path)
         found, fresh = Fetched(path, where.text, None, digest, stat.st_size, authority[1], None), True
-        _write_note(found, stat.st_mtime_ns)
+        with contextlib.suppress(OSError):  # in a cache that is read alone: without it the file is hashed every time
+            _write_note(found, stat.st_mtime_ns)
     if not fresh and sha256(path) != found.sha256:
         raise ValueError(f"expected {path} as it was fetched, found it changed: remove it to fetch it again")
     _compare(found.sha256, where.sha256, "the address", path)

@@ -474,6 +474,17 @@ def test_without_a_network_one_sentence_says_where_to_put_the_file(web: Web, tmp
             get(address)
 
 
+def test_a_file_in_a_cache_that_cannot_be_written_is_read(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    def readonly(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(fetch, "replaced", readonly)
+    path = fetch.user_cache().joinpath(*addresses.parsed(address := f"{web.url}/good/model.pth").folder, "model.pth")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BODY)
+    assert (get(address).path, get(address).sha256, web.asked) == (path, SHA, [])
+
+
 # --- addresses
 
 
