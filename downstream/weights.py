@@ -55,12 +55,15 @@ def fitting(detector: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
     def layer(name: str) -> str:
         return re.sub(r"(\.norm)?\.\w+$", "", name)
 
-    def shapes(tensors: Mapping[str, Tensor], of: str) -> dict[str, tuple[int, ...]]:
-        return {
-            n: tuple(t.shape) for n, t in tensors.items() if layer(n) == of and not n.endswith("num_batches_tracked")
-        }
+    def layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[int, ...]]]:
+        found: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, tensor in tensors.items():
+            if not name.endswith("num_batches_tracked"):
+                found.setdefault(layer(name), {})[name] = tuple(tensor.shape)
+        return found
 
-    fits = {of for of in map(layer, detector) if shapes(detector, of) == shapes(own, of)}
+    places = layers(own)
+    fits = {of for of, shapes in layers(detector).items() if places.get(of) == shapes}
     return {name: tensor for name, tensor in detector.items() if layer(name) in fits and name in own}
 
 

@@ -104,3 +104,10 @@ def test_a_layer_of_another_shape_stays_out_whole(checkpoint):
     _, report = loaded(coco_fpn_1x_pixpro.TASK, wide)
     assert {name.split(".")[1] for name in report["unused"]} == {"fpn_lateral4", "fpn_output5"}
     assert "backbone.fpn_output5.weight" in report["missing"]
+
+
+@pytest.mark.timeout(60)
+def test_ten_thousand_layers_that_a_network_has_not_take_seconds():
+    own = {"proposal_generator.anchor_deltas.bias": torch.ones(3)}
+    many = {f"backbone.fpn_lateral{number}.weight": torch.ones(1) for number in range(10_000)}
+    assert weights.fitting(many | own, own) == own
