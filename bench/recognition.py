@@ -171,7 +171,7 @@ def _divided(source: Source, file: File, outer: Outer, prefix: str, reason: Call
     for inner, key in keys.items():
         if why := reason(inner):
             dropped[key] = why
-        elif part := _of_detector(inner, source):
+        elif (part := _of_detector(inner, source)) and part not in detector:
             detector[part] = tensors[key]
         elif inner.startswith(prefix):
             stored[inner[len(prefix) :]] = tensors[key]
@@ -204,11 +204,15 @@ def _divided(source: Source, file: File, outer: Outer, prefix: str, reason: Call
     )
 
 
+# in a detector: a second backbone's tensors, which would take the places of the one that is proven
+_TRUNK = re.compile(r"backbone\.(bottom_up\.)?(stem|res[2-5])\.|roi_heads\.res5\.\d")
+
+
 def _of_detector(key: str, source: Source) -> str | None:
     """detectron2's name of a tensor that is a detector's beside the backbone."""
-    if key.startswith(DETECTOR):
-        return key.removeprefix(DETECTOR)
-    return next((name + key[len(start) :] for start, name in source.detector.items() if key.startswith(start)), None)
+    starts = {DETECTOR: ""} | dict(source.detector)
+    name = next((name + key[len(start) :] for start, name in starts.items() if key.startswith(start)), None)
+    return None if name and _TRUNK.match(name) else name
 
 
 def _evidence(source: Source, file: File, outer: Outer, prefix: str, found: int, dropped: int) -> tuple[str, ...]:

@@ -1422,6 +1422,21 @@ def test_a_necks_and_heads_tensors_travel(tmp_path: Path) -> None:
     assert again.family == "detectron2" and all(torch.equal(again.detector[name], t) for name, t in neck.items())
 
 
+def test_two_tensors_with_one_place_in_a_detector_are_refused(tmp_path: Path) -> None:
+    content = {detectron2_name(k): v for k, v in net().items()}
+    content |= {"fpn_lateral5.weight": torch.ones(4), "backbone.fpn_lateral5.weight": torch.zeros(4)}
+    assert "1 unexpected (backbone.fpn_lateral5.weight)" in refusal(tmp_path, {"model": content})
+
+
+@pytest.mark.parametrize("place", ["backbone.bottom_up.", "backbone.", "roi_heads."])
+def test_a_second_backbone_is_no_part_of_a_detector(tmp_path: Path, place: str) -> None:
+    first = {detectron2_name(k): v for k, v in net().items()}
+    second = {place + k: v + 1 for k, v in first.items() if place != "roi_heads." or k.startswith("res5.")}
+    assert f"{len(second)} unexpected ({next(iter(second))}, " in refusal(tmp_path, {"model": first | second})
+    torch.save(net() | under("detectron2/", second), tmp_path / "ours.pth")
+    assert f"{len(second)} unexpected" in str(sources.inspect(tmp_path / "ours.pth")["problem"])
+
+
 def test_socos_neck_and_head_have_detectron2s_names_in_both_of_its_files(tmp_path: Path) -> None:
     state = soco("resnet18", fpn=True)["model"]
     torch.save({"model": state}, tmp_path / "soco.pth")
