@@ -150,19 +150,27 @@ def bars(group: Group, metric: str, also: str | None = None) -> "Figure":
 
 
 def curves(root: Path, trials: Sequence[Record]) -> "Figure | None":
-    """Training losses of the runs whose log.jsonl stands beside their record; None where none does."""
+    """Training losses of the runs whose log.jsonl stands beside their record; None where none does.
+
+    The first `NAMED` where there are more, which the title says.
+    """
     logs = {
         f"{label(t['model'])}, seed {t['seed']}": (root / record.place(t)).with_suffix("") / "log.jsonl" for t in trials
     }
-    lines = {name: _log(file) for name, file in logs.items() if file.is_file()}
+    files = {name: file for name, file in logs.items() if file.is_file()}
+    lines = {name: _log(file) for name, file in [*files.items()][:NAMED]}
     if not any(lines.values()):
         return None
-    first = trials[0]["protocol"]["name"]
-    figure, axes = _axes(f"Training loss on {first}", "iteration", "loss")
+    title = f"Training loss on {trials[0]['protocol']['name']}"
+    title += f": {NAMED} of {len(files)} runs" if len(files) > NAMED else ""
+    figure, axes = _axes(title, "iteration", "loss")
     for name, points in lines.items():
         axes.plot([p[0] for p in points], [p[1] for p in points], label=name, linewidth=1)
-    for text in axes.legend(handles=axes.get_lines(), fontsize=7).get_texts():  # named, for without it _x has no entry
+    # beside the curves, for many names would cover them; handles are named, for without it _x has no entry
+    legend = figure.legend(axes.get_lines(), map(_short, lines), loc="outside right upper", fontsize=7)
+    for text in legend.get_texts():
         text.set_parse_math(False)
+    figure.set_size_inches(9.6, max(4.2, 0.6 + 0.15 * len(lines)))
     return figure
 
 

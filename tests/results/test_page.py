@@ -186,6 +186,21 @@ def test_two_weights_of_one_name_have_a_curve_each(trial, tmp_path):
     ]
 
 
+def test_the_names_of_many_curves_cover_none_and_the_title_says_how_many_are_drawn(trial, tmp_path):
+    trials = [trial("voc_c4", f"moco_{'v' * 80}{number}", {"AP": 1.0}) for number in range(plots.NAMED + 5)]
+    for own in trials:
+        log = record.write(own, tmp_path).with_suffix("") / "log.jsonl"
+        log.parent.mkdir()
+        log.write_text(json.dumps({"iteration": 10, "loss": 1}))
+    figure = plots.curves(tmp_path, trials)
+    assert figure.axes[0].get_title().endswith(f": {plots.NAMED} of {plots.NAMED + 5} runs")
+    plots.png(figure)
+    (legend,) = figure.legends
+    whole, curves, names = (part.get_window_extent() for part in (figure, figure.axes[0], legend))
+    assert curves.x1 < names.x0 < names.x1 <= whole.x1 and whole.y0 <= names.y0 and curves.width > 200
+    assert len(legend.get_texts()) == len(figure.axes[0].lines) == plots.NAMED
+
+
 # --- the browser
 
 
