@@ -142,7 +142,8 @@ def trials(root: Path) -> list[dict[str, Any]]:
             known = {}
         stale = [folder for folder, time in stamps.items() if folder not in known or known[folder][0] != time]
         fresh = {folder: (_settled(stamps[folder]), *_split(folder, root)) for folder in stale}
-        with suppress(sqlite3.Error), kept:  # the disk may be full; what was read stands all the same
+        # the disk may be full, or a folder's name no text; what was read stands all the same
+        with suppress(sqlite3.Error, UnicodeError), kept:
             kept.executemany("DELETE FROM model WHERE folder = ?", [(f,) for f in known if f not in stamps])
             kept.executemany(
                 "INSERT OR REPLACE INTO model VALUES (?, ?, ?, ?)", [(f, *row) for f, row in fresh.items()]
@@ -184,7 +185,7 @@ def _kept(root: Path) -> sqlite3.Connection:
     try:
         folder = user_cache() / "records"
         folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(f"3 {VERSION} {root.resolve()} {root}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(f"3 {VERSION} {root.resolve()} {root}")).hexdigest()[:16]
         kept = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
         kept.execute(make)
         kept.execute("SELECT folder, time, shared, own FROM model LIMIT 1")

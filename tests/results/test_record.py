@@ -338,3 +338,9 @@ def test_a_cache_that_can_only_be_read_or_not_even_that_keeps_no_trial_from_bein
     for place in (f"file:{kept}?mode=ro", ":memory:"):  # in memory there is no table
         monkeypatch.setattr(record, "_kept", lambda root, place=place: sqlite3.connect(place, uri=True))
         assert [t["seed"] for t in record.trials(cached)] == [0, 1]
+
+
+def test_records_below_a_folder_whose_name_is_no_utf8_are_read(one, cached):
+    root = cached / os.fsdecode(b"caf\xe9")
+    record.write(one, root)
+    assert len(record.trials(root)) == len(record.trials(root)) == len(record.load(root)) == 1
