@@ -40,7 +40,8 @@ def summary(values: Sequence[float]) -> Summary:
     if not values:
         raise ValueError("expected at least one trial to sum up, found none")
     n = len(values)
-    mean = math.fsum(values) / n
+    # rounded, the mean of equal values may be no longer theirs, and they would have a spread
+    mean = min(max(math.fsum(values) / n, min(values)), max(values))
     if n == 1:
         return Summary(mean, None, 1, None, None)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))

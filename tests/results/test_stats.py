@@ -93,6 +93,8 @@ def test_the_difference_of_trials_without_scatter_is_exact():
     assert (got.mean, got.low, got.high, got.p) == (1.0, 1.0, 1.0, 0.0)
     same = stats.difference(seeds([2.0, 2.0]), seeds([2.0, 2.0], first=5))
     assert (same.mean, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+    assert stats.summary([6.67] * 11).std == 0  # their mean, divided, is another number
+    assert stats.difference(seeds([6.67] * 11), seeds([6.67] * 5)).p == 1
 
 
 def test_a_published_spread_stands_in_for_single_trials():
