@@ -818,13 +818,15 @@ def speed(
         _scaling(json, keep)
         return
     rows, before = speed.run(part, say), kept.rows()
-    if keep:
-        kept.keep(rows)
-    if json:
-        print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
-        return
-    for row in rows:
-        print(speed.described(row) + kept.since(row, before))
+    try:
+        if keep:
+            kept.keep(rows)
+    finally:  # what took an hour is said, too, where the package cannot be written
+        if json:
+            print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
+        else:
+            for row in rows:
+                print(speed.described(row) + kept.since(row, before))
 
 
 def _scaling(json: bool, keep: bool) -> None:
@@ -834,13 +836,15 @@ def _scaling(json: bool, keep: bool) -> None:
 
     with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
         grown = scaling.run(Path(folder), say)
-    if keep:
-        kept.keep_scaling(grown)
-    if json:
-        print(jsonlib.dumps({"scaling": [growth.plain() for growth in grown]}, indent=1))
-        return
-    for growth in grown:
-        print(scaling.described(growth))
+    try:
+        if keep:
+            kept.keep_scaling(grown)
+    finally:
+        if json:
+            print(jsonlib.dumps({"scaling": [growth.plain() for growth in grown]}, indent=1))
+        else:
+            for growth in grown:
+                print(scaling.described(growth))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import speed
+from bench import cli, speed
 from bench.speed import kept
 
 
@@ -174,6 +174,27 @@ def test_a_kept_ratio_gives_way_to_a_new_one_and_says_when_it_was_better(tmp_pat
     assert "| `views` | PIL | 6.00 | ≥ 5 | yes |" in kept.table(file)
     kept.keep([speed.Row("views", "PIL, another name", 6.0, 5.0, True, 1.0, 6.0)], file)
     assert [row["against"] for row in kept.rows(file)] == ["PIL, another name", "pass"]
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_what_was_measured_is_said_where_it_cannot_be_kept(
+    json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.speed import scaling
+
+    def refused(*_: object) -> None:
+        raise PermissionError("read only")
+
+    for name in ("keep", "keep_scaling"):
+        monkeypatch.setattr(kept, name, refused)
+    grown = scaling.Growth("listing", "seconds", (1_000, 100_000), (0.012, 1.2), 1.0)
+    monkeypatch.setattr(scaling, "run", lambda *_: [grown])
+    monkeypatch.setattr(speed, "run", lambda *_: [speed.Row("views", "PIL", 4.0, 5.0, True, 1.0, 4.0)])
+    for growth in (False, True):
+        with pytest.raises(PermissionError):
+            cli.speed(None, growth, True, json)
+    said = capsys.readouterr().out
+    assert "PIL" in said and "listing" in said
 
 
 def test_kept_growth_stands_beside_the_ratios_and_is_a_table(tmp_path: Path) -> None:
