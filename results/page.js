@@ -238,6 +238,10 @@
     const cell = event.target.closest("[data-cell]")?.dataset.cell;
     if (cell) open(rows[Number.parseInt(cell, 10)], cell.slice(cell.indexOf(" ") + 1));
   });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the view stands where its address would, and would be lost
+    document.querySelector(".wide").focus();
+  });
   $("reset").addEventListener("click", () => { location.hash = ""; recall(); draw(); });
   $("share").addEventListener("click", () => copy(location.href, "Link"));
   $("markdown").addEventListener("click", () => copy(markdown(), "Markdown"));

@@ -349,6 +349,14 @@ def test_a_view_is_shared_by_its_address(opened):
     assert len(names(browser)) > 300
 
 
+def test_skipping_to_the_table_keeps_the_view(opened):
+    browser = opened("#kind=measured")
+    before, end = names(browser), browser.execute_script("return location.hash")
+    browser.execute_script("document.querySelector('.skip').click()")
+    assert browser.execute_script("return document.activeElement.className") == "wide"
+    assert (names(browser), browser.execute_script("return location.hash")) == (before, end)
+
+
 def test_a_number_opens_its_trials_and_provenance(opened):
     browser = opened("#kind=measured&q=moco_v2")
     browser.find_element("css selector", "td button").click()
