@@ -39,7 +39,8 @@
     const now = state(), words = new URLSearchParams();
     for (const name of FIELDS) if (now[name] && !(name === "base" && now.base === usual)) words.set(name, now[name]);
     if (sort.by !== FIRST.by || sort.down !== FIRST.down) words.set("sort", (sort.down ? "-" : "") + sort.by);
-    history.replaceState(null, "", words.size ? `#${words}` : location.pathname + location.search);
+    const end = String(words); // .size is not in browsers before the middle of 2023
+    history.replaceState(null, "", end ? `#${end}` : location.pathname + location.search);
   };
   const recall = () => {
     const words = new URLSearchParams(location.hash.slice(1));
