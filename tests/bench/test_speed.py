@@ -225,3 +225,18 @@ def test_a_call_apart_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
         assert (tmp_path / "made").is_dir()
         with pytest.raises(FileExistsError):
             call()
+
+
+def test_the_table_that_is_timed_is_that_of_the_packaged_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import catalog
+    from bench.speed import tables
+
+    calls: list[list[str]] = []
+    for name in ("_seconds", "_peak"):
+        monkeypatch.setattr(tables, name, lambda arguments, _: [calls.append(arguments), 1.0][1])
+    tables.start(tmp_path)
+    printed = [call for call in calls if "table" in call]
+    packaged = str(catalog.ROOT / "results" / "measured")
+    assert len(printed) == speed.PAIRS + 2 and all(call[-2:] == ["--results", packaged] for call in printed)
