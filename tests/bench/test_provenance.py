@@ -11,6 +11,12 @@ import torch
 from bench import catalog, doctor, provenance
 
 
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """git without the user's settings, which may sign every commit or hook it."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+
+
 def test_a_commit_is_marked_where_code_differs_and_not_where_results_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
