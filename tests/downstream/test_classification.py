@@ -55,7 +55,7 @@ TINY_KNN = dataclasses.replace(KNN, name="tiny_knn", **SMALL, neighbours=(20, 5)
 TINY_SEMI = dataclasses.replace(SEMI_10, name="tiny_semi", **SMALL, labels=50, epochs=2, steps=(1,))
 TINY_SIMCLR = dataclasses.replace(SIMCLR_10, name="tiny_simclr", **SMALL, labels=50, epochs=2, lr=0.1)
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("DETECTRON2_DATASETS", ROOT.parent / "shared" / "data"))
+SHARED = Path(os.environ.get("DETECTRON2_DATASETS") or ROOT.parent / "shared" / "data")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,12 @@ from downstream.datasets import COCO_CLASSES, COCO_IDS, KEYPOINTS, VOC_CLASSES
 from downstream.evaluation import coco as evaluation
 
 REAL = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data")
-real = pytest.mark.skipif(not (REAL / "VOC2007").is_dir(), reason="needs real photographs in VOC2007/ and coco/")
+
+
+def real(*places):
+    """For a test of real data: skipped where one of these is not there."""
+    return pytest.mark.skipif(not all((REAL / p).exists() for p in places), reason=f"needs {', '.join(places)}")
+
 
 XML = """<annotation><size><width>64</width><height>48</height><depth>3</depth></size><object><name>{name}</name>
 <difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>64</xmax><ymax>48</ymax></bndbox></object></annotation>"""
@@ -56,7 +61,7 @@ def coco(tmp_path):
     return tmp_path
 
 
-@real
+@real("VOC2007/ImageSets/Main/test.txt")
 def test_real_voc_reads_as_detectron2_reads_it():
     ours = datasets.records("voc_2007_test", REAL)
     theirs = load_voc_instances(str(REAL / "VOC2007"), "test", VOC_CLASSES)
@@ -67,7 +72,7 @@ def test_real_voc_reads_as_detectron2_reads_it():
         assert a == b
 
 
-@real
+@real("coco/annotations/instances_val2017.json", "coco/val2017")
 @pytest.mark.filterwarnings("ignore")
 def test_real_coco_reads_as_detectron2_reads_it():
     ours = datasets.records("coco_2017_val", REAL)
@@ -83,7 +88,7 @@ def test_real_coco_reads_as_detectron2_reads_it():
         assert a == b
 
 
-@real
+@real("coco/annotations/person_keypoints_train2017.json", "coco/train2017")
 @pytest.mark.filterwarnings("ignore")
 def test_real_keypoints_read_as_detectron2_reads_them():
     ours = datasets.records("keypoints_coco_2017_train", REAL)
@@ -104,11 +109,9 @@ def test_keypoints_have_the_order_that_detectron2_flips():
     assert list(MetadataCatalog.get("keypoints_coco_2017_train").keypoint_names) == KEYPOINTS
 
 
-@real
+@real("voc_originals/VOC2012")
 def test_real_voc_originals_with_floats_and_another_order(tmp_path):
     source = REAL / "voc_originals" / "VOC2012"
-    if not source.is_dir():
-        pytest.skip("needs voc_originals/")
     (tmp_path / "VOC2012" / "ImageSets" / "Main").mkdir(parents=True)
     for folder in ("Annotations", "JPEGImages"):
         (tmp_path / "VOC2012" / folder).symlink_to(source / folder)
@@ -474,9 +477,15 @@ def test_run_lengths_are_read_from_the_text_that_pycocotools_writes():
             assert datasets.run_lengths(mask_tools.encode(mask)["counts"].decode()) == expected
 
 
-@real
-@pytest.mark.parametrize("name", ["coco_2017_train", "coco_2017_val"])
-def test_every_mask_of_real_coco_is_one(name):
+@pytest.mark.parametrize(
+    "split",
+    [
+        pytest.param(split, marks=real(f"coco/annotations/instances_{split}2017.json", f"coco/{split}2017"))
+        for split in ("train", "val")
+    ],
+)
+def test_every_mask_of_real_coco_is_one(split):
+    name = f"coco_2017_{split}"
     assert datasets.records(name, REAL, masks=True) == datasets.records(name, REAL)
 
 

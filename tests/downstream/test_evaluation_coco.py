@@ -98,7 +98,6 @@ def test_boxes_and_masks_are_equal_to_pycocotools(kind, tmp_path):
 
 
 REAL = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data") / "coco"
-real = pytest.mark.skipif(not (REAL / "annotations").is_dir(), reason="needs genuine annotations in coco/annotations")
 
 
 def near(file, kind, seed=0):
@@ -123,7 +122,6 @@ def near(file, kind, seed=0):
             yield entry
 
 
-@real
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("bbox", "instances_val2017"), ("segm", "instances_val2017"), ("keypoints", "person_keypoints_val2017")],
@@ -131,6 +129,8 @@ def near(file, kind, seed=0):
 def test_genuine_annotations_are_equal_to_pycocotools(kind, name):
     pytest.importorskip("faster_coco_eval")
     file = REAL / "annotations" / f"{name}.json"
+    if not file.is_file():
+        pytest.skip(f"needs coco/annotations/{name}.json")
     detections = list(near(file, kind))
     theirs = official(file, detections, kind)
     assert len(detections) > 100 and 0 < theirs[0] < theirs[1] < 100

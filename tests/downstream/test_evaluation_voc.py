@@ -106,7 +106,7 @@ def test_equals_detectron2_to_the_bit_on_random_scenes(year, tmp_path):
 REAL = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
-@pytest.mark.skipif(not (REAL / "VOC2007").is_dir(), reason="needs genuine annotations in VOC2007/")
+@pytest.mark.skipif(not (REAL / "VOC2007/ImageSets/Main/test.txt").is_file(), reason="needs VOC2007's genuine test set")
 def test_equals_detectron2_to_the_bit_on_genuine_annotations(tmp_path):
     records = datasets.records("voc_2007_test", REAL)[:300]
     rng, predictions = np.random.default_rng(0), {}

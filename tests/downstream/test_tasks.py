@@ -97,7 +97,7 @@ DENSEPOSE = {
     "SOLVER.STEPS": [100000, 120000],
     "SOLVER.WARMUP_FACTOR": 0.1,
 }
-FOLDER = Path(os.environ.get("DETECTRON2_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "data")).parent
+FOLDER = Path(os.environ.get("DETECTRON2_DATASETS") or Path(__file__).resolve().parents[3] / "shared" / "data").parent
 # The only differences that are allowed from an official file, and why.
 ALLOWED = {
     "*": {"MODEL.WEIGHTS": "the weights are an argument of a trial, not a line of its configuration"},
