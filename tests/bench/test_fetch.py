@@ -36,6 +36,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.asked: list[tuple[str, str]] = []  # path, Range
         self.body = BODY
+        self.go = threading.Event()  # for what is held back until then
         self.described: dict[str, bytes] = {}  # what a model of the hub has beside its weights
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -77,6 +78,10 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
     def slow(self) -> None:
         self.good(pause=0.1)
+
+    def held(self) -> None:
+        self.server.go.wait()
+        self.good()
 
     def cut(self) -> None:
         self.good(cut=1_200_000)
@@ -378,13 +383,17 @@ def test_progress_says_what_is_left(
 
 def test_two_processes_fetch_one_file_once(web: Web, tmp_path: Path) -> None:
     code = "import sys; from bench import fetch; print(fetch.fetch(sys.argv[1]).sha256)"
-    call = [sys.executable, "-c", code, f"{web.url}/slow/model.pth"]
-    both = [subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in both]
+    call = [sys.executable, "-c", code, f"{web.url}/held/model.pth"]
+    both, said = [], []
+    for _ in range(2):
+        both.append(subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        said.append(both[-1].stderr.readline())
+    web.go.set()
+    outputs = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert all(out == f"{SHA}\n" for out, _ in outputs)
     assert len(web.asked) == 1 and len(listing(tmp_path)) == 2
-    assert any("another process is fetching" in err for _, err in outputs)
+    assert said[0].startswith("fetching") and said[1].startswith("another process is fetching")
 
 
 # --- a transfer that cannot go well
