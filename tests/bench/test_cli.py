@@ -674,7 +674,10 @@ def test_leaderboard_writes_the_page_and_names_every_file(bench, measured, tmp_p
     }
 
 
-def test_serve_answers_this_machine_and_a_browser_in_its_terminal_alone_and_ends_when_interrupted(measured, tmp_path):
+def test_serve_answers_this_machine_and_a_browser_in_its_terminal_alone_and_ends_when_interrupted(
+    measured, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     seen = tmp_path / "seen.html"
     browser = (
         f"{sys.executable} -c 'import sys, urllib.request as web; web.urlretrieve(sys.argv[1], sys.argv[2])' %s {seen}"
