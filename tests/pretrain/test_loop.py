@@ -210,6 +210,15 @@ def test_two_processes_without_cuda_end_where_one_does(photos, tmp_path):
             assert other["loss"] == pytest.approx(one_line["loss"], abs=1e-3)
 
 
+def test_features_are_looked_at_with_the_first_processs_statistics(photos, tmp_path, monkeypatch):
+    order, features = [], loop.Training.features
+    monkeypatch.setattr(dist, "as_first", lambda *tensors: order.append(len(tensors)))
+    monkeypatch.setattr(loop.Training, "features", lambda self, x: order.append("look") or features(self, x))
+    run(supervised, photos, tmp_path / "out", epochs=1)
+    assert order[:21] == [3] * 20 + ["look"]  # a mean, a variance and a counter of each of 20 batch norms
+    assert order.count(3) == 2 * 20  # before the training and after its epoch
+
+
 def test_a_finished_run_is_not_repeated_and_another_call_is_refused(photos, tmp_path):
     path = run(supervised, photos, tmp_path / "out", epochs=1)
     written = path.stat().st_mtime_ns
