@@ -102,8 +102,11 @@ def test_who_finds_somebody_unmarked_is_not_wrong_and_who_finds_nobody_is(tmp_pa
     assert measured(tmp_path, people, unmarked)["APdp"] == pytest.approx(100)
     assert measured(tmp_path, people, [*unmarked, (1, far, 0.99, blank)])["APdp"] == pytest.approx(50)
     # a box that overlaps by less than 0.8 is about nobody
-    aside = (112, 20, 40, 60)
-    assert measured(tmp_path, people, [(1, aside, 0.95, blank), (1, BOX, 0.9, good)])["APdp"] == pytest.approx(50)
+    for shift, value in ((5, 50), (4, 100)):  # 35 / 45 and 36 / 44
+        aside = (100 + shift, 20, 40, 60)
+        assert measured(tmp_path, people, [(1, aside, 0.95, blank), (1, BOX, 0.9, good)])["APdp"] == pytest.approx(
+            value
+        )
     # where nobody at all is marked, nothing is wrong
     alone = [*people, person(3, image=2, box=other, points=None)]
     assert measured(tmp_path, alone, [*unmarked, (2, far, 0.99, blank)], images=(1, 2))["APdp"] == pytest.approx(100)
