@@ -82,6 +82,13 @@ def test_every_number_that_changes_is_said_and_nonstandard(name):
     assert protocols.digest(scaled) != protocols.digest(task)
 
 
+def test_a_classifiers_own_learning_rate_is_scaled_as_the_backbones():
+    scaled, said = protocols.scaled(catalog.load("task", "imagenet_semi_10").TASK, 4)
+    assert (scaled.batch, scaled.lr, scaled.head_lr) == (128, 0.005, 0.1)
+    assert said == ["batch 256 -> 128", "lr 0.01 -> 0.005", "head_lr 0.2 -> 0.1"]
+    assert "head_lr" in scaled.nonstandard
+
+
 def test_what_was_nonstandard_stays_so():
     task = protocols.overridden(catalog.load("task", "voc_c4").TASK, {"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "64"})
     assert "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE" in protocols.scaled(task, 2)[0].nonstandard
