@@ -37,13 +37,14 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "0 or more",
         lambda x: x >= 0,
-        "blur_sigma negatives recent weight_decay flat_decay head_decay warmup_epochs end_lr end_factor",
+        "blur_sigma negatives recent weight_decay flat_decay head_decay warmup_epochs warmup_start milestones end_lr end_factor "
+        "freeze_epochs queue_epoch",
     ),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "crop_area jigsaw_area jigsaw_side"),
     (
         "from 0 to 1",
         lambda x: 0 <= x <= 1,
-        "ema momentum bank_momentum center_momentum jitter jitter_p gray_p blur_p solarize_p photometric_p flip_p warmup_start "
+        "ema momentum bank_momentum center_momentum jitter jitter_p gray_p blur_p solarize_p photometric_p flip_p "
         "patch_weight dense_weight",
     ),
 )
