@@ -83,7 +83,7 @@ from downstream.weights import detectron2_size, fitting, land, separated, to_det
 
 SYNCHRONISED = {"SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N"}
 
-# Pixels of small images that a bf16 network sees at a time in the test: seven of 160 x 213. An fp32 network sees one image at a
+# Pixels of small images that a bf16 network sees at a time in the test: six of 160 x 213. An fp32 network sees one image at a
 # time, as detectron2's does: to the bit, but for the last ones of a mask.
 TOGETHER = 2**18
 
@@ -1009,8 +1009,8 @@ class _Training:
                     losses = {k: v * weight for k, v in self.parallel(part).items()}
                     total = sum(losses.values())
                     found = {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in losses.items()}
-                except FloatingPointError:  # of the RPN; the others may wait for this process in a norm of the heads
-                    raise self.watch.diverged("infinity or NaN in the RPN's proposals", iteration, lr) from None
+                except FloatingPointError:  # of the RPN; others may wait for this one in a norm of the heads
+                    raise self.watch.diverged(str(math.nan), iteration, lr) from None
                 self.watch.look(found["loss"] / weight, iteration, lr)
                 total.backward()
             values = {k: values.get(k, 0.0) + v for k, v in found.items()}
