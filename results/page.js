@@ -81,13 +81,18 @@
     const other = base.get(`${id} ${cell.class}`);
     return other === undefined ? undefined : cell.v - other;
   };
-  const signed = (number, digits) => (number > 0 ? "+" : number < 0 ? "−" : "") + Math.abs(number).toFixed(digits);
+  // A number that ends in a half goes to the even neighbour, as in the tables.
+  const fixed = (number, digits = 2) => {
+    const tie = Math.abs(number * 2 ** (digits + 1)) % 2 === 1, below = Math.trunc(number * 10 ** digits);
+    return tie && below % 2 === 0 ? (below / 10 ** digits).toFixed(digits) : number.toFixed(digits);
+  };
+  const signed = (number, digits) => (number > 0 ? "+" : number < 0 ? "−" : "") + fixed(Math.abs(number), digits);
   const written = (row, id, now, base) => {
     const cell = row.cells[id], number = value(row, id, now, base);
     if (number === undefined) return "";
     const digits = cell.text ? (cell.text.split(".")[1] ?? "").length : 2;
-    if (now.show) return signed(Number(number.toFixed(digits)), digits);
-    return cell.text ?? (cell.sd === undefined ? number.toFixed(2) : `${number.toFixed(2)} ± ${cell.sd.toFixed(2)}`);
+    if (now.show) return signed(Number(fixed(number, digits)), digits);
+    return cell.text ?? (cell.sd === undefined ? fixed(number) : `${fixed(number)} ± ${fixed(cell.sd)}`);
   };
 
   const CHUNK = 150; // rows that are drawn at once; more follow when they scroll near
@@ -115,7 +120,7 @@
 
   // Whose numbers a number is the best of: one class of measured ones, one backbone of published ones.
   const rivals = (row, id) => `${id} ${row.kind} ${row.kind === "measured" ? row.cells[id].class : row.backbone}`;
-  const printed = (cell) => Number(cell.text ?? cell.v.toFixed(2)); // what is printed alike is equally good, as in the tables
+  const printed = (cell) => Number(cell.text ?? fixed(cell.v)); // what is printed alike is equally good, as in the tables
   const best = () => {
     const found = new Map();
     for (const row of view.rows) {
@@ -175,13 +180,13 @@
   const open = (row, id) => {
     const cell = row.cells[id], [task, metric] = id.split(/\.(.*)/s);
     const trials = row.trials.filter((t) => t.task === task);
-    $("detail-title").textContent = `${row.model}, ${task} ${metric}: ${cell.text ?? cell.v.toFixed(2)}`;
-    const interval = cell.low === undefined ? "" : `${cell.low.toFixed(2)} to ${cell.high.toFixed(2)}`;
+    $("detail-title").textContent = `${row.model}, ${task} ${metric}: ${cell.text ?? fixed(cell.v)}`;
+    const interval = cell.low === undefined ? "" : `${fixed(cell.low)} to ${fixed(cell.high)}`;
     const told = [["method", row.method], ["pretraining data", row.data], ["epochs", row.epochs], ["backbone", row.arch],
       ["weights' sha256", row.sha256], ["source", row.source], [row.kind === "measured" ? "protocol" : "note", cell.note],
-      ["trials", cell.n], ["standard deviation", cell.sd?.toFixed(3)], ["95 % interval", interval]];
+      ["trials", cell.n], ["standard deviation", cell.sd === undefined ? undefined : fixed(cell.sd, 3)], ["95 % interval", interval]];
     const list = trials.map((t) => `<details><summary>seed ${t.seed}: ${escape(Object.entries(t.metrics).map(([k, v]) =>
-      `${k} ${v.toFixed(2)}`).join(", "))}</summary><p><code>bench results show ${escape(t.file)}</code></p>` +
+      `${k} ${fixed(v)}`).join(", "))}</summary><p><code>bench results show ${escape(t.file)}</code></p>` +
       `<pre>${escape(JSON.stringify(t, null, 1))}</pre></details>`).join("");
     $("detail-body").innerHTML = facts(told) + list;
     $("detail").showModal();
@@ -261,7 +266,7 @@
 
   for (const { tasks, ranks } of overview) {
     $("overview").hidden = false;
-    const body = ranks.map((r) => `<tr><th scope="row">${escape(r.model)}</th><td>${r.mean.toFixed(2)}</td><td>${r.low.toFixed(2)} to ${r.high.toFixed(2)}</td></tr>`);
+    const body = ranks.map((r) => `<tr><th scope="row">${escape(r.model)}</th><td>${fixed(r.mean)}</td><td>${fixed(r.low)} to ${fixed(r.high)}</td></tr>`);
     $("overview").insertAdjacentHTML("beforeend", `<p>Over ${escape(tasks.join(", "))}; 1 is the best; the interval is from drawing trials again.</p>` +
       `<table><thead><tr><th class="lead" scope="col">Model</th><th scope="col">Mean rank</th><th scope="col">95 %</th></tr></thead><tbody>${body.join("")}</tbody></table>`);
   }

@@ -322,6 +322,13 @@ def test_what_is_printed_alike_is_best_alike(browser, trial, tmp_path):
     assert [cell.text for cell in browser.find_elements("css selector", "td.best")] == ["1.00", "1.00"]
 
 
+def test_a_mean_that_ends_in_a_half_is_printed_as_in_the_tables(browser, trial, tmp_path):
+    trials = [trial("voc_c4", "moco_v2", {"AP": ap}, seed) for seed, ap in enumerate((2.12, 2.13))]
+    (tmp_path / "index.html").write_text(page.html(trials), encoding="utf-8")
+    browser.get((tmp_path / "index.html").as_uri() + "#kind=measured")
+    assert column(browser, "voc_c4.AP") == [f"{2.125:.2f} ± 0.01"] == ["2.12 ± 0.01"]
+
+
 def test_every_column_has_one_baseline_and_a_best_of_every_protocol(browser, trial, tmp_path):
     (tmp_path / "index.html").write_text(page.html(several(trial)), encoding="utf-8")
     browser.get((tmp_path / "index.html").as_uri() + "#kind=measured")
