@@ -5,6 +5,7 @@ more block and a footer. A value is a small protocol buffer that says where in w
 tensorflow/core/lib/io/format.cc and core/util/tensor_bundle/tensor_bundle.h, core/protobuf/tensor_bundle.proto.
 """
 
+import glob
 import math
 import re
 import struct
@@ -68,7 +69,7 @@ def index_of(path: Path) -> Path | None:
 
 def files(index: Path) -> list[Path]:
     """The index and the shards that belong to it, in order."""
-    return [index, *sorted(index.parent.glob(f"{index.stem}.data-?????-of-?????"))]
+    return [index, *sorted(index.parent.glob(f"{glob.escape(index.stem)}.data-?????-of-?????"))]
 
 
 def read(index: Path) -> dict[str, Stored]:

@@ -2031,6 +2031,12 @@ def test_a_tensorflow_checkpoint_is_named_by_any_of_its_files_or_its_folder(tmp_
         sources.backbone(prefix)
 
 
+def test_brackets_in_a_tensorflow_checkpoints_name_are_no_pattern(tmp_path: Path) -> None:
+    index, shard = tmp_path / "model[1].index", tmp_path / "model[1].data-00000-of-00001"
+    shard.touch()
+    assert tensorbundle.files(index) == [index, shard]
+
+
 def test_a_saved_model_is_named_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "variables").mkdir()
     index = write(PUBLISHED["simclr-tf2"], tmp_path / "variables")
