@@ -37,6 +37,8 @@ PAUSE = 2.0  # seconds before the second attempt; doubles
 TIMEOUT = addresses.TIMEOUT  # seconds without a byte
 WINDOW, SLOWEST = 60, 60_000  # a transfer of fewer bytes than this in so many seconds is taken for dead
 TELL = 5  # seconds between two lines of progress
+# in an address: by which right one asks (of those that S3, Azure and others sign)
+SECRET = re.compile(r"(?i)([?&][^=&#]*(?:token|sig|key|credential|secret|password)[^=&#]*=)[^&#]*")
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class Fetched:
         return re.sub(rf"({'|'.join(map(re.escape, addresses.WEIGHTS))})+$", "", last) or last
 
     def provenance(self) -> dict[str, Any]:
-        """What a record says about it: address, url, checked, licence where there are any."""
+        """What a record says about it: address, url, checked, licence where there are any. Records are shown: no keys in them."""
         found = {"address": self.address, "url": self.url, "checked": self.checked, "licence": self.licence}
-        return {key: value for key, value in found.items() if value}
+        return {key: SECRET.sub(r"\1...", value) for key, value in found.items() if value}
 
 
 class _Final(Exception):

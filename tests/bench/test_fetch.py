@@ -276,6 +276,19 @@ def test_without_locks_too_a_broken_transfer_is_gone_on_with(web: Web, monkeypat
     assert [asked for _, asked in web.asked] == ["", "bytes=1200000-", "bytes=2400000-"]
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://a.b/x/m.pth?X-Amz-Date=1&X-Amz-Signature=5e#sha256=0", "https://a.b/x/m.pth?X-Amz-Date=1&X-Amz-Signature=...#sha256=0"),
+        ("https://a.b/m.pth?sv=2&sig=a%2Fb&se=3", "https://a.b/m.pth?sv=2&sig=...&se=3"),
+        ("https://a.b/v1@2/key=3/m.pth", "https://a.b/v1@2/key=3/m.pth"),
+    ],
+)  # fmt: skip
+def test_no_key_of_an_address_comes_into_a_record(address: str, told: str) -> None:
+    found = fetch.Fetched(Path("m.pth"), address, address, SHA, 1, "", None)
+    assert found.provenance() == {"address": told, "url": told}
+
+
 def test_the_hash_in_an_address_is_compared(web: Web, tmp_path: Path) -> None:
     found = get(f"{web.url}/good/model.pth#sha256={SHA}")
     assert found.checked == "the address" and "#" not in found.address
