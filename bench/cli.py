@@ -12,7 +12,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -109,8 +109,8 @@ def put(line: str) -> None:
     print(printable(line))
 
 
-def pairs(words: list[str] | None) -> dict[str, str]:
-    """KEY=VALUE and KEY VALUE alike. Raises ValueError for a key without a value or with two."""
+def pairs(words: list[str] | None, **options: Any) -> dict[str, str]:
+    """KEY=VALUE and KEY VALUE alike. Raises ValueError for a key without a value or with two, of which one may be an option's."""
     found: dict[str, str] = {}
     rest = list(words or [])
     while rest:
@@ -122,6 +122,9 @@ def pairs(words: list[str] | None) -> dict[str, str]:
         if key in found:
             raise ValueError(f"expected one value of {key}, found {found[key]} and {value}")
         found[key] = value
+    for key, value in options.items():
+        if value and key in found:
+            raise ValueError(f"expected one value of {key}, found {found[key]} and --{key.replace('_', '-')} {value}")
     return found
 
 
@@ -238,6 +241,7 @@ def pretrain(
     from bench import allocator, bfloat16, provenance
     from pretrain import loop
 
+    changed = pairs(changes, precision=precision, batch_size=batch_size, epochs=epochs)
     allocator.keep()
     bfloat16.make_fast()
     out = out or Path("runs") / (f"{method}_{variant}" if variant else method)
@@ -253,7 +257,7 @@ def pretrain(
         batch_size=batch_size,
         seed=seed,
         resume=resume,
-        overrides=pairs(changes) | ({"precision": precision} if precision else {}),
+        overrides=changed | ({"precision": precision} if precision else {}),
         labelled=monitor,
         accumulate=accumulate,
         skip_bad=skip_bad,
@@ -424,7 +428,8 @@ def transfer(
 
     if trials is not None and seed is not None:
         raise ValueError("expected --trials or --seed, found both")
-    resolved = journey.resolve(task, scale, pairs(changes), precision)
+    changed = pairs(changes, precision=precision, accumulate=accumulate > 1 and accumulate, skip_bad=skip_bad)
+    resolved = journey.resolve(task, scale, changed, precision)
     if keep:
         predict.possible(resolved)
     if scale_batch:

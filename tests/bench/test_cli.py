@@ -372,6 +372,14 @@ WRONG = {
         ["transfer", "--task", "voc_c4", "--dry-run", "SOLVER.BASE_LR=1", "SOLVER.BASE_LR", "2"],
         "1 and 2",
     ),
+    "a key and its option": (
+        ["transfer", "--task", "imagenet_knn", "--dry-run", "--precision", "fp32", "precision=bf16"],
+        "expected one value of precision, found bf16 and --precision fp32",
+    ),
+    "a field and its option": (
+        ["pretrain", "moco", "--data", ".", "--epochs", "3", "epochs=4"],
+        "found 4 and --epochs 3",
+    ),
     "an unknown key": (["transfer", "--task", "voc_c4", "--dry-run", "SOLVER.BASE_LRR=1"], "SOLVER.BASE_LRR"),
     "an unknown field": (["transfer", "--task", "cityscapes_semantic", "--dry-run", "lrr=1"], "lrr"),
     "an unknown recipe key": (["pretrain", "moco", "--data", "{datasets}/imagenet/train", "epoch=3"], "epoch"),
