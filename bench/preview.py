@@ -196,8 +196,13 @@ def duration(seconds: float) -> str:
     """Seconds for a person: 40 s, 12 min, 3.5 h, 40 days."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
+            return f"{amount(seconds / size, 3)} {unit}"
     return f"{seconds:.0f} s"
+
+
+def amount(number: float, digits: int) -> str:
+    """A number of so many digits, or whole where it has as many before the point: 0.35, 3.5, 780, 1,234."""
+    return f"{number:.{digits}g}" if number < 10 ** (digits - 1) else f"{number:,.0f}"
 
 
 def macs_per_second(precision: str) -> float:

@@ -230,13 +230,13 @@ def described(plan: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]:
         open_ += left
         seeds = ", ".join(str(plan["trials"][i]["seed"]) for i in members)
         each = preview.duration(cost[members[0]] / max(1, plan["gpus"]))
-        rows.append([task, model, seeds, f"{len(done)}/{len(members)}", each, f"{left / 3600:.2g}"])
+        rows.append([task, model, seeds, f"{len(done)}/{len(members)}", each, preview.amount(left / 3600, 2)])
     todo = sum(not Path(row["record"]).is_file() for row in plan["trials"])
     beside = min(plan["jobs"], max(1, todo)) * max(1, plan["gpus"]) if plan["gpus"] else 1
     lines = [
         *plan["scaled"],
         f"{todo} of {len(plan['trials'])} trials to run, {_place(plan)}: about {preview.duration(open_ / beside)}"
-        + (f", {open_ / 3600:.2g} GPU-hours" if plan["gpus"] else "")
+        + (f", {preview.amount(open_ / 3600, 2)} GPU-hours" if plan["gpus"] else "")
         + (" of a V100" if plan["gpus"] and not visible() else " by this machine's speed"),
     ]
     return rows, lines

@@ -557,6 +557,11 @@ def test_the_help_has_an_example_and_costs_no_framework():
     assert " torch\n" not in done.stderr
 
 
+def test_many_hours_and_days_are_whole_numbers():
+    assert [preview.amount(hours, 2) for hours in (0.351, 3.51, 780, 1234.4)] == ["0.35", "3.5", "780", "1,234"]
+    assert [preview.duration(86400 * days) for days in (2.5, 40, 1234)] == ["2.5 days", "40 days", "1,234 days"]
+
+
 def test_an_estimate_is_the_work_by_the_speed(data):
     task = journey.resolve("cityscapes_semantic", "mini", {"iterations": "10"})
     each = journey.engine(task).macs(task, "resnet18")
