@@ -16,4 +16,4 @@ test: setup
 
 mini-track: setup
 	@test -n "$(DATA)" || { echo 'expected a folder of datasets: make mini-track DATA=datasets' >&2; exit 2; }
-	@.venv/bin/python -m bench.track $(DATA)
+	@.venv/bin/python -m bench.track "$(DATA)"

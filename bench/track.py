@@ -230,6 +230,6 @@ def transfer(task: str, checkpoints: Sequence[str], trials: int, data: Path, run
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        cli.answered(lambda: main(Path(sys.argv[1]), sys.argv[2:]))
+        cli.answered(lambda: main(Path(sys.argv[1]).expanduser(), sys.argv[2:]))
     else:
         print(f"{table()}\n\n{transfers()}")
