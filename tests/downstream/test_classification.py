@@ -554,12 +554,15 @@ def test_nearest_neighbours_tell_colours_apart(resnet18: dict[str, torch.Tensor]
 
 def test_any_number_of_processes_seeks_neighbours_if_each_has_an_image(data: Path, tmp_path: Path, monkeypatch) -> None:
     def decoding(*_: Any) -> None:
-        raise InterruptedError
+        raise InterruptedError("decoding")
 
     monkeypatch.setattr(classification.broken, "preflight", decoding)
-    for processes, end in ((5, InterruptedError), (7, ValueError)):
+    for processes, error, message in (
+        (5, InterruptedError, "decoding"),
+        (7, ValueError, "each process, found 6 for 7"),
+    ):
         monkeypatch.setattr(classification, "place", lambda n=processes: Place(0, n, torch.device("cpu")))
-        with pytest.raises(end, match="image for each process, found 6 for 7" if end is ValueError else ""):
+        with pytest.raises(error, match=message):
             run(dataclasses.replace(TINY_KNN, neighbours=(4,)), None, data, tmp_path / "out")
 
 
