@@ -823,15 +823,13 @@ def speed(
         _scaling(json, keep)
         return
     rows, before = speed.run(part, say), kept.rows()
-    try:
-        if keep:
-            kept.keep(rows)
-    finally:  # what took an hour is said, too, where the package cannot be written
-        if json:
-            print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
-        else:
-            for row in rows:
-                print(speed.described(row) + kept.since(row, before))
+    if json:
+        print(jsonlib.dumps({"parts": [row.plain() for row in rows]}, indent=1))
+    else:
+        for row in rows:
+            print(speed.described(row) + kept.since(row, before))
+    if keep:  # last: what took an hour is said, too, where the package cannot be written
+        kept.keep(rows)
 
 
 def _scaling(json: bool, keep: bool) -> None:
@@ -841,15 +839,13 @@ def _scaling(json: bool, keep: bool) -> None:
 
     with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
         grown = scaling.run(Path(folder), say)
-    try:
-        if keep:
-            kept.keep_scaling(grown)
-    finally:
-        if json:
-            print(jsonlib.dumps({"scaling": [growth.plain() for growth in grown]}, indent=1))
-        else:
-            for growth in grown:
-                print(scaling.described(growth))
+    if json:
+        print(jsonlib.dumps({"scaling": [growth.plain() for growth in grown]}, indent=1))
+    else:
+        for growth in grown:
+            print(scaling.described(growth))
+    if keep:
+        kept.keep_scaling(grown)
 
 
 @app.command()
