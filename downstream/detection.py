@@ -474,16 +474,18 @@ def found(task: Detection, data: Path) -> dict[str, Any]:
     splits = {
         name: datasets.records(name, data, cfg.MODEL.MASK_ON) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     }
+    usable = {}
     for purpose, names, longest in (
         ("train", cfg.DATASETS.TRAIN, cfg.INPUT.MAX_SIZE_TRAIN),
         ("test", cfg.DATASETS.TEST, cfg.INPUT.MAX_SIZE_TEST),
     ):
         images = [r for name in names for r in splits[name]]
-        if not _usable(cfg, images):
+        usable[purpose] = len(_usable(cfg, images))
+        if not usable[purpose]:
             raise ValueError(f"expected objects to {purpose} on in {', '.join(names)} of {data}, found none")
         _resizable(images, longest)
     return {
-        "train": len(_usable(cfg, [r for name in cfg.DATASETS.TRAIN for r in splits[name]])),
+        "train": usable["train"],
         "test": sum(len(splits[name]) for name in cfg.DATASETS.TEST),
         "splits": {name: len(images) for name, images in splits.items()},
         "digest": datasets.digest(*splits.values()),
